@@ -1,0 +1,13 @@
+"""Matryoshka Diffusion Models in Keras 3.
+
+Public names only. Parts with heavier dependencies are imported by their own path:
+`keras_mdm.data`, `keras_mdm.callbacks`.
+"""
+
+from keras_mdm import conditioning, diffusion, layers, networks
+from keras_mdm.conditioning import ClassLabels, TextEmbeddings
+from keras_mdm.diffusion import NoiseSchedule
+from keras_mdm.model.mdm import MDM
+from keras_mdm.networks import NestedUNet, UNet
+
+__version__ = "0.1.0"

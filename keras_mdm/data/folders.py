@@ -1,0 +1,170 @@
+"""A folder of pictures on disk as a source: `open_source("folder:PATH")`.
+
+Sub-folders are classes. Any format that Pillow reads; what it cannot read is
+skipped and reported, never fatal.
+"""
+
+import hashlib
+import os
+import pathlib
+import struct
+
+import numpy as np
+
+from keras_mdm.data.source import Source
+from keras_mdm.data.source import UnusablePicture
+
+# Share of a hundred that goes to each split, by a hash of the relative path.
+_SHARES = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}
+SPLITS = (*_SHARES, "all")
+
+
+class Folder(Source):
+    """Pictures of a folder, with its sub-folders as classes.
+
+    Pictures may lie at any depth; the class is the first sub-folder. Without
+    sub-folders the source is unlabelled. If there are sub-folders with pictures,
+    pictures beside them have no class and are skipped.
+
+    Args:
+        path: String or path of the folder.
+        split: `"train"`, `"validation"`, `"test"` (90, 5 and 5 in a hundred, chosen
+            by a hash of the relative path, so adding pictures moves none) or
+            `"all"`. For folders that are already split, open each as `"all"`.
+
+    Raises:
+        FileNotFoundError: If the folder is missing.
+        ValueError: If the folder or the split has no pictures.
+    """
+
+    def __init__(self, path, split="train"):
+        if split not in SPLITS:
+            raise ValueError(
+                f"`split` of a folder must be one of {SPLITS}. "
+                f"Received: split={split!r}"
+            )
+        self._root = pathlib.Path(path).expanduser()
+        if not self._root.is_dir():
+            raise FileNotFoundError(
+                f"No such folder: {self._root} (absolute: {self._root.absolute()})."
+            )
+        found = _find_pictures(self._root)
+        classes = sorted({file.parts[0] for file in found if len(file.parts) > 1})
+        super().__init__(f"folder:{path}", channels=3, class_names=classes or None)
+        self._files = [
+            file
+            for file in found
+            if (not classes or len(file.parts) > 1) and _belongs(file, split)
+        ]
+        if not self._files:
+            raise ValueError(
+                f"The split {split!r} of {self._root} is empty: it got none of the "
+                f"{len(found)} pictures found. Use split='all', or add pictures."
+            )
+        if classes:
+            for file in found:
+                if len(file.parts) == 1:
+                    self.skip(str(self._root / file), "lies in no class folder")
+
+    def __len__(self):
+        return len(self._files)
+
+    def describe(self, index):
+        return str(self._root / self._files[index])
+
+    def _read(self, index):
+        file = self._files[index]
+        item = {"image": read_picture(self._root / file)}
+        if self.class_names is not None:
+            item["label"] = self.class_names.index(file.parts[0])
+        return item
+
+
+def read_picture(path):
+    """Reads a picture file as 8-bit RGB.
+
+    The EXIF orientation is applied, transparency is laid on white, 16-bit greys
+    are scaled, and of an animation the first frame is taken.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        uint8 array `(height, width, 3)`.
+
+    Raises:
+        UnusablePicture: If the file is not a picture, is truncated or damaged.
+    """
+    from PIL import Image
+    from PIL import ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return _to_rgb(ImageOps.exif_transpose(picture))
+    # All that Pillow's decoders were seen to raise on damaged files.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise UnusablePicture(str(path), f"corrupt or unreadable: {error}") from error
+
+
+def _to_rgb(picture):
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        # 16-bit greys; Pillow's own conversion would clip them at 255.
+        wide = np.asarray(picture).astype(np.float64)
+        grey = np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if picture.mode == "F":
+        raise ValueError("floating-point pictures have no known range")
+    if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or (
+        "transparency" in picture.info
+    ):
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _find_pictures(root):
+    """Returns sorted relative paths of the files whose extension Pillow knows."""
+    from PIL import Image
+
+    extensions = {
+        extension
+        for extension, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN
+    }
+    found = []
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        # Hidden ones are thumbnails and caches.
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and pathlib.Path(name).suffix.lower() in (
+                extensions
+            ):
+                found.append(pathlib.Path(folder, name).relative_to(root))
+    if not found:
+        raise ValueError(
+            f"No pictures in {root} (absolute: {root.absolute()}) or its sub-folders. "
+            f"Looked for: {' '.join(sorted(extensions))}"
+        )
+    return sorted(found)
+
+
+def _belongs(file, split):
+    if split == "all":
+        return True
+    digest = hashlib.sha256(file.as_posix().encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 100 in _SHARES[split]

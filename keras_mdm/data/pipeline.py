@@ -1,0 +1,233 @@
+"""From a source to batches that `fit` accepts: the one road from data to model.
+
+Users and recipes call `make_dataset`. A batch is a dict of `images`
+`(batch, height, width, channels)` or `videos` `(batch, frames, height, width,
+channels)`, uint8 in [0, 255], and `labels` `(batch,)`, int32.
+"""
+
+import numpy as np
+
+from keras_mdm.data import transforms
+from keras_mdm.data.source import UnusablePicture
+
+_KEYS = ("images", "videos", "labels", "captions")
+_CACHE_LIMIT = 512 * 2**20
+
+
+def make_dataset(
+    source,
+    resolution,
+    batch_size,
+    shuffle=True,
+    seed=0,
+    flip=False,
+    crop="center",
+    crop_scale=(0.8, 1.0),
+    upscale=False,
+    repeat=False,
+    num_workers=0,
+    channels=None,
+    keep=("images", "videos", "labels"),
+    shard=(0, 1),
+):
+    """Makes a dataset of batches that `keras.Model.fit` accepts on every backend.
+
+    Each pass over the data has its own order, crops and flips, which depend on
+    `seed` and the number of the pass only. The last, incomplete batch of a pass is
+    dropped. Pictures that are damaged or too small are skipped, which never makes
+    a batch smaller; `source.report()` tells of them.
+
+    With `crop="center"` and no worker processes, prepared pictures stay in memory
+    after the first pass if all of them take less than 512 MiB.
+
+    Args:
+        source: A `Source`, see `open_source`.
+        resolution: Int. Side of the pictures in pixels.
+        batch_size: Int. Pictures in a batch; in a sharded run, of this process.
+        shuffle: Bool. Whether each pass is shuffled anew.
+        seed: Int in [0, 2**32). Of order, crops and flips.
+        flip: Bool. Whether pictures are mirrored left and right with probability
+            1/2. Leave it off where sides matter: digits, captions with "left".
+        crop: `"center"` or `"random"`.
+        crop_scale: Pair of floats in (0, 1]: share of the shorter side that a
+            random crop takes.
+        upscale: Bool. Whether pictures smaller than `resolution` are enlarged
+            rather than skipped.
+        repeat: Bool. `False`: a pass ends, as `fit` without `steps_per_epoch`
+            wants. `True`: the data never end; pass `steps_per_epoch` to `fit`.
+            Prefer it with `num_workers`, which otherwise start anew each pass.
+        num_workers: Int. Worker processes that read and prepare; 0 means threads
+            of this process. Scripts then need an `if __name__ == "__main__":`.
+        channels: 1 or 3. Defaults to the channels of the source.
+        keep: Which of `"images"`, `"videos"`, `"labels"`, `"captions"` a batch has,
+            as far as the source has them. Captions are strings: `fit` on JAX does
+            not take them.
+        shard: Pair `(index, count)`: this process reads every `count`-th picture,
+            from `index` on. All shards have the same length.
+
+    Returns:
+        A `grain.IterDataset` of dicts. Its attribute `epoch` is the number of the
+        next pass. Iterators have `get_state()` and `set_state(state)`, which
+        resume at an exact batch.
+
+    Raises:
+        ValueError: If an argument is wrong, or fewer than `batch_size` pictures
+            are usable.
+
+    Example:
+
+    ```python
+    source = keras_mdm.data.open_source("shapes")
+    dataset = keras_mdm.data.make_dataset(source, resolution=16, batch_size=64)
+    mdm.fit(dataset, epochs=10)
+    ```
+    """
+    _check_positive("resolution", resolution)
+    _check_positive("batch_size", batch_size)
+    if crop not in ("center", "random"):
+        raise ValueError(
+            f"`crop` must be 'center' or 'random'. Received: crop={crop!r}"
+        )
+    if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+        raise ValueError(
+            "`crop_scale` must be a pair (low, high) with 0 < low <= high <= 1. "
+            f"Received: crop_scale={crop_scale}"
+        )
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"`seed` must be in [0, 2**32). Received: seed={seed}")
+    if num_workers < 0:
+        raise ValueError(
+            f"`num_workers` must be 0 or more. Received: num_workers={num_workers}"
+        )
+    if channels not in (None, 1, 3):
+        raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
+    _check_keep(keep, source)
+    indices = _shard_indices(len(source), shard)
+    if len(indices) < batch_size:
+        raise ValueError(
+            f"{source.name!r} has {len(indices)} pictures for this process, fewer than "
+            f"one batch. Received: batch_size={batch_size}, shard={tuple(shard)}"
+        )
+    # Imports grain, which `import keras_mdm.data` should not cost.
+    from keras_mdm.data.passes import PictureDataset
+
+    prepare = _Preparation(
+        source=source,
+        keep=tuple(keep),
+        flip=flip,
+        # What a picture may occupy if all of them are to be kept.
+        cache_bytes=_CACHE_LIMIT // len(indices) if not num_workers else 0,
+        options=dict(
+            resolution=resolution,
+            crop=crop,
+            crop_scale=tuple(crop_scale),
+            upscale=upscale,
+            channels=channels or source.channels,
+        ),
+    )
+    return PictureDataset(
+        source, indices, prepare, batch_size, shuffle, seed, repeat, num_workers, shard
+    )
+
+
+def steps_per_epoch(source, batch_size, shard=(0, 1)):
+    """Returns the number of whole batches in one pass over a source.
+
+    Skipped pictures, which nobody knows of before they are read, make it fewer.
+
+    Args:
+        source: A `Source`, or anything with a length.
+        batch_size: Int. Pictures in a batch of one process.
+        shard: Pair `(index, count)`, as `make_dataset` takes it.
+
+    Returns:
+        Int.
+    """
+    _check_positive("batch_size", batch_size)
+    return len(_shard_indices(len(source), shard)) // batch_size
+
+
+class _Preparation:
+    """Turns an index into the element of a batch.
+
+    An unusable picture becomes an `UnusablePicture`, returned rather than raised:
+    it travels in place of the picture to the main process, which alone can count
+    what its workers met.
+    """
+
+    def __init__(self, source, keep, flip, cache_bytes, options):
+        self._source = source
+        self._keep = keep
+        self._flip = flip
+        self._options = options
+        # A random crop is another picture each time.
+        self._cache_bytes = cache_bytes if options["crop"] == "center" else 0
+        # Assigning to a dict is atomic; two threads at worst do the same work.
+        self._cache = {}
+
+    def __call__(self, index, rng):
+        element = self._cache.get(index)
+        if element is None:
+            try:
+                element = self._make(index, rng)
+            except UnusablePicture as error:
+                # A fresh one, without the traceback and the memory it holds.
+                return UnusablePicture(error.what, error.why)
+            if _size(element) <= self._cache_bytes:
+                self._cache[index] = element
+        if self._flip and rng.random() < 0.5:
+            element = {
+                key: value[..., ::-1, :] if key in ("images", "videos") else value
+                for key, value in element.items()
+            }
+        return element
+
+    def _make(self, index, rng):
+        item = self._source[index]
+        pixels = item["video" if self._source.is_video else "image"]
+        try:
+            pixels = transforms.prepare(pixels, rng=rng, **self._options)
+        except transforms.TooSmall as error:
+            raise UnusablePicture(self._source.describe(index), str(error)) from error
+        element = {"videos" if self._source.is_video else "images": pixels}
+        if "labels" in self._keep and "label" in item:
+            element["labels"] = np.int32(item["label"])
+        if "captions" in self._keep:
+            element["captions"] = item["caption"]
+        return element
+
+
+def _size(element):
+    return sum(value.nbytes for value in element.values() if hasattr(value, "nbytes"))
+
+
+def _shard_indices(length, shard):
+    index, count = shard
+    if count < 1 or not 0 <= index < count:
+        raise ValueError(
+            "`shard` must be a pair (index, count) with 0 <= index < count. "
+            f"Received: shard={tuple(shard)}"
+        )
+    return range(index, length // count * count, count)
+
+
+def _check_positive(name, value):
+    if value != int(value) or value < 1:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value}"
+        )
+
+
+def _check_keep(keep, source):
+    unknown = [key for key in keep if key not in _KEYS]
+    picture_key = "videos" if source.is_video else "images"
+    if isinstance(keep, str) or unknown or picture_key not in keep:
+        raise ValueError(
+            f"`keep` must be some of {_KEYS}, with {picture_key!r} among them for "
+            f"{source.name!r}. Received: keep={keep!r}"
+        )
+    if "captions" in keep and not source.has_captions:
+        raise ValueError(
+            f"`keep` has 'captions', but {source.name!r} has none. "
+            f"Received: keep={keep!r}"
+        )

@@ -1,0 +1,130 @@
+"""What every source of pictures has in common.
+
+`digits.py`, `folders.py` and `tfds_source.py` derive from `Source`; `open_source`
+returns one and `make_dataset` reads one.
+"""
+
+import threading
+
+
+class UnusablePicture(ValueError):
+    """A picture that cannot be used: corrupt, truncated or too small.
+
+    Args:
+        what: String. Which picture (a path, or `"cifar10/train[17]"`).
+        why: String. What is wrong with it.
+    """
+
+    def __init__(self, what, why):
+        # Both go to `args` so that the error survives pickling between processes.
+        super().__init__(what, why)
+        self.what = what
+        self.why = why
+
+    def __str__(self):
+        return f"{self.what}: {self.why}"
+
+
+class Source:
+    """Random access to pictures: `len(source)` and `source[index]`.
+
+    An item is a dict with `image` (uint8, `(height, width, channels)`) or `video`
+    (uint8, `(frames, height, width, channels)`), and, where the source has them,
+    `label` (int), `caption` (str) and `attributes` (dict). Sub-classes implement
+    `__len__` and `_read(index)`; the latter raises `UnusablePicture`.
+
+    Args:
+        name: String. Name that messages use.
+        channels: Int. Channels of the pictures, 1 or 3.
+        class_names: Tuple of strings, or `None` for an unlabelled source.
+        num_classes: Int or `None`. Defaults to the number of `class_names`.
+        has_captions: Bool. Whether every item has a `caption`.
+        is_video: Bool. Whether items hold `video` instead of `image`.
+    """
+
+    def __init__(
+        self,
+        name,
+        channels,
+        class_names=None,
+        num_classes=None,
+        has_captions=False,
+        is_video=False,
+    ):
+        self.name = name
+        self.channels = channels
+        self.class_names = None if class_names is None else tuple(class_names)
+        if num_classes is None and class_names is not None:
+            num_classes = len(self.class_names)
+        self.num_classes = num_classes
+        self.has_captions = has_captions
+        self.is_video = is_video
+        self._skipped = {}
+        self._lock = threading.Lock()
+
+    def __len__(self):
+        raise NotImplementedError
+
+    def _read(self, index):
+        raise NotImplementedError
+
+    def describe(self, index):
+        """Returns the name of a picture for messages."""
+        return f"{self.name}[{index}]"
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(
+                f"`index` must be in [0, {len(self)}) for {self.name!r}. "
+                f"Received: index={index}"
+            )
+        try:
+            return self._read(int(index))
+        except UnusablePicture as error:
+            self.skip(error.what, error.why)
+            raise
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def skipped(self):
+        """Tuple of `(what, why)`, one for each unusable picture met so far."""
+        with self._lock:
+            return tuple(self._skipped.items())
+
+    def skip(self, what, why):
+        """Remembers that the picture `what` is not used, and `why`.
+
+        Safe to call from several threads; a picture counts once however often it
+        is met.
+        """
+        with self._lock:
+            self._skipped[what] = why
+
+    def report(self):
+        """Says in a sentence or two what was skipped so far, and why.
+
+        Returns:
+            A string, for example `"2 of 100 pictures of 'folder:x' were skipped:
+            a.png (corrupt: ...); b.png (too small: ...)."`
+        """
+        skipped = self.skipped
+        if not skipped:
+            return f"No picture of {self.name!r} was skipped so far."
+        shown = "; ".join(f"{what} ({why})" for what, why in skipped[:5])
+        more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+        return (
+            f"{len(skipped)} of {len(self)} pictures of {self.name!r} were "
+            f"skipped: {shown}{more}."
+        )
+
+    def __getstate__(self):
+        # Locks cannot travel to worker processes.
+        state = self.__dict__.copy()
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._lock = threading.Lock()

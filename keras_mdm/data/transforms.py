@@ -1,0 +1,141 @@
+"""From a picture of any size to a square of the wanted resolution, in numpy.
+
+Shrinking is by exact area averaging, like the pyramid inside the model: a picture
+prepared at 16 is what one prepared at 64 becomes after 4x4 average pooling.
+`pipeline.py` calls `prepare` on every picture.
+"""
+
+import functools
+
+import numpy as np
+
+
+class TooSmall(ValueError):
+    """A picture smaller than the resolution, which is not to be enlarged."""
+
+
+def prepare(
+    pictures,
+    resolution,
+    crop="center",
+    rng=None,
+    upscale=False,
+    channels=None,
+    crop_scale=(0.8, 1.0),
+):
+    """Crops and resizes a picture, or all frames of a clip alike.
+
+    Args:
+        pictures: uint8 array `(height, width, channels)` or
+            `(frames, height, width, channels)`, with 1 to 4 channels.
+        resolution: Int. Side of the result in pixels.
+        crop: `"center"` (the largest centred square) or `"random"` (a square
+            anywhere whose side is a random share of the shorter side).
+        rng: `numpy.random.Generator`, needed by a random crop.
+        upscale: Bool. Whether smaller pictures are enlarged.
+        channels: 1 or 3. Defaults to what the picture has (1 or 3).
+        crop_scale: Pair of floats in (0, 1], the range of that share.
+
+    Returns:
+        uint8 array `([frames,] resolution, resolution, channels)`.
+
+    Raises:
+        TooSmall: If the picture is too small and `upscale` is `False`.
+        ValueError: If it has another type or number of dimensions.
+    """
+    if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
+        raise ValueError(
+            "expected uint8 (height, width, channels) or (frames, height, width, "
+            f"channels). Received: {pictures.dtype} {pictures.shape}"
+        )
+    height, width = pictures.shape[-3:-1]
+    shorter = min(height, width)
+    if shorter < 1 or (shorter < resolution and not upscale):
+        raise TooSmall(
+            f"too small: {width}x{height} pixels for resolution {resolution}"
+        )
+    if crop == "random":
+        side = round(shorter * rng.uniform(*crop_scale))
+        # A crop below the resolution would have to be enlarged.
+        side = min(max(side, resolution), shorter)
+        top = int(rng.integers(height - side + 1))
+        left = int(rng.integers(width - side + 1))
+    else:
+        side, top, left = shorter, (height - shorter) // 2, (width - shorter) // 2
+    pictures = pictures[..., top : top + side, left : left + side, :]
+    pictures = to_channels(pictures, channels)
+    if side < resolution:
+        pictures = _enlarge(pictures, resolution)
+    elif side > resolution:
+        pictures = area_downscale(pictures, resolution)
+    return np.ascontiguousarray(pictures)
+
+
+def area_downscale(pictures, resolution):
+    """Shrinks squares by averaging exactly the area that each new pixel covers.
+
+    Args:
+        pictures: uint8 array `(..., side, side, channels)`.
+        resolution: Int, at most `side`.
+
+    Returns:
+        uint8 array `(..., resolution, resolution, channels)`.
+    """
+    weights = _area_weights(pictures.shape[-2], resolution)
+    # Planes first: both averages are then matrix products over whole planes.
+    planes = np.moveaxis(pictures, -1, -3).astype(np.float32, order="C")
+    result = np.moveaxis(weights @ planes @ weights.T, -3, -1)
+    # Half a thousandth: equal averages must round alike in spite of float32.
+    return np.floor(result + 0.5005).clip(0, 255).astype(np.uint8)
+
+
+def to_channels(pictures, channels=None):
+    """Converts pictures to 1 or 3 channels.
+
+    Grey becomes three equal channels; colours become grey by luma (ITU-R BT.601);
+    an alpha channel (the second of two or the fourth of four) is laid on white.
+
+    Args:
+        pictures: uint8 array `(..., channels)`, with 1 to 4 channels.
+        channels: 1, 3, or `None` for only removing an alpha channel.
+
+    Returns:
+        uint8 array `(..., channels)`.
+    """
+    if channels not in (None, 1, 3):
+        raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
+    if pictures.shape[-1] in (2, 4):
+        alpha = pictures[..., -1:].astype(np.float32) / 255
+        on_white = pictures[..., :-1] * alpha + 255 * (1 - alpha)
+        pictures = np.floor(on_white + 0.5).astype(np.uint8)
+    if channels == 3 and pictures.shape[-1] == 1:
+        return np.repeat(pictures, 3, axis=-1)
+    if channels == 1 and pictures.shape[-1] == 3:
+        luma = pictures @ np.array([[0.299], [0.587], [0.114]], np.float32)
+        return np.floor(luma + 0.5).clip(0, 255).astype(np.uint8)
+    return pictures
+
+
+@functools.lru_cache(maxsize=256)
+def _area_weights(side, resolution):
+    """Returns `(resolution, side)`: how much of each old pixel a new one covers."""
+    edges = np.arange(resolution + 1) * (side / resolution)
+    old = np.arange(side)
+    overlap = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
+    weights = np.maximum(overlap, 0) * (resolution / side)
+    return weights.astype(np.float32)
+
+
+def _enlarge(pictures, resolution):
+    from PIL import Image
+
+    def enlarge_plane(plane):
+        return np.asarray(
+            Image.fromarray(plane).resize((resolution, resolution), Image.BICUBIC)
+        )
+
+    *leading, side, _, channels = pictures.shape
+    planes = np.moveaxis(pictures, -1, -3).reshape((-1, side, side))
+    planes = np.stack([enlarge_plane(plane) for plane in planes])
+    planes = planes.reshape((*leading, channels, resolution, resolution))
+    return np.moveaxis(planes, -3, -1)

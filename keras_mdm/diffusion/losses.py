@@ -1,0 +1,93 @@
+"""The multi-resolution loss and its weighting over noise levels."""
+
+import numpy as np
+from keras import ops
+
+WEIGHTINGS = ("uniform", "snr", "min_snr", "sigmoid", "vdm")
+
+
+def loss_weights(weighting, loss_target, alphas_cumprod, min_snr_gamma=5.0, bias=-1.0):
+    """Weight of the squared error at each noise level.
+
+    Except for `"uniform"` and `"vdm"`, a weighting is defined on the error of the
+    clean picture (x0) and carried over to the loss target: an error of epsilon is
+    `1 / snr`, one of v `1 / (snr + 1)` of it.
+
+    Args:
+        weighting: str.
+            - `"uniform"`: 1 on whatever the loss target is.
+            - `"snr"`: the signal-to-noise ratio, that is 1 on epsilon.
+            - `"min_snr"`: at most `min_snr_gamma` ([Hang et al., 2023](
+              https://arxiv.org/abs/2303.09556), eq. 8).
+            - `"sigmoid"`: `sigmoid(bias - log_snr)` on epsilon ([Hoogeboom et al.,
+              2024](https://arxiv.org/abs/2410.19324), section 3.1).
+            - `"vdm"`: `snr(t - 1) / snr(t) - 1` on the loss target ([Kingma et al.,
+              2021](https://arxiv.org/abs/2107.00630), eq. 15); the batch is divided
+              by the sum of its weights.
+        loss_target: str. `"v"`, `"epsilon"` or `"x0"`.
+        alphas_cumprod: float array of shape `(N + 1,)`; entry 0 is 1.
+        min_snr_gamma: float. Defaults to 5.
+        bias: float. Of the sigmoid. Defaults to -1.
+
+    Returns:
+        float32 array of shape `(N,)`: weights of noise levels 1 to N.
+
+    Raises:
+        ValueError: if `weighting` is unknown.
+    """
+    if weighting not in WEIGHTINGS:
+        raise ValueError(
+            f"`loss_weighting` must be one of {WEIGHTINGS}. "
+            f"Received: loss_weighting={weighting!r}"
+        )
+    alphas = alphas_cumprod[1:].astype("float64")
+    snr = alphas / (1.0 - alphas)
+    if weighting == "uniform":
+        return np.ones(len(snr), "float32")
+    if weighting == "vdm":
+        # Level 1 has no level below it with a finite ratio: it takes level 2's weight.
+        ratio = snr[:-1] / snr[1:] - 1.0
+        return np.concatenate([ratio[:1], ratio]).astype("float32")
+    on_x0 = {
+        "snr": snr,
+        "min_snr": np.minimum(snr, min_snr_gamma),
+        "sigmoid": snr / (1.0 + snr * np.exp(-bias)),
+    }[weighting]
+    share = {"x0": 1.0, "epsilon": snr, "v": snr + 1.0}[loss_target]
+    return (on_x0 / share).astype("float32")
+
+
+def mean_squared_error(prediction, target):
+    """Mean over all but the first axis, float32, shape `(batch,)`."""
+    error = ops.square(ops.cast(prediction, "float32") - ops.cast(target, "float32"))
+    return ops.mean(error, axis=tuple(range(1, len(error.shape))))
+
+
+def mixed_batch_sizes(shares, batch_size):
+    """How many samples of a mixed batch reach each resolution.
+
+    Sample i takes part at resolution r if its own largest resolution is at least r,
+    so the counts grow from the largest resolution to the smallest.
+
+    Args:
+        shares: Sequence of float, largest resolution first: share of the batch whose
+            largest resolution this is; their sum is 1.
+        batch_size: int.
+
+    Returns:
+        A pair of lists, largest resolution first: counts, and the cumulative shares
+        by which the loss of each resolution is divided.
+
+    Raises:
+        ValueError: if a resolution is left without a sample.
+    """
+    cumulative = [float(share) for share in np.cumsum(shares)]
+    # The guard keeps 2/3 of 6 at 4 whatever the rounding of the share.
+    counts = [int(share * batch_size + 1e-6) for share in cumulative]
+    counts[-1] = batch_size
+    if counts[0] < 1:
+        raise ValueError(
+            "the batch is too small for its mixed shares: no sample would reach the "
+            f"largest resolution. Received: batch_size={batch_size}, shares={shares}"
+        )
+    return counts, cumulative

@@ -1,0 +1,1 @@
+"""Names, layouts and configurations of other implementations of MDM."""

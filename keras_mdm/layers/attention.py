@@ -1,0 +1,188 @@
+"""Spatial self-attention joined with cross-attention to condition tokens."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_mdm import backend
+from keras_mdm.layers.normalization import GroupNormalization
+from keras_mdm.layers.primitives import (
+    Dense,
+    LayerNorm,
+    build_children,
+    check_divisible,
+)
+
+# Attention normalises with 32 groups whatever the residual blocks use: this is how
+# the official weights were trained.
+ATTENTION_GROUPS = 32
+
+
+def attend(query, key, value, mask=None):
+    """Scaled dot-product attention, softmax in float32.
+
+    Args:
+        query: Tensor of shape `(batch, queries, heads, size)`.
+        key: Tensor of shape `(batch, keys, heads, size)`.
+        value: Tensor of shape `(batch, keys, heads, size)`.
+        mask: Optional bool tensor of shape `(batch, keys)`, `True` where a key
+            may be attended to.
+
+    Returns:
+        Tensor of the shape of `query`.
+    """
+    if key.shape[1] == 1 and mask is None:
+        # The softmax over a single key is 1: a class label, for example.
+        return ops.broadcast_to(value, query.shape)
+    if backend.fused_attention_pays():
+        if mask is not None:
+            mask = mask[:, None, None, :]
+        return ops.dot_product_attention(query, key, value, mask=mask)
+    scores = ops.einsum("bqhd,bkhd->bhqk", query / math.sqrt(query.shape[-1]), key)
+    scores = ops.cast(scores, "float32")
+    if mask is not None:
+        # Finite, so that a sample without any valid key gives a mean, not NaN.
+        scores = ops.where(mask[:, None, None, :], scores, -1e30)
+    weights = ops.cast(ops.softmax(scores, axis=-1), value.dtype)
+    return ops.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+class FeedForward(keras.layers.Layer):
+    """Residual perceptron `x + project(gelu(expand(norm(x))))`, four times as wide.
+
+    Args:
+        channels: int. Size of the last axis.
+        spatial: bool. `True`: input is a picture, normalised by groups. `False`:
+            a sequence, normalised over its last axis. Defaults to `True`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: Tensor of shape `(batch, height, width, channels)`, or
+            `(batch, length, channels)` if not `spatial`.
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+
+    def __init__(self, channels, spatial=True, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.spatial = spatial
+        policy = self.dtype_policy
+        if spatial:
+            self.norm = GroupNormalization(
+                channels, ATTENTION_GROUPS, dtype=policy, name="norm"
+            )
+        else:
+            self.norm = LayerNorm(channels, dtype=policy, name="norm")
+        self.expand = Dense(channels, 4 * channels, dtype=policy, name="expand")
+        self.project = Dense(
+            4 * channels, channels, zero=True, dtype=policy, name="project"
+        )
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    def call(self, x):
+        h = ops.gelu(self.expand(self.norm(x)), approximate=False)
+        return x + self.project(h)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "spatial": self.spatial,
+        }
+
+
+class SpatialAttention(keras.layers.Layer):
+    """Self-attention over pixels plus cross-attention to tokens with the same query.
+
+    Both results are summed before one shared output projection, which starts at
+    zero; a feed-forward layer may follow.
+
+    Args:
+        channels: int. Number of channels, a multiple of 32 and of `num_heads`.
+        num_heads: int. Number of attention heads. Defaults to 8.
+        token_size: int. Size of the condition tokens, or `None` for
+            self-attention alone. Defaults to `None`.
+        feed_forward: bool. Whether a feed-forward layer follows. Defaults to `True`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: Tensor of shape `(batch, height, width, channels)`.
+        keys_values: Optional pair of tensors made by `keys_values`, each of shape
+            `(batch, tokens, num_heads, channels // num_heads)`.
+        token_mask: Optional bool tensor of shape `(batch, tokens)`.
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+
+    def __init__(
+        self, channels, num_heads=8, token_size=None, feed_forward=True, **kwargs
+    ):
+        super().__init__(**kwargs)
+        check_divisible(channels, num_heads, "attention heads")
+        check_divisible(channels, ATTENTION_GROUPS, "attention groups")
+        self.channels = channels
+        self.num_heads = num_heads
+        self.token_size = token_size
+        policy = self.dtype_policy
+        self.norm = GroupNormalization(
+            channels, ATTENTION_GROUPS, dtype=policy, name="norm"
+        )
+        self.qkv = Dense(channels, 3 * channels, dtype=policy, name="qkv")
+        if token_size is not None:
+            self.token_norm = LayerNorm(token_size, dtype=policy, name="token_norm")
+            self.token_kv = Dense(
+                token_size, 2 * channels, dtype=policy, name="token_kv"
+            )
+        self.output_projection = Dense(
+            channels, channels, zero=True, dtype=policy, name="output"
+        )
+        self.feed_forward = None
+        if feed_forward:
+            self.feed_forward = FeedForward(channels, dtype=policy, name="feed_forward")
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    def keys_values(self, tokens):
+        """Keys and values of the cross-attention: the same at every timestep.
+
+        Args:
+            tokens: Tensor of shape `(batch, tokens, token_size)`.
+
+        Returns:
+            A pair of tensors of shape
+            `(batch, tokens, num_heads, channels // num_heads)`.
+        """
+        return tuple(self._heads(self.token_kv(self.token_norm(tokens)), 2))
+
+    def call(self, x, keys_values=None, token_mask=None):
+        height, width = x.shape[1:3]
+        h = ops.reshape(self.norm(x), (-1, height * width, self.channels))
+        query, key, value = self._heads(self.qkv(h), 3)
+        attended = attend(query, key, value)
+        if keys_values is not None:
+            attended = attended + attend(query, *keys_values, mask=token_mask)
+        attended = ops.reshape(attended, (-1, height, width, self.channels))
+        x = x + self.output_projection(attended)
+        return x if self.feed_forward is None else self.feed_forward(x)
+
+    def _heads(self, h, parts):
+        """Splits the last axis into `parts` tensors of heads."""
+        size = self.channels // self.num_heads
+        h = ops.reshape(h, (-1, h.shape[1], parts, self.num_heads, size))
+        return [h[:, :, i] for i in range(parts)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "num_heads": self.num_heads,
+            "token_size": self.token_size,
+            "feed_forward": self.feed_forward is not None,
+        }

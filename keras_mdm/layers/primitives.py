@@ -1,0 +1,138 @@
+"""Convolution, projection and layer norm with MDM's conventions.
+
+Each knows its input width at construction, so that a layer composed of them can
+build itself without data (`build_children`). The choice of initialiser and of
+padding stands here once. Used by the other layers and by `keras_mdm.networks`.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+
+def build_children(layer):
+    """Builds every direct sublayer of `layer`, in the order of creation.
+
+    Called from a layer's `build`, where Keras has opened the name scope: this
+    gives every variable its full path before any data is seen, which presets,
+    moving averages and sharding rules need.
+    """
+    for child in layer._flatten_layers(recursive=False, include_self=False):
+        if not child.built:
+            child.build()
+
+
+def check_divisible(channels, groups, what):
+    """Raises a `ValueError` unless `channels` is a positive multiple of `groups`."""
+    if channels < 1 or channels % groups:
+        raise ValueError(
+            f"`channels` must be a positive multiple of the {groups} {what}. "
+            f"Received: channels={channels}"
+        )
+
+
+def _initializers(fan_in, zero):
+    """Kernel and bias initialisers: zeros, or uniform in +-1/sqrt(fan_in)."""
+    if zero:
+        return {"kernel_initializer": "zeros", "bias_initializer": "zeros"}
+    bound = 1.0 / math.sqrt(fan_in)
+    return {
+        "kernel_initializer": keras.initializers.RandomUniform(-bound, bound),
+        "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
+    }
+
+
+class Dense(keras.layers.Dense):
+    """Projection of the last axis (on pictures: a 1x1 convolution).
+
+    Args:
+        inputs: int. Size of the last axis of the input.
+        units: int. Size of the last axis of the output.
+        zero: bool. Whether kernel and bias start at zero. Defaults to `False`:
+            uniform in plus or minus `1 / sqrt(inputs)`.
+        **kwargs: Arguments of `keras.layers.Dense`.
+    """
+
+    def __init__(self, inputs, units, *, zero=False, **kwargs):
+        super().__init__(units, **_initializers(inputs, zero), **kwargs)
+        self.inputs = inputs
+        self.zero = zero
+
+    def build(self, input_shape=None):
+        super().build((None, self.inputs))
+
+    def get_config(self):
+        return {
+            **keras.layers.Layer.get_config(self),
+            "inputs": self.inputs,
+            "units": self.units,
+            "zero": self.zero,
+            "use_bias": self.use_bias,
+        }
+
+
+class Conv3x3(keras.layers.Conv2D):
+    """3x3 convolution with one pixel of zeros on every side.
+
+    Keras' `padding="same"` puts the zeros of a strided convolution behind the
+    picture only; the official weights expect one pixel in front as well.
+
+    Args:
+        inputs: int. Number of input channels.
+        filters: int. Number of output channels.
+        stride: int. 1 keeps height and width, 2 halves them. Defaults to 1.
+        zero: bool. Whether kernel and bias start at zero. Defaults to `False`:
+            uniform in plus or minus `1 / sqrt(9 * inputs)`.
+        **kwargs: Arguments of `keras.layers.Conv2D`.
+    """
+
+    def __init__(self, inputs, filters, *, stride=1, zero=False, **kwargs):
+        super().__init__(
+            filters,
+            3,
+            strides=stride,
+            padding="same" if stride == 1 else "valid",
+            data_format="channels_last",
+            **_initializers(9 * inputs, zero),
+            **kwargs,
+        )
+        self.inputs = inputs
+        self.stride = stride
+        self.zero = zero
+
+    def build(self, input_shape=None):
+        super().build((None, None, None, self.inputs))
+
+    def call(self, x):
+        if self.stride != 1:
+            x = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        return super().call(x)
+
+    def get_config(self):
+        return {
+            **keras.layers.Layer.get_config(self),
+            "inputs": self.inputs,
+            "filters": self.filters,
+            "stride": self.stride,
+            "zero": self.zero,
+        }
+
+
+class LayerNorm(keras.layers.LayerNormalization):
+    """Layer normalisation over the last axis with epsilon 1e-5.
+
+    Args:
+        inputs: int. Size of the last axis.
+        **kwargs: Arguments of `keras.layers.LayerNormalization`.
+    """
+
+    def __init__(self, inputs, **kwargs):
+        super().__init__(epsilon=1e-5, **kwargs)
+        self.inputs = inputs
+
+    def build(self, input_shape=None):
+        super().build((None, self.inputs))
+
+    def get_config(self):
+        return {**keras.layers.Layer.get_config(self), "inputs": self.inputs}

@@ -1,0 +1,74 @@
+"""Halving and doubling of height and width inside a network."""
+
+import keras
+from keras import ops
+
+from keras_mdm.layers.primitives import Conv3x3, build_children
+
+
+class Downsample(keras.layers.Layer):
+    """3x3 convolution with stride 2.
+
+    Args:
+        channels: int. Number of channels of input and output.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: Tensor of shape `(batch, height, width, channels)`.
+
+    Returns:
+        Tensor of shape `(batch, height // 2, width // 2, channels)`.
+    """
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.conv = Conv3x3(
+            channels, channels, stride=2, dtype=self.dtype_policy, name="conv"
+        )
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    def call(self, x):
+        return self.conv(x)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, height // 2, width // 2, self.channels)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}
+
+
+class Upsample(keras.layers.Layer):
+    """Nearest-neighbour doubling followed by a 3x3 convolution.
+
+    Args:
+        channels: int. Number of channels of input and output.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: Tensor of shape `(batch, height, width, channels)`.
+
+    Returns:
+        Tensor of shape `(batch, 2 * height, 2 * width, channels)`.
+    """
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.conv = Conv3x3(channels, channels, dtype=self.dtype_policy, name="conv")
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    def call(self, x):
+        return self.conv(ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, 2 * height, 2 * width, self.channels)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}

@@ -1,0 +1,412 @@
+"""`MDM.generate`: arguments in, pictures out. The run itself is in `sampling`."""
+
+import dataclasses
+import secrets
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mdm import backend
+from keras_mdm.diffusion.guidance import THRESHOLDS
+from keras_mdm.diffusion.samplers import SAMPLERS
+from keras_mdm.model.batches import check_labels
+from keras_mdm.model.sampling import RunKind, SamplingRun, plan
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingDefaults:
+    """Defaults of `generate` that belong to a model; see there for each.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    sampler: str = "ddim"
+    num_steps: int = 50
+    eta: float = 0.0
+    guidance_scale: float = 2.0
+    guidance_rescale: float = 0.0
+    guidance_interval: tuple | None = None
+    threshold: str = "static"
+    dynamic_percentile: float = 0.995
+    dynamic_maximum: float = 100.0
+
+    def __post_init__(self):
+        if self.sampler not in SAMPLERS:
+            raise ValueError(
+                f"`sampler` must be one of {sorted(SAMPLERS)}. "
+                f"Received: sampler={self.sampler!r}"
+            )
+        if self.threshold not in THRESHOLDS:
+            raise ValueError(
+                f"`threshold` must be one of {THRESHOLDS}. "
+                f"Received: threshold={self.threshold!r}"
+            )
+        for name, low, high in (
+            ("eta", 0.0, 1.0),
+            ("guidance_scale", 0.0, np.inf),
+            ("guidance_rescale", 0.0, 1.0),
+            ("dynamic_percentile", 0.0, 1.0),
+            ("dynamic_maximum", 1.0, np.inf),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(
+                    f"`{name}` must be from {low:g} to {high:g}. "
+                    f"Received: {name}={value}"
+                )
+        if self.guidance_interval is not None:
+            interval = tuple(float(v) for v in self.guidance_interval)
+            if len(interval) != 2 or not 0.0 <= interval[0] < interval[1] <= 1.0:
+                raise ValueError(
+                    "`guidance_interval` must be two rising numbers from 0 (clean) to "
+                    f"1 (noise). Received: guidance_interval={self.guidance_interval}"
+                )
+            object.__setattr__(self, "guidance_interval", interval)
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    def override(self, **values):
+        """Returns a copy in which values that are not `None` are replaced."""
+        given = {key: value for key, value in values.items() if value is not None}
+        return dataclasses.replace(self, **given)
+
+
+def generate(
+    self,
+    labels=None,
+    num_samples=1,
+    *,
+    features=None,
+    negative_labels=None,
+    negative_features=None,
+    resolution=None,
+    return_pyramid=False,
+    seed=None,
+    batch_size=None,
+    sampler=None,
+    num_steps=None,
+    eta=None,
+    guidance_scale=None,
+    guidance_rescale=None,
+    guidance_interval=None,
+    threshold=None,
+    dynamic_percentile=None,
+    dynamic_maximum=None,
+    use_ema=True,
+    output="uint8",
+    progress=False,
+    callback=None,
+):
+    """Draws pictures. Arguments left at `None` take the model's `sampling` defaults.
+
+    The whole run is one compiled function; a second call of the same shapes compiles
+    nothing, whatever its seed, scale, number of steps or weights.
+
+    Args:
+        labels: int or sequence of int. Classes to draw, for a class-conditional model.
+        num_samples: int. Pictures for each label; without labels, pictures in all.
+        features: Optional dict of arrays: other features of the condition, such as
+            `text_embeddings` and `text_mask`, and micro-conditioning values.
+        negative_labels: Optional int or sequence of int, one for each label: what
+            guidance leads away from. Defaults to the null condition.
+        negative_features: Optional dict of arrays: the same for other features.
+        resolution: int. Largest resolution drawn; the dolls around it are not run.
+            Defaults to `mdm.resolution`.
+        return_pyramid: bool. Whether every resolution is returned.
+        seed: int or sequence of int. Picture i has the seed `seed + i`; it is the same
+            picture whatever the batch. Defaults to `None`: a new one each time.
+        batch_size: int. Pictures drawn at once. Defaults to all.
+        sampler: str. `"ddim"`, `"ddpm"`, `"dpm_solver"` or `"heun"` (two predictions
+            a step).
+        num_steps: int. From 1 to the number of timesteps.
+        eta: float in [0, 1]. Noise of `"ddim"`.
+        guidance_scale: float. 1 for no guidance.
+        guidance_rescale: float in [0, 1]. How far the standard deviation of guided
+            predictions is brought back to that of the conditional ones.
+        guidance_interval: Pair of float in [0, 1]. Noise levels (0 clean, 1 noise) at
+            which guidance holds; elsewhere only the conditional half is run.
+        threshold: str. `"none"`, `"static"` or `"dynamic"`; see
+            `keras_mdm.diffusion.guidance.threshold`.
+        dynamic_percentile: float in [0, 1].
+        dynamic_maximum: float, at least 1.
+        use_ema: bool. Whether the averaged weights are used. Defaults to `True`.
+        output: str. `"uint8"` in [0, 255] or `"float"` in [-1, 1].
+        progress: bool. Whether a progress bar over the steps is shown.
+        callback: Optional callable `(step, num_steps, pyramid)`, called after each
+            step with a dict of resolution to clean pictures predicted so far, float in
+            [-1, 1].
+
+    Returns:
+        Array of shape `(pictures, resolution, resolution, channels)`; with
+        `return_pyramid` a dict of resolution to such arrays, largest first.
+
+    Example:
+
+    ```python
+    mdm.generate(labels=[207, 281], num_steps=50, guidance_scale=2.0, seed=0)
+    mdm.generate(labels=3, num_samples=4, resolution=16, return_pyramid=True)
+    ```
+    """
+    options = self.sampling.override(
+        sampler=sampler,
+        num_steps=num_steps,
+        eta=eta,
+        guidance_scale=guidance_scale,
+        guidance_rescale=guidance_rescale,
+        guidance_interval=guidance_interval,
+        threshold=threshold,
+        dynamic_percentile=dynamic_percentile,
+        dynamic_maximum=dynamic_maximum,
+    )
+    if output not in ("uint8", "float"):
+        raise ValueError(
+            f"`output` must be 'uint8' or 'float'. Received: output={output!r}"
+        )
+    _check_count("num_samples", num_samples)
+    network = self.network.doll(resolution or self.resolution)
+    conditioner = network.conditioner
+    condition = _gather(
+        "labels", labels, "features", features, conditioner, num_samples
+    )
+    total = len(next(iter(condition.values()))) if condition else num_samples
+    guided = conditioner is not None and options.guidance_scale != 1.0
+    negative = None
+    if negative_labels is not None or negative_features is not None:
+        if not guided:
+            raise ValueError(
+                "a negative condition needs a conditional model and a `guidance_scale` "
+                f"other than 1. Received: guidance_scale={options.guidance_scale}"
+            )
+        negative = _negative(
+            negative_labels, negative_features, condition, conditioner, num_samples
+        )
+    seeds = _seeds(seed, total)
+    if options.eta and options.sampler != "ddim":
+        # The default eta of a model is meant for DDIM.
+        options = dataclasses.replace(options, eta=0.0 if eta is None else eta)
+    smallest = self.network.innermost.resolution
+    table = plan(
+        self.schedule,
+        [r / smallest for r in network.resolutions],
+        options.sampler,
+        options.num_steps,
+        options.eta,
+        options.guidance_interval,
+    )
+    kind = RunKind(
+        resolution=network.resolution,
+        guided=guided,
+        interval=guided and options.guidance_interval is not None,
+        rescaled=guided and options.guidance_rescale > 0,
+        two_stage=options.sampler == "heun",
+        history=options.sampler == "dpm_solver",
+        noisy=bool(table["steps"][:, 3].any()),
+        threshold=options.threshold,
+    )
+    functions = _functions(self, kind, use_ema)
+    numbers = {
+        "guidance_scale": options.guidance_scale,
+        "guidance_rescale": options.guidance_rescale,
+        "percentile": options.dynamic_percentile,
+        "maximum": options.dynamic_maximum,
+    }
+    table = {key: ops.convert_to_tensor(value) for key, value in table.items()}
+    numbers = {k: ops.convert_to_tensor(v, "float32") for k, v in numbers.items()}
+    if batch_size is not None:
+        _check_count("batch_size", batch_size)
+    size = min(batch_size or total, total)
+    batches = []
+    bar = _progress_bar(progress, total, size, options.num_steps)
+    for start in range(0, total, size):
+        # The last batch is filled up, so that it has the shape of the others.
+        rows = np.minimum(np.arange(start, start + size), total - 1)
+        pick = _picker(rows)
+        count = ops.convert_to_tensor(options.num_steps, "int32")
+        if bar is None and callback is None:
+            pictures = functions["whole"](
+                pick(seeds), count, pick(condition), pick(negative), table, numbers
+            )
+        else:
+            pictures = _stepwise(
+                functions,
+                network.resolutions,
+                pick(seeds),
+                count,
+                options.num_steps,
+                pick(condition),
+                pick(negative),
+                table,
+                numbers,
+                bar,
+                callback,
+            )
+        kept = min(size, total - start)
+        batches.append([ops.convert_to_numpy(p)[:kept] for p in pictures])
+    levels = [np.concatenate(level) for level in zip(*batches, strict=True)]
+    if output == "uint8":
+        levels = [to_uint8(level) for level in levels]
+    if return_pyramid:
+        return dict(zip(network.resolutions, levels, strict=True))
+    return levels[0]
+
+
+def to_uint8(pictures):
+    """Pictures from float in [-1, 1] to uint8 in [0, 255]."""
+    return np.round((np.clip(pictures, -1.0, 1.0) + 1.0) * 127.5).astype("uint8")
+
+
+def _check_count(name, value):
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(
+            f"`{name}` must be a whole number from 1. Received: {name}={value}"
+        )
+
+
+def _gather(label_name, labels, name, features, conditioner, num_samples):
+    """One dict of the condition's arrays, each entry repeated `num_samples` times."""
+    gathered = {key: np.asarray(value) for key, value in (features or {}).items()}
+    if labels is not None:
+        gathered["labels"] = np.atleast_1d(np.asarray(labels))
+    needed = tuple(getattr(conditioner, "feature_names", ()))
+    if "labels" in gathered and "labels" not in needed:
+        raise ValueError(
+            f"`{label_name}` was given to a model that is not class-conditional. "
+            f"Received: {label_name}={labels}"
+        )
+    missing = [k for k in needed if k not in gathered and not k.endswith("_mask")]
+    if missing:
+        where = label_name if missing == ["labels"] else name
+        raise ValueError(
+            f"the model's condition needs {missing}; give them as `{where}`. "
+            f"Received: {sorted(gathered) or None}"
+        )
+    if "labels" in gathered:
+        check_labels(gathered["labels"], conditioner.num_classes)
+        gathered["labels"] = gathered["labels"].astype("int32")
+    lengths = {len(value) for value in gathered.values()}
+    if len(lengths) > 1:
+        raise ValueError(
+            "every feature of the condition must have the same number of entries. "
+            f"Received: { {key: len(value) for key, value in gathered.items()} }"
+        )
+    return {key: np.repeat(v, num_samples, axis=0) for key, v in gathered.items()}
+
+
+def _negative(labels, features, condition, conditioner, num_samples):
+    """Features of the negative condition, one for each picture."""
+    negative = _gather(
+        "negative_labels",
+        labels,
+        "negative_features",
+        features,
+        conditioner,
+        1,
+    )
+    total = len(next(iter(condition.values())))
+    for key, value in negative.items():
+        if len(value) == 1:
+            negative[key] = np.repeat(value, total, axis=0)
+        elif len(value) * num_samples == total:
+            negative[key] = np.repeat(value, num_samples, axis=0)
+        else:
+            raise ValueError(
+                "the negative condition must have one entry, or one for each entry of "
+                f"the condition ({total // num_samples}). Received: {len(value)}"
+            )
+        if key in condition and negative[key].shape[1:] != condition[key].shape[1:]:
+            raise ValueError(
+                f"'{key}' of the negative condition must have the shape of the "
+                f"condition's, {condition[key].shape[1:]}. "
+                f"Received: {negative[key].shape[1:]}"
+            )
+    return {**condition, **negative}
+
+
+def _seeds(seed, total):
+    """int32 array of one seed for each picture."""
+    if seed is None:
+        seed = secrets.randbelow(2**31 - total)
+    seeds = np.asarray(seed)
+    if seeds.dtype.kind not in "iu":
+        raise ValueError(f"`seed` must be whole numbers. Received: seed={seed}")
+    if seeds.ndim == 0:
+        seeds = seeds + np.arange(total)
+    if seeds.shape != (total,):
+        raise ValueError(
+            f"`seed` must be one number, or one for each of the {total} pictures. "
+            f"Received: {seeds.shape[0]} numbers"
+        )
+    if seeds.min() < 0 or seeds.max() >= 2**31:
+        raise ValueError(f"`seed` must be from 0 to 2**31 - 1. Received: seed={seed}")
+    return seeds.astype("int32")
+
+
+def _picker(rows):
+    """A function that picks rows of arrays in a structure, as tensors."""
+
+    def pick(value):
+        if value is None:
+            return None
+        return keras.tree.map_structure(
+            lambda array: ops.convert_to_tensor(array[rows]), value
+        )
+
+    return pick
+
+
+def _functions(mdm, kind, use_ema):
+    """The compiled functions of a kind of run, made at its first use."""
+    averaged = bool(use_ema and mdm.ema is not None)
+    functions = mdm._sampling_functions.get((kind, averaged))
+    if functions is None:
+        run = SamplingRun(mdm, kind)
+        variables = mdm.network.variables
+        substitutes = variables
+        if averaged:
+            variables, substitutes = mdm.ema.sources, mdm.ema.averages
+        functions = {
+            name: backend.compile_with_weights(
+                getattr(run, name), variables, substitutes, mdm.jit_compile
+            )
+            for name in ("whole", "prepare", "advance", "finish")
+        }
+        mdm._sampling_functions[kind, averaged] = functions
+    return functions
+
+
+def _progress_bar(progress, total, size, num_steps):
+    if not progress:
+        return None
+    return keras.utils.Progbar(-(-total // size) * num_steps, unit_name="step")
+
+
+def _stepwise(
+    functions,
+    resolutions,
+    seeds,
+    count,
+    num_steps,
+    condition,
+    negative,
+    table,
+    numbers,
+    bar,
+    callback,
+):
+    """The run step by step, for a progress bar or a callback."""
+    encoded, x = functions["prepare"](seeds, condition, negative)
+    history = [ops.zeros_like(level) for level in x]
+    for i in range(num_steps):
+        start, stop = (ops.convert_to_tensor(k, "int32") for k in (i, i + 1))
+        x, history = functions["advance"](
+            x, history, start, stop, count, seeds, encoded, table, numbers
+        )
+        if bar is not None:
+            bar.add(1)
+        if callback is not None:
+            clean = [ops.convert_to_numpy(level) for level in history]
+            callback(i, num_steps, dict(zip(resolutions, clean, strict=True)))
+    return functions["finish"](x)

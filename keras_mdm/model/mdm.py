@@ -1,0 +1,661 @@
+"""MDM: the model that users train and draw with.
+
+It joins a network, a noise schedule, the multi-resolution loss and a moving average.
+`train_step` turns a batch into noisy levels and targets, then leaves the step to
+Keras, so gradient accumulation, loss scaling, sharding and `train_on_batch` are
+Keras' own. Drawing is in `generate`, saving in `presets`.
+"""
+
+import contextlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mdm import backend
+from keras_mdm.diffusion import losses, predictions
+from keras_mdm.diffusion.noise import sample_noise, sample_uniform
+from keras_mdm.diffusion.pyramid import image_pyramid
+from keras_mdm.diffusion.schedules import NoiseSchedule
+from keras_mdm.model import batches, presets
+from keras_mdm.model.ema import ExponentialMovingAverage
+from keras_mdm.model.generate import SamplingDefaults, generate
+from keras_mdm.networks import DenoisingNetwork
+
+# Streams of the noise used by `evaluate`: apart from those of sampling, which are
+# numbered by resolution.
+_EVALUATION_SEED = 1_000_003
+_TIMESTEP_STREAM = -1
+
+
+@keras.saving.register_keras_serializable("keras_mdm")
+class MDM(keras.Model):
+    """Matryoshka diffusion model: denoises several resolutions of a picture jointly.
+
+    Args:
+        network: `UNet` or `NestedUNet`.
+        schedule: str or `NoiseSchedule`. `"squared_cosine"` (default), `"cosine"`,
+            `"linear"` or `"sigmoid"`: 1000 timesteps, shifted by each resolution's
+            ratio to the smallest one.
+        prediction: str. What the network predicts: `"v"` (default), `"epsilon"` or
+            `"x0"`.
+        loss_target: str or `None`. On what the squared error is taken: `"v"`,
+            `"epsilon"` or `"x0"`. Defaults to `None`: the same as `prediction`.
+        loss_weighting: str. Weight of each noise level: `"uniform"` (default),
+            `"snr"`, `"min_snr"`, `"sigmoid"` or `"vdm"`.
+        condition_dropout: float in [0, 1]. Share of the training samples whose
+            condition is dropped, which guidance needs. Defaults to 0.1.
+        output_limit: float or `None`. Predictions are bounded smoothly to plus or
+            minus this by `tanh`. Defaults to `None`: not bounded.
+        ema_momentum: float or `None`. Momentum of the moving average of the weights,
+            which `evaluate`, `generate` and saved presets use. Defaults to 0.9999.
+            `None` keeps none.
+        ema_warmup: bool. Whether the momentum of update n is at most
+            `(1 + n) / (10 + n)`. Defaults to `True`.
+        sampling: dict or `None`. Defaults of `generate` for this model, such as
+            `{"num_steps": 100, "guidance_scale": 7.5}`.
+        seed: int or `None`. Seed of timesteps, noise and dropped conditions in
+            training.
+        name: str. Defaults to `"mdm"`.
+
+    Call arguments:
+        inputs: dict with `images` (noisy pictures of the active resolutions, largest
+            first), `timesteps` and the features of the condition.
+
+    Returns:
+        A list of predictions, one for each resolution. `call` is the denoiser;
+        pictures are drawn with `generate`.
+
+    Example:
+
+    ```python
+    mdm = keras_mdm.MDM.from_preset("mdm_tiny_32", num_classes=10)
+    mdm.compile(optimizer=keras.optimizers.AdamW(3e-4))
+    mdm.fit(dataset, epochs=10)  # batches {"images": uint8, "labels": int}
+    pictures = mdm.generate(labels=[3, 7], seed=0)  # (2, 32, 32, 3) uint8
+    ```
+
+    Reference:
+        - [Gu et al., 2023](https://arxiv.org/abs/2310.15111)
+    """
+
+    def __init__(
+        self,
+        network,
+        schedule="squared_cosine",
+        prediction="v",
+        loss_target=None,
+        loss_weighting="uniform",
+        condition_dropout=0.1,
+        output_limit=None,
+        ema_momentum=0.9999,
+        ema_warmup=True,
+        sampling=None,
+        seed=None,
+        name="mdm",
+    ):
+        # Clean pictures, noise, timesteps and targets stay float32.
+        super().__init__(autocast=False, dtype="float32", name=name)
+        if not isinstance(network, DenoisingNetwork):
+            raise ValueError(
+                "`network` must be a `UNet` or a `NestedUNet`. "
+                f"Received: network={network!r} (of type {type(network).__name__})"
+            )
+        predictions.check_prediction("prediction", prediction)
+        loss_target = loss_target or prediction
+        predictions.check_prediction("loss_target", loss_target)
+        if not 0.0 <= condition_dropout <= 1.0:
+            raise ValueError(
+                "`condition_dropout` must be from 0 to 1. "
+                f"Received: condition_dropout={condition_dropout}"
+            )
+        if output_limit is not None and output_limit <= 0:
+            raise ValueError(
+                f"`output_limit` must be above 0. Received: output_limit={output_limit}"
+            )
+        if not isinstance(schedule, NoiseSchedule):
+            schedule = NoiseSchedule(schedule)
+        self.network = network
+        self.schedule = schedule
+        self.prediction = prediction
+        self.loss_target = loss_target
+        self.loss_weighting = loss_weighting
+        self.condition_dropout = condition_dropout
+        self.output_limit = output_limit
+        self.sampling = SamplingDefaults(**(sampling or {}))
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self._seed = seed
+        self._tables = {
+            resolution: self._make_tables(resolution)
+            for resolution in network.resolutions
+        }
+        self._loss_trackers = {
+            resolution: keras.metrics.Mean(name=f"loss_{resolution}")
+            for resolution in network.resolutions
+        }
+        self.ema = None
+        if ema_momentum is not None:
+            self.ema = ExponentialMovingAverage(
+                network.variables, ema_momentum, ema_warmup
+            )
+        self._evaluated_batches = self.add_weight(
+            shape=(), dtype="int32", trainable=False, name="evaluated_batches"
+        )
+        self._evaluating = False
+        self._resolution = network.resolution
+        self._frozen_inner = False
+        self._level_weights = None
+        self._mixed_shares = None
+        self._sampling_functions = {}
+        self.built = True
+
+    # === The resolutions that take part ===
+
+    @property
+    def resolutions(self):
+        """Tuple of the resolutions that take part, largest first, in pixels."""
+        return self.active_network.resolutions
+
+    @property
+    def resolution(self):
+        """The largest resolution that takes part in `fit` and `generate`.
+
+        Setting it to a smaller one leaves the outer dolls out: progressive training
+        begins there and needs no second model. A compiled model is compiled again
+        with the same arguments and a fresh optimizer.
+        """
+        return self._resolution
+
+    @resolution.setter
+    def resolution(self, value):
+        self.set_active(value, freeze_inner=self._frozen_inner)
+
+    def set_active(self, resolution, freeze_inner=False):
+        """Chooses the dolls that take part, and those that are trained.
+
+        Args:
+            resolution: int. One of the network's resolutions.
+            freeze_inner: bool. Whether only the outermost of these dolls is trained.
+                Defaults to `False`.
+        """
+        active = self.network.doll(resolution)
+        if freeze_inner and len(active.dolls) == 1:
+            raise ValueError(
+                f"`freeze_inner` needs a doll inside that of {resolution} pixels, "
+                "which is the innermost."
+            )
+        for doll in self.network.dolls:
+            trained = doll is active or (doll in active.dolls and not freeze_inner)
+            for layer in doll.own_layers:
+                layer.trainable = trained
+        self._resolution = resolution
+        self._frozen_inner = freeze_inner
+        if self.compiled:
+            config = dict(self._compile_arguments)
+            config["loss_weights"] = None
+            config["mixed_resolution"] = None
+            optimizer = self.optimizer
+            config["optimizer"] = type(optimizer).from_config(optimizer.get_config())
+            self.compile(**config)
+
+    @property
+    def active_network(self):
+        """The doll whose resolution is `resolution`, with those inside it."""
+        return self.network.doll(self._resolution)
+
+    def _make_tables(self, resolution):
+        """Noise levels of one resolution, looked up by timestep in training."""
+        ratio = resolution / self.network.innermost.resolution
+        gamma = self.schedule.alphas_cumprod(ratio)
+        # The official VDM weights are those of the unshifted schedule, so that one
+        # sum serves all resolutions.
+        of = self.schedule.alphas_cumprod(1) if self.loss_weighting == "vdm" else gamma
+        return {
+            "alpha": np.sqrt(gamma[1:]),
+            "sigma": np.sqrt(np.float32(1.0) - gamma[1:]),
+            "weight": losses.loss_weights(self.loss_weighting, self.loss_target, of),
+            "signal_scale": self.schedule.signal_scale(ratio),
+        }
+
+    # === Training ===
+
+    def compile(
+        self,
+        optimizer="auto",
+        loss_weights=None,
+        mixed_resolution=None,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile="auto",
+        auto_scale_loss=True,
+    ):
+        """Prepares the model for `fit`, `evaluate` and `train_on_batch`.
+
+        Args:
+            optimizer: `"auto"` (AdamW with learning rate 1e-4 and gradients clipped
+                to the global norm 2), or a Keras optimizer. Clipping and gradient
+                accumulation are its options `global_clipnorm` and
+                `gradient_accumulation_steps`.
+            loss_weights: Optional dict of resolution to weight of its loss, a mean
+                over pixels. Missing resolutions have weight 0. Defaults to `None`:
+                every weight is 1.
+            mixed_resolution: Optional dict of resolution to its share of the batch:
+                whole numbers are a ratio, `{64: 2, 32: 1}`; fractions must sum to 1.
+                Samples of a smaller resolution do not pay for the dolls around it.
+            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: As in
+                `keras.Model.compile`.
+        """
+        self._compile_arguments = {
+            "loss_weights": loss_weights,
+            "mixed_resolution": mixed_resolution,
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+            "jit_compile": jit_compile,
+            "auto_scale_loss": auto_scale_loss,
+        }
+        self._level_weights = self._check_loss_weights(loss_weights)
+        self._mixed_shares = self._check_mixed(mixed_resolution)
+        if isinstance(optimizer, str) and optimizer == "auto":
+            optimizer = keras.optimizers.AdamW(1e-4, global_clipnorm=2.0)
+        super().compile(
+            optimizer=optimizer,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
+
+    def _check_loss_weights(self, weights):
+        if weights is None:
+            return {resolution: 1.0 for resolution in self.resolutions}
+        self._check_resolutions("loss_weights", weights)
+        if min(weights.values()) < 0 or max(weights.values()) <= 0:
+            raise ValueError(
+                "`loss_weights` must be at least 0, and one above 0. "
+                f"Received: loss_weights={weights}"
+            )
+        return {r: float(weights.get(r, 0.0)) for r in self.resolutions}
+
+    def _check_mixed(self, shares):
+        if shares is None:
+            return None
+        self._check_resolutions("mixed_resolution", shares)
+        values = [shares.get(resolution, 0) for resolution in self.resolutions]
+        total = sum(values)
+        whole = all(float(value).is_integer() for value in values)
+        if min(values) < 0 or values[0] <= 0 or (not whole and abs(total - 1) > 1e-6):
+            raise ValueError(
+                "`mixed_resolution` must be whole numbers (a ratio) or fractions that "
+                "sum to 1, above 0 for the largest resolution "
+                f"{self.resolution}. Received: mixed_resolution={shares}, whose sum "
+                f"is {total}"
+            )
+        return [value / total for value in values]
+
+    def _check_resolutions(self, argument, values):
+        unknown = sorted(set(values) - set(self.resolutions))
+        if unknown or not values:
+            raise ValueError(
+                f"`{argument}` must have resolutions among {self.resolutions} as keys. "
+                f"Received: {argument}={values}"
+            )
+
+    def call(self, inputs, training=False):
+        network = self.active_network
+        if self._evaluating and self.ema is not None:
+            pairs = zip(self.ema.sources, self.ema.averages, strict=True)
+            mapping = [(source, average.value) for source, average in pairs]
+            with keras.StatelessScope(state_mapping=mapping):
+                outputs = network(inputs, training=False)
+        else:
+            outputs = network(inputs, training=training)
+        return [self.limit(output) for output in outputs]
+
+    def limit(self, output):
+        """Bounds a raw prediction to plus or minus `output_limit`, if there is one."""
+        if self.output_limit is None:
+            return output
+        return ops.tanh(output / self.output_limit) * self.output_limit
+
+    def diffuse(self, batch, noises, timesteps):
+        """Turns clean pictures into what the network sees and what it should say.
+
+        Args:
+            batch: dict with `images` of shape `(batch, height, width, channels)`,
+                uint8 in [0, 255] or float in [-1, 1], and the condition's features.
+            noises: List of tensors of standard normal noise, one for each active
+                resolution, largest first. A larger resolution may have fewer samples.
+            timesteps: int32 tensor of shape `(batch,)`, from 0 to
+                `num_timesteps - 1`.
+
+        Returns:
+            A pair: inputs of `call`, and a list of dicts for `compute_loss`.
+        """
+        images = batch["images"]
+        if keras.backend.standardize_dtype(images.dtype) == "uint8":
+            images = ops.cast(images, "float32") / 127.5 - 1.0
+        images = ops.cast(images, "float32")
+        noisy, targets = [], []
+        pyramid = image_pyramid(images, self.resolutions)
+        for resolution, clean, noise in zip(
+            self.resolutions, pyramid, noises, strict=True
+        ):
+            count = noise.shape[0]
+            table = self._tables[resolution]
+            times = timesteps[:count]
+            alpha = _look_up(table["alpha"], times)[:, None, None, None]
+            sigma = _look_up(table["sigma"], times)[:, None, None, None]
+            clean = clean[:count] / table["signal_scale"]
+            x_t = alpha * clean + sigma * noise
+            weight = _look_up(table["weight"], times)
+            if self.loss_weighting == "vdm":
+                weight = weight / ops.mean(_look_up(table["weight"], timesteps))
+            noisy.append(x_t)
+            targets.append(
+                {
+                    "target": predictions.target(
+                        self.loss_target, clean, noise, alpha, sigma
+                    ),
+                    "x_t": x_t,
+                    "alpha": alpha,
+                    "sigma": sigma,
+                    "weight": weight,
+                }
+            )
+        features = {key: value for key, value in batch.items() if key != "images"}
+        return {**features, "images": noisy, "timesteps": timesteps}, targets
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Sum over resolutions of the weighted mean squared error.
+
+        The loss of a resolution that only a share of the batch reaches is divided by
+        that share ([Gu et al., 2023](https://arxiv.org/abs/2310.15111), eq. 5).
+        """
+        total = 0.0
+        batch_size = y[-1]["x_t"].shape[0]
+        shares = np.cumsum(self._mixed_shares or [1.0])
+        for i, (resolution, level, value) in enumerate(
+            zip(self.resolutions, y, y_pred, strict=True)
+        ):
+            value = predictions.convert(
+                self.prediction,
+                value,
+                self.loss_target,
+                level["x_t"],
+                level["alpha"],
+                level["sigma"],
+            )
+            errors = losses.mean_squared_error(value, level["target"]) * level["weight"]
+            if sample_weight is not None:
+                errors = errors * sample_weight[: errors.shape[0]]
+            share = shares[i] if training and self._mixed_shares else 1.0
+            loss = ops.sum(errors) / (batch_size * share)
+            self._loss_trackers[resolution].update_state(loss)
+            total = total + self._level_weights[resolution] * loss
+        return total
+
+    @property
+    def metrics(self):
+        # Resolutions that do not take part would be logged as 0.
+        idle = [
+            tracker
+            for resolution, tracker in self._loss_trackers.items()
+            if resolution not in self.resolutions
+        ]
+        return [m for m in super().metrics if not any(m is other for other in idle)]
+
+    def _training_data(self, data):
+        """Draws timesteps, noise and dropped conditions for a training batch."""
+        batch, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        size = batch["images"].shape[0]
+        seed = self.seed_generator
+        counts = [size] * len(self.resolutions)
+        if self._mixed_shares is not None:
+            counts, _ = losses.mixed_batch_sizes(self._mixed_shares, size)
+        timesteps = keras.random.randint(
+            (size,), 0, self.schedule.num_timesteps, seed=seed
+        )
+        channels = self.network.image_channels
+        noises = [
+            keras.random.normal(
+                (count, resolution, resolution, channels), dtype="float32", seed=seed
+            )
+            for count, resolution in zip(counts, self.resolutions, strict=True)
+        ]
+        inputs, targets = self.diffuse(batch, noises, timesteps)
+        if self.network.conditioner is not None and self.condition_dropout > 0:
+            chance = keras.random.uniform((size,), seed=seed)
+            inputs["condition_drop"] = chance < self.condition_dropout
+        return inputs, targets, sample_weight
+
+    def _evaluation_data(self, data):
+        """Noise and timesteps that depend on the place in the data set alone."""
+        batch, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        size = batch["images"].shape[0]
+        seeds = self._evaluated_batches * size + ops.arange(size, dtype="int32")
+        seeds = seeds + _EVALUATION_SEED
+        self._evaluated_batches.assign(self._evaluated_batches + 1)
+        uniform = sample_uniform(seeds, _TIMESTEP_STREAM)
+        timesteps = ops.cast(uniform * self.schedule.num_timesteps, "int32")
+        channels = self.network.image_channels
+        noises = [
+            sample_noise(seeds, resolution, 0, (resolution, resolution, channels))
+            for resolution in self.resolutions
+        ]
+        inputs, targets = self.diffuse(batch, noises, timesteps)
+        return inputs, targets, sample_weight
+
+    def train_step(self, *args):
+        if backend.name() == "jax":
+            state, data = args
+            data, state = backend.run_stateless(
+                self, state, lambda: self._training_data(data)
+            )
+            logs, state = super().train_step(state, data)
+            if self.ema is not None:
+                _, state = backend.run_stateless(
+                    self, state, self._update_ema, with_optimizer=True
+                )
+            return logs, state
+        logs = super().train_step(self._training_data(*args))
+        if self.ema is not None:
+            self._update_ema()
+        return logs
+
+    def test_step(self, *args):
+        self._evaluating = True
+        try:
+            if backend.name() == "jax":
+                state, data = args
+                data, state = backend.run_stateless(
+                    self, state, lambda: self._evaluation_data(data)
+                )
+                return super().test_step(state, data)
+            return super().test_step(self._evaluation_data(*args))
+        finally:
+            self._evaluating = False
+
+    def _update_ema(self):
+        moved = True
+        every = self.optimizer.gradient_accumulation_steps
+        if every:
+            moved = ops.equal(self.optimizer._iterations % every, 0)
+        self.ema.update(self.active_network.variables, moved)
+
+    # === Entry points: look at the data first ===
+
+    @property
+    def batch_spec(self):
+        """What batches of `fit` and `evaluate` must look like; see `BatchSpec`."""
+        network = self.active_network
+        conditioner = network.conditioner
+        return batches.BatchSpec(
+            resolution=network.resolution,
+            channels=network.image_channels,
+            features=tuple(getattr(conditioner, "feature_names", ())),
+            num_classes=getattr(conditioner, "num_classes", None),
+            token_size=getattr(conditioner, "size", None),
+            optional=tuple(
+                {name for doll in network.dolls for name in doll.micro_conditioning}
+            ),
+        )
+
+    def fit(self, x=None, y=None, batch_size=None, **kwargs):
+        """Trains the model; see `keras.Model.fit`.
+
+        Args:
+            x: Data set of batch dicts `{"images": ..., "labels": ...}`: a grain or
+                tf.data data set, a PyDataset, a generator, or a dict of arrays.
+                Pictures have the size `mdm.resolution`.
+            y: Must be `None`: targets are made here.
+            batch_size: int. Only for a dict of arrays.
+            **kwargs: Arguments of `keras.Model.fit`.
+
+        Returns:
+            A `History` with `loss` and `loss_{resolution}` for each resolution.
+
+        Raises:
+            ValueError: if a batch does not fit the model, before the first step.
+        """
+        self._assert_compile_called("fit")
+        _check_no_targets(y)
+        x = batches.checked(x, self.batch_spec)
+        if kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = _checked_validation(
+                kwargs["validation_data"], self.batch_spec
+            )
+        if isinstance(x, dict):
+            x, batch_size = self._whole_batches(x, batch_size, kwargs)
+        self._check_mixed_batch(x, batch_size)
+        return super().fit(x, batch_size=batch_size, **kwargs)
+
+    def _whole_batches(self, x, batch_size, kwargs):
+        """Leaves out the last, smaller batch of arrays: it would be compiled anew."""
+        size = len(x["images"])
+        batch_size = min(batch_size or 32, size)
+        if kwargs.get("steps_per_epoch") is None:
+            kwargs["steps_per_epoch"] = size // batch_size
+        return x, batch_size
+
+    def _check_mixed_batch(self, x, batch_size):
+        if self._mixed_shares is None:
+            return
+        if isinstance(x, dict):
+            losses.mixed_batch_sizes(self._mixed_shares, batch_size)
+
+    def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
+        """Loss of the averaged weights on fixed noise and timesteps.
+
+        They depend on a sample's place in the data set alone, so two evaluations of
+        one model agree; see `keras.Model.evaluate`.
+
+        Args:
+            x: Data as for `fit`.
+            y: Must be `None`.
+            batch_size: int. Only for a dict of arrays.
+            **kwargs: Arguments of `keras.Model.evaluate`.
+
+        Returns:
+            Loss, then the loss of each resolution; with `return_dict=True` a dict.
+        """
+        _check_no_targets(y)
+        if not kwargs.get("_use_cached_eval_dataset"):
+            x = batches.checked(x, self.batch_spec)
+        self._evaluated_batches.assign(0)
+        return super().evaluate(x, batch_size=batch_size, **kwargs)
+
+    def train_on_batch(self, x, y=None, **kwargs):
+        """One training step on one batch; see `keras.Model.train_on_batch`."""
+        self._assert_compile_called("train_on_batch")
+        _check_no_targets(y)
+        self.batch_spec.check(x)
+        return super().train_on_batch(x, **kwargs)
+
+    def test_on_batch(self, x, y=None, **kwargs):
+        """Loss of one batch on fixed noise; see `keras.Model.test_on_batch`."""
+        _check_no_targets(y)
+        self.batch_spec.check(x)
+        self._evaluated_batches.assign(0)
+        return super().test_on_batch(x, **kwargs)
+
+    def reset_ema(self):
+        """Sets the moving average to the network's weights, as after loading some."""
+        if self.ema is not None:
+            self.ema.reset()
+
+    @contextlib.contextmanager
+    def ema_scope(self):
+        """Within it the network has the averaged weights.
+
+        Example:
+
+        ```python
+        with mdm.ema_scope():
+            mdm.network.save_weights("averaged.weights.h5")
+        ```
+        """
+        if self.ema is None:
+            yield
+            return
+        raw = [ops.convert_to_numpy(source.value) for source in self.ema.sources]
+        try:
+            for source, average in zip(
+                self.ema.sources, self.ema.averages, strict=True
+            ):
+                source.assign(ops.copy(average.value))
+            yield
+        finally:
+            for source, value in zip(self.ema.sources, raw, strict=True):
+                source.assign(value)
+
+    # === Drawing, saving ===
+
+    generate = generate
+    save_to_preset = presets.save_to_preset
+    from_preset = classmethod(presets.from_preset)
+    builtin_presets = staticmethod(presets.builtin_presets)
+    load_weights = presets.load_weights
+
+    def get_config(self):
+        return {
+            "network": keras.saving.serialize_keras_object(self.network),
+            "schedule": self.schedule.get_config(),
+            "prediction": self.prediction,
+            "loss_target": self.loss_target,
+            "loss_weighting": self.loss_weighting,
+            "condition_dropout": self.condition_dropout,
+            "output_limit": self.output_limit,
+            "ema_momentum": self.ema.momentum if self.ema else None,
+            "ema_warmup": self.ema.warmup if self.ema else True,
+            "sampling": self.sampling.get_config(),
+            "seed": self._seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["network"] = keras.saving.deserialize_keras_object(config["network"])
+        config["schedule"] = NoiseSchedule(**config["schedule"])
+        return cls(**config)
+
+
+def _look_up(table, timesteps):
+    """Entries of a table by timestep, shape `(batch,)`."""
+    return ops.take(ops.convert_to_tensor(table), timesteps, axis=0)
+
+
+def _check_no_targets(y):
+    if y is not None:
+        raise ValueError(
+            "`y` must be None: MDM makes its own targets from the pictures in `x`. "
+            f"Received: y of type {type(y).__name__}"
+        )
+
+
+def _checked_validation(data, spec):
+    if isinstance(data, tuple):
+        return (batches.checked(data[0], spec), *data[1:])
+    return batches.checked(data, spec)

@@ -1,0 +1,295 @@
+"""Presets: named architectures, and models saved as folders.
+
+A preset folder has `config.json` (the model without weights), `metadata.json` (the
+format and the version that wrote it) and `model.weights.h5` (the network's weights,
+averaged if the model keeps an average). Built-in presets are configurations only and
+load without a network. Bound to `MDM` as `save_to_preset`, `from_preset` and
+`load_weights`.
+"""
+
+import contextlib
+import copy
+import datetime
+import importlib.resources
+import json
+import pathlib
+import shutil
+import tempfile
+
+import keras
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+METADATA_FILE = "metadata.json"
+WEIGHTS_FILE = "model.weights.h5"
+
+_told = set()
+
+
+def builtin_presets():
+    """Built-in presets by name.
+
+    Returns:
+        dict of name to dict with `description` and `config`.
+    """
+    folder = importlib.resources.files("keras_mdm.model") / "presets"
+    return {
+        entry.name.removesuffix(".json"): json.loads(entry.read_text())
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".json")
+    }
+
+
+def save_to_preset(self, path, use_ema=True, overwrite=False):
+    """Saves the model as a preset folder that `from_preset` loads on any backend.
+
+    The folder appears whole or not at all.
+
+    Args:
+        path: str or path. Folder to write.
+        use_ema: bool. Whether the averaged weights are saved. Defaults to `True`.
+        overwrite: bool. Whether an existing preset may be replaced.
+
+    Raises:
+        ValueError: if `path` exists and may not be replaced.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+        replaceable = overwrite and (path / CONFIG_FILE).is_file()
+        if not replaceable and not (path.is_dir() and not any(path.iterdir())):
+            raise ValueError(
+                f"`path` exists; pass `overwrite=True` to replace a preset there. "
+                f"Received: path={str(path)!r}"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config = keras.saving.serialize_keras_object(self)
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "keras_version": keras.__version__,
+        "parameters": self.network.count_params(),
+        "averaged": bool(use_ema and self.ema is not None),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        _write_json(temporary / CONFIG_FILE, config)
+        _write_json(temporary / METADATA_FILE, metadata)
+        with self.ema_scope() if use_ema else contextlib.nullcontext():
+            self.network.save_weights(temporary / WEIGHTS_FILE)
+        temporary.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def from_preset(
+    cls, preset, load_weights=True, dtype=None, num_classes=None, **overrides
+):
+    """Builds a model from a built-in preset, a folder or a hub repository.
+
+    Args:
+        preset: str or path. A built-in name (see `MDM.builtin_presets()`), a folder that
+            `save_to_preset` wrote (or a run folder of a recipe, which has one), or
+            `hf://user/repository`.
+        load_weights: bool. Whether weights are loaded, if the preset has any. A
+            built-in preset without published weights says so once. Defaults to `True`.
+        dtype: Dtype policy of the network, such as `"mixed_bfloat16"`. Defaults to
+            the global policy.
+        num_classes: int or `None`. Replaces the number of classes of a
+            class-conditional preset without weights; 0 makes it unconditional.
+        **overrides: Arguments of the constructor that replace the preset's, such as
+            `ema_momentum=None`.
+
+    Returns:
+        An `MDM`.
+
+    Raises:
+        ValueError: if the preset is unknown, damaged, or written by a newer version.
+
+    Example:
+
+    ```python
+    mdm = keras_mdm.MDM.from_preset("mdm_s256")
+    mdm = keras_mdm.MDM.from_preset("runs/shapes/preset")
+    ```
+    """
+    name = str(preset)
+    builtin = builtin_presets()
+    folder = None
+    if name in builtin:
+        config = copy.deepcopy(builtin[name]["config"])
+        if load_weights and name not in _told:
+            _told.add(name)
+            keras.utils.io_utils.print_msg(
+                f"No trained weights are published for preset '{name}': the network "
+                "starts from random weights. Train it with `mdm.compile(...)` and "
+                "`mdm.fit(...)`, or with "
+                f"`python recipes/train_image.py --preset {name}`."
+            )
+    else:
+        folder = _find_folder(name, builtin)
+        config = _read_json(folder, CONFIG_FILE)
+        _check_metadata(folder)
+    if config.get("class_name") != "MDM":
+        raise ValueError(
+            f"preset '{name}' holds a {config.get('class_name')!r}, not an 'MDM'."
+        )
+    config["config"].update(overrides)
+    network = config["config"]["network"]
+    if num_classes is not None:
+        if folder is not None:
+            raise ValueError(
+                "`num_classes` can't be changed in a preset with weights. "
+                f"Received: num_classes={num_classes}, preset={name!r}"
+            )
+        _set_num_classes(network, num_classes)
+    _set_dtype(network, dtype or keras.config.dtype_policy().name)
+    mdm = keras.saving.deserialize_keras_object(config, custom_objects={"MDM": cls})
+    if folder is not None and load_weights:
+        _load_network(mdm.network, folder)
+        mdm.reset_ema()
+    return mdm
+
+
+def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+    """Loads weights: of this model, or of a preset that fits one of its dolls.
+
+    Args:
+        filepath: str or path. A `.weights.h5` file that `save_weights` wrote, or a
+            preset folder (or run folder). A preset may be of the whole network, or of
+            a smaller model whose network is one of the dolls: the others keep their
+            weights.
+        skip_mismatch: bool. As in `keras.Model.load_weights`; not for presets.
+        **kwargs: As in `keras.Model.load_weights`.
+
+    Raises:
+        ValueError: if the preset fits none of the network's dolls.
+    """
+    if not pathlib.Path(filepath).is_dir():
+        return keras.Model.load_weights(
+            self, filepath, skip_mismatch=skip_mismatch, **kwargs
+        )
+    folder = _find_folder(str(filepath), {})
+    _check_metadata(folder)
+    found = _read_json(folder, CONFIG_FILE)["config"]["network"]
+    for doll in self.network.dolls:
+        if _architecture(keras.saving.serialize_keras_object(doll)) == _architecture(
+            found
+        ):
+            _load_network(doll, folder)
+            self.reset_ema()
+            return None
+    raise ValueError(
+        f"the network saved in '{filepath}' is not one of the dolls of this model, "
+        f"whose resolutions are {self.network.resolutions}: its class or its options "
+        "differ. Build both from the same options."
+    )
+
+
+def _find_folder(name, builtin):
+    """The preset folder that a path or a hub address means."""
+    if name.startswith("hf://"):
+        from huggingface_hub import snapshot_download
+
+        return pathlib.Path(snapshot_download(name.removeprefix("hf://")))
+    folder = pathlib.Path(name)
+    if (folder / "preset" / CONFIG_FILE).is_file():
+        folder = folder / "preset"
+    if not folder.is_dir():
+        raise ValueError(
+            f"Unknown preset '{name}'. It must be a folder, an address 'hf://user/"
+            f"repository', or one of the built-in presets {sorted(builtin)}."
+        )
+    missing = [
+        file
+        for file in (CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE)
+        if not (folder / file).is_file()
+    ]
+    if missing:
+        raise ValueError(
+            f"'{folder}' is not a whole preset: it lacks {missing}. "
+            f"It has: {sorted(entry.name for entry in folder.iterdir())}"
+        )
+    return folder
+
+
+def _check_metadata(folder):
+    version = _read_json(folder, METADATA_FILE).get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ValueError(
+            f"preset '{folder}' has the format version {version}, and this version of "
+            f"keras_mdm reads up to {FORMAT_VERSION}. Install a newer keras_mdm."
+        )
+
+
+def _load_network(network, folder):
+    """Loads a preset's weights, with an error that says which file is damaged."""
+    try:
+        network.load_weights(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the weights of preset '{folder}' can't be loaded: {WEIGHTS_FILE} is "
+            f"damaged or does not belong to {CONFIG_FILE}. Cause: {error}"
+        ) from error
+
+
+def _architecture(serialized):
+    """What must agree for weights to fit: the configuration without names and dtype."""
+    if isinstance(serialized, dict):
+        left_out = ("name", "dtype", "build_config", "compile_config", "remat")
+        return {
+            key: _architecture(value)
+            for key, value in serialized.items()
+            if key not in left_out
+        }
+    if isinstance(serialized, list | tuple):
+        return [_architecture(value) for value in serialized]
+    return serialized
+
+
+def _innermost(network):
+    while network["config"].get("inner") is not None:
+        network = network["config"]["inner"]
+    return network
+
+
+def _set_num_classes(network, num_classes):
+    innermost = _innermost(network)
+    conditioner = innermost["config"].get("conditioner")
+    if num_classes == 0:
+        innermost["config"]["conditioner"] = None
+    elif conditioner is None or conditioner["class_name"] != "ClassLabels":
+        raise ValueError(
+            "`num_classes` belongs to class-conditional presets. "
+            f"Received: num_classes={num_classes}"
+        )
+    else:
+        conditioner["config"]["num_classes"] = num_classes
+
+
+def _set_dtype(network, dtype):
+    """Replaces the dtype policy of a serialized network and all inside it."""
+    network["config"]["dtype"] = dtype
+    for key in ("inner", "conditioner"):
+        child = network["config"].get(key)
+        if child is not None:
+            _set_dtype(child, dtype)
+
+
+def _write_json(path, value):
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _read_json(folder, name):
+    try:
+        value = json.loads((folder / name).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"preset '{folder}' is damaged: {name} is not JSON. Cause: {error}"
+        ) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"preset '{folder}' is damaged: {name} is not an object.")
+    return value

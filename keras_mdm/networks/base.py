@@ -1,0 +1,279 @@
+"""What the innermost network and every doll around it have in common."""
+
+import keras
+from keras import ops
+
+from keras_mdm.layers import (
+    Conv3x3,
+    GroupNormalization,
+    MicroConditioning,
+    TimestepEmbedding,
+)
+from keras_mdm.networks.blocks import ResolutionBlock
+
+
+def per_resolution(name, values, channels):
+    """Checks an option that has one whole number for each resolution.
+
+    Args:
+        name: str. Name of the option, for the error.
+        values: int (the same at every resolution) or sequence of int.
+        channels: tuple. The network's channels, one for each resolution.
+
+    Returns:
+        A tuple of int.
+    """
+    if isinstance(values, int):
+        values = (values,) * len(channels)
+    values = tuple(int(value) for value in values)
+    if len(values) != len(channels) or min(values, default=-1) < 0:
+        raise ValueError(
+            f"`{name}` must have one whole number from 0 for each of the "
+            f"{len(channels)} resolutions of `channels`={channels}. "
+            f"Received: {name}={values}"
+        )
+    return values
+
+
+class DenoisingNetwork(keras.Model):
+    """Base of `UNet` and `NestedUNet`: embeddings, both paths, input and output.
+
+    A network knows nothing of diffusion: it maps noisy pictures of one or more
+    resolutions, a timestep and a condition to one prediction for each resolution.
+    It builds itself when it is made.
+
+    Subclasses call `_make_paths` in their constructor and define
+    `encode_condition` and `forward`.
+    """
+
+    def __init__(self, options, dtype=None, name=None):
+        # Timesteps must stay float32, so each layer casts its own input.
+        super().__init__(autocast=False, dtype=dtype, name=name)
+        for key, value in options.items():
+            setattr(self, key, value)
+        self._option_names = tuple(options)
+        self._check_options()
+
+    def _check_options(self):
+        channels = tuple(int(width) for width in self.channels)
+        if not channels or min(channels) < 1:
+            raise ValueError(
+                "`channels` must have at least one positive number. "
+                f"Received: channels={channels}"
+            )
+        self.channels = channels
+        for key in ("num_residual_blocks", "num_attention_layers"):
+            setattr(self, key, per_resolution(key, getattr(self, key), channels))
+        if min(self.num_residual_blocks) < 1:
+            raise ValueError(
+                "`num_residual_blocks` must be at least 1 at every resolution. "
+                f"Received: num_residual_blocks={self.num_residual_blocks}"
+            )
+        if self.image_channels < 1:
+            raise ValueError(
+                "`image_channels` must be at least 1. "
+                f"Received: image_channels={self.image_channels}"
+            )
+        for width in channels:
+            if width % self.groups:
+                raise ValueError(
+                    f"every width of `channels` must be a multiple of `groups` "
+                    f"({self.groups}). Received: channels={channels}"
+                )
+
+    def _make_paths(self, token_size):
+        """Makes the layers that every network has."""
+        size, policy = self.embedding_size, self.dtype_policy
+        self.time_embedding = TimestepEmbedding(
+            size, dtype=policy, name="time_embedding"
+        )
+        self.micro_embeddings = [
+            MicroConditioning(size, feature, default, dtype=policy, name=f"{feature}")
+            for feature, default in self.micro_conditioning.items()
+        ]
+        widths = self.channels
+        self.conv_in = Conv3x3(
+            self.image_channels, widths[0], dtype=policy, name="conv_in"
+        )
+        skip_widths = [widths[0]]
+        self.down_blocks, self.up_blocks = [], []
+        last = len(widths) - 1
+        x = widths[0]
+        for level, width in enumerate(widths):
+            blocks = self.num_residual_blocks[level]
+            pairs = [(x if i == 0 else width, width) for i in range(blocks)]
+            resample = "down" if level < last else None
+            self.down_blocks.append(
+                self._block(pairs, level, token_size, f"down_{level}", resample)
+            )
+            x = width
+            skip_widths += [width] * (blocks + (resample is not None))
+        for level in range(last, -1, -1):
+            width, pairs = widths[level], []
+            for _ in range(self.num_residual_blocks[level] + 1):
+                pairs.append((x + skip_widths.pop(), width))
+                x = width
+            resample = "up" if level > 0 else None
+            self.up_blocks.append(
+                self._block(pairs, level, token_size, f"up_{level}", resample)
+            )
+        self.norm_out = GroupNormalization(
+            widths[0], self.groups, dtype=policy, name="norm_out"
+        )
+        # Predictions are float32 whatever the policy: they go straight into
+        # the loss or into a sampler step.
+        self.conv_out = Conv3x3(
+            widths[0], self.image_channels, zero=True, dtype="float32", name="conv_out"
+        )
+
+    def _block(self, widths, level, token_size, name, resample=None, layers=None):
+        if layers is None:
+            layers = self.num_attention_layers[level]
+        return ResolutionBlock(
+            widths,
+            layers,
+            embedding_size=self.embedding_size,
+            token_size=token_size,
+            groups=self.groups,
+            num_heads=self.num_heads,
+            feed_forward=self.attention_feed_forward,
+            dropout=self.dropout,
+            remat=self.remat,
+            resample=resample,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _embed(self, timesteps, condition, features):
+        """Sum of the embeddings of time, condition and micro-conditions."""
+        embedding = self.time_embedding(timesteps)
+        if condition is not None and self.pooled_condition:
+            pooled = condition["embedding"][: ops.shape(timesteps)[0]]
+            embedding = embedding + ops.cast(pooled, embedding.dtype)
+        for layer in self.micro_embeddings:
+            values = features.get(layer.feature)
+            if values is None:
+                values = ops.full_like(ops.cast(timesteps, "float32"), layer.default)
+            else:
+                values = values[: ops.shape(timesteps)[0]]
+            embedding = embedding + layer(values)
+        return embedding
+
+    def _predict(self, x):
+        h = ops.silu(self.norm_out(x))
+        return self.conv_out(ops.cast(h, "float32"))
+
+    def call(self, inputs, training=False):
+        """Predicts every resolution.
+
+        Args:
+            inputs: dict with `images`, a list of noisy pictures, largest
+                resolution first; `timesteps` of shape `(batch,)`; and the features
+                that the conditioner and the micro-conditions read.
+            training: bool. Whether dropout and rematerialisation are on.
+
+        Returns:
+            A list of float32 predictions in the order and shapes of `images`.
+        """
+        condition = self.encode_condition(inputs, inputs.get("condition_drop"))
+        predictions, _ = self.forward(
+            inputs["images"], inputs["timesteps"], condition, inputs, training=training
+        )
+        return predictions
+
+    def forward(
+        self,
+        images,
+        timesteps,
+        condition=None,
+        features=None,
+        outside=None,
+        training=False,
+    ):
+        """Predicts every resolution from an encoded condition.
+
+        Args:
+            images: List of tensors of shape `(batch, height, width, channels)`,
+                largest resolution first. A larger resolution may have fewer
+                samples: it then belongs to the first ones of the batch.
+            timesteps: Tensor of shape `(batch,)`, from 0 to `num_timesteps - 1`.
+            condition: What `encode_condition` returned.
+            features: dict of micro-conditioning values by name, each of shape
+                `(batch,)`. Missing ones take their default.
+            outside: Optional features from the doll around this network, of shape
+                `(batch, height, width, channels[0])`.
+            training: bool.
+
+        Returns:
+            A pair: list of predictions, and the last features, of shape
+            `(batch, height, width, channels[0])`.
+        """
+        raise NotImplementedError
+
+    def encode_condition(self, features, drop=None):
+        """Encodes what does not depend on time, once for all timesteps.
+
+        Args:
+            features: dict of the features that the conditioner reads.
+            drop: Optional bool tensor of shape `(batch,)`: samples that are given
+                the null condition instead.
+
+        Returns:
+            A nested structure of tensors for `forward`, or `None` without a
+            conditioner.
+        """
+        raise NotImplementedError
+
+    @property
+    def dolls(self):
+        """Tuple of networks from this one to the innermost."""
+        return (self,)
+
+    @property
+    def resolutions(self):
+        """Tuple of resolutions in pixels, largest first."""
+        return tuple(doll.resolution for doll in self.dolls)
+
+    @property
+    def innermost(self):
+        """The smallest doll, which holds the conditioner."""
+        return self.dolls[-1]
+
+    @property
+    def conditioner(self):
+        """The layer that turns labels or text into tokens, or `None`."""
+        return self.innermost.own_conditioner
+
+    def doll(self, resolution):
+        """Returns the network whose largest resolution is `resolution`.
+
+        Args:
+            resolution: int. In pixels.
+
+        Returns:
+            A `UNet` or `NestedUNet`.
+
+        Raises:
+            ValueError: if no network of the nest has that resolution.
+        """
+        for network in self.dolls:
+            if network.resolution == resolution:
+                return network
+        raise ValueError(
+            f"`resolution` must be one of the network's resolutions "
+            f"{self.resolutions}. Received: resolution={resolution}"
+        )
+
+    @property
+    def own_layers(self):
+        """Layers of this doll without those of the networks inside it."""
+        return [
+            layer
+            for layer in self._flatten_layers(recursive=False, include_self=False)
+            if not isinstance(layer, DenoisingNetwork)
+        ]
+
+    def get_config(self):
+        config = {key: getattr(self, key) for key in self._option_names}
+        config["micro_conditioning"] = dict(self.micro_conditioning)
+        return {**config, "name": self.name, "dtype": self.dtype_policy.name}

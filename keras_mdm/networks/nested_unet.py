@@ -1,0 +1,219 @@
+"""NestedUNet: one more doll around any network."""
+
+import keras
+from keras import ops
+
+from keras_mdm.layers import Conv3x3
+from keras_mdm.layers.primitives import build_children
+from keras_mdm.networks.base import DenoisingNetwork
+
+
+@keras.saving.register_keras_serializable("keras_mdm")
+class NestedUNet(DenoisingNetwork):
+    """Denoiser of a larger resolution around a network of the resolution below.
+
+    Its way down ends at the resolution of `inner`. There its features, through a
+    zero-initialised 3x3 convolution, are added to the inner network's input; the
+    inner network's last features come back through another one; then follows its
+    way up. A new doll therefore does not disturb the network inside it.
+
+    Args:
+        inner: `UNet` or `NestedUNet`. The network of the resolution below.
+        channels: Sequence of int. Width at each resolution of the path, largest
+            first. Its resolution is `inner.resolution * 2 ** (len(channels) - 1)`.
+        num_residual_blocks: int, or one int for each of `channels`. Defaults to 2.
+        num_attention_layers: int, or one int for each of `channels`. Defaults to 0.
+        normalize_input: bool. Whether each noisy picture is divided by its
+            standard deviation. Defaults to `False`.
+        masked_attention: bool. Whether attention layers of this doll leave out
+            padded tokens. Defaults to `True`.
+        pooled_condition: bool. Whether the inner network's pooled condition is
+            added to the time embedding of this doll. Defaults to `True`.
+        micro_conditioning, num_heads, attention_feed_forward, groups, dropout,
+            remat, dtype: See `UNet`.
+        name: str. Defaults to `nested_unet_{resolution}`.
+
+    Call arguments:
+        inputs: dict with `images` (a list of one tensor for each resolution,
+            largest first), `timesteps` of shape `(batch,)` and the features that
+            the conditioner reads.
+
+    Returns:
+        A list of float32 tensors in the order and shapes of `images`.
+
+    Example:
+
+    ```python
+    inner = keras_mdm.UNet(64, (256, 512, 768), num_attention_layers=(0, 1, 5))
+    network = keras_mdm.NestedUNet(inner, (64, 128, 256), (2, 2, 1))  # 256 pixels
+    ```
+
+    Reference:
+        - [Gu et al., 2023](https://arxiv.org/abs/2310.15111), 3.2
+    """
+
+    def __init__(
+        self,
+        inner,
+        channels,
+        num_residual_blocks=2,
+        num_attention_layers=0,
+        normalize_input=False,
+        masked_attention=True,
+        pooled_condition=True,
+        micro_conditioning=None,
+        num_heads=8,
+        attention_feed_forward=True,
+        groups=32,
+        dropout=0.0,
+        remat=False,
+        dtype=None,
+        name=None,
+    ):
+        if not isinstance(inner, DenoisingNetwork):
+            raise ValueError(
+                "`inner` must be a `UNet` or a `NestedUNet`. "
+                f"Received: inner={inner!r} (of type {type(inner).__name__})"
+            )
+        channels = tuple(channels)
+        if len(channels) < 2:
+            raise ValueError(
+                "`channels` must have at least two widths: one at the resolution "
+                "of `inner` and one for each doubling. "
+                f"Received: channels={channels}"
+            )
+        resolution = inner.resolution * 2 ** (len(channels) - 1)
+        options = {
+            "channels": channels,
+            "num_residual_blocks": num_residual_blocks,
+            "num_attention_layers": num_attention_layers,
+            "normalize_input": normalize_input,
+            "masked_attention": masked_attention,
+            "pooled_condition": pooled_condition,
+            "micro_conditioning": dict(micro_conditioning or {}),
+            "num_heads": num_heads,
+            "attention_feed_forward": attention_feed_forward,
+            "groups": groups,
+            "dropout": dropout,
+            "remat": remat,
+        }
+        # The pooled condition is shared by all dolls, hence one embedding size.
+        self_made = {
+            "resolution": resolution,
+            "embedding_size": inner.embedding_size,
+            "image_channels": inner.image_channels,
+        }
+        super().__init__(
+            {**options, **self_made},
+            dtype=dtype,
+            name=name or f"nested_unet_{resolution}",
+        )
+        self._option_names = tuple(options)
+        self.inner = inner
+        tokens = inner.innermost.tokens
+        self._make_paths(tokens.token_size if tokens else None)
+        outer_width, inner_width = self.channels[-1], inner.channels[0]
+        self.adapter_in = Conv3x3(
+            outer_width,
+            inner_width,
+            zero=True,
+            dtype=self.dtype_policy,
+            name="adapter_in",
+        )
+        self.adapter_out = Conv3x3(
+            inner_width,
+            outer_width,
+            zero=True,
+            dtype=self.dtype_policy,
+            name="adapter_out",
+        )
+        self.build()
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    @property
+    def dolls(self):
+        return (self, *self.inner.dolls)
+
+    def encode_condition(self, features, drop=None):
+        inner = self.inner.encode_condition(features, drop)
+        if inner is None:
+            return None
+        tokens = inner["tokens"]
+        blocks = [*self.down_blocks, *self.up_blocks]
+        return {
+            "inner": inner,
+            "embedding": inner["embedding"],
+            "tokens": tokens,
+            "mask": inner["mask"],
+            "keys_values": {block.name: block.keys_values(tokens) for block in blocks},
+        }
+
+    def forward(
+        self,
+        images,
+        timesteps,
+        condition=None,
+        features=None,
+        outside=None,
+        training=False,
+    ):
+        features = features or {}
+        image = images[0]
+        samples = image.shape[0]  # of this doll: the first ones of a mixed batch
+        embedding = self._embed(timesteps[:samples], condition, features)
+        keys_values, mask = {}, None
+        if condition is not None:
+            keys_values = {
+                name: [(k[:samples], v[:samples]) for k, v in pairs]
+                for name, pairs in condition["keys_values"].items()
+            }
+            if self.masked_attention and condition["mask"] is not None:
+                mask = condition["mask"][:samples]
+        if self.normalize_input:
+            image = image / _standard_deviation(image)
+        x = self.conv_in(ops.cast(image, self.compute_dtype))
+        if outside is not None:
+            x = x + outside[:samples]
+        skips = [x]
+        for block in self.down_blocks:
+            pairs = keys_values.get(block.name)
+            x = block.down(x, skips, embedding, pairs, mask, training)
+        lent = self.adapter_in(x)
+        rest = images[1].shape[0]
+        if samples != rest:
+            lent = ops.pad(lent, [[0, rest - samples], [0, 0], [0, 0], [0, 0]])
+        predictions, returned = self.inner.forward(
+            images[1:],
+            timesteps,
+            condition["inner"] if condition is not None else None,
+            features,
+            outside=lent,
+            training=training,
+        )
+        x = x + self.adapter_out(returned[:samples])
+        for block in self.up_blocks:
+            pairs = keys_values.get(block.name)
+            x = block.up(x, skips, embedding, pairs, mask, training)
+        return [self._predict(x), *predictions], x
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "inner": keras.saving.serialize_keras_object(self.inner),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["inner"] = keras.saving.deserialize_keras_object(config["inner"])
+        return cls(**config)
+
+
+def _standard_deviation(image):
+    """Unbiased standard deviation of each sample, shape `(batch, 1, 1, 1)`."""
+    axes = (1, 2, 3)
+    count = image.shape[1] * image.shape[2] * image.shape[3]
+    image = ops.cast(image, "float32")
+    return ops.sqrt(ops.var(image, axis=axes, keepdims=True) * (count / (count - 1)))

@@ -1,0 +1,207 @@
+"""UNet: the innermost doll, which holds most of the parameters."""
+
+import keras
+from keras import ops
+
+from keras_mdm.layers import ResidualBlock, TokenConditioning
+from keras_mdm.layers.primitives import build_children
+from keras_mdm.networks.base import DenoisingNetwork
+
+
+@keras.saving.register_keras_serializable("keras_mdm")
+class UNet(DenoisingNetwork):
+    """U-shaped denoiser of one resolution, on its own or inside a `NestedUNet`.
+
+    Args:
+        resolution: int. Height and width of its pictures, in pixels; a multiple
+            of `2 ** (len(channels) - 1)`.
+        channels: Sequence of int. Width at `resolution`, at half of it, and so on.
+        num_residual_blocks: int, or one int for each of `channels`. Residual
+            blocks on the way down; the way up has one more. Defaults to 2.
+        num_attention_layers: int, or one int for each of `channels`. Attention
+            layers after each residual block; 0 for none. Defaults to 0.
+        conditioner: Optional layer of `keras_mdm.conditioning` that turns labels
+            or text into tokens. Defaults to `None`: unconditional.
+        token_projection_size: int or `None`. Size to which tokens are projected
+            before they are used. Defaults to `None`: as they are.
+        num_token_blocks: int. Transformer blocks over the tokens. Defaults to 0.
+        masked_attention: bool. Whether attention leaves out padded tokens.
+            Defaults to `True`; the released checkpoints were trained with `False`.
+        pooled_condition: bool. Whether the pooled condition is added to the time
+            embedding. Defaults to `True`.
+        embedding_size: int or `None`. Size of the time embedding, a multiple of 8.
+            Defaults to four times the first of `channels`.
+        micro_conditioning: dict or `None`. Extra numbers by name with their
+            defaults, such as `{"scale": 64.0}`. Defaults to `None`.
+        mid_blocks: bool. Whether two residual blocks with one attention layer
+            stand at the lowest resolution. Defaults to `True`.
+        num_heads: int. Heads of every attention layer. Defaults to 8.
+        attention_feed_forward: bool. Whether attention is followed by a
+            feed-forward layer. Defaults to `True`.
+        groups: int. Groups of the normalisations. Defaults to 32.
+        dropout: float. Share of features dropped in training. Defaults to 0.
+        image_channels: int. Channels of the pictures. Defaults to 3.
+        remat: bool. Whether activations are computed again in the backward pass,
+            which saves memory and costs about a third more time. Defaults to `False`.
+        dtype: Dtype policy, such as `"mixed_bfloat16"`.
+        name: str. Defaults to `unet_{resolution}`.
+
+    Call arguments:
+        inputs: dict with `images` (a list of one tensor of shape
+            `(batch, resolution, resolution, image_channels)`), `timesteps` of
+            shape `(batch,)` and the features that the conditioner reads.
+
+    Returns:
+        A list of one float32 tensor of the shape of the picture.
+
+    Example:
+
+    ```python
+    network = keras_mdm.UNet(16, channels=(32, 64), num_attention_layers=(0, 1))
+    network({"images": [noisy], "timesteps": timesteps})
+    ```
+    """
+
+    def __init__(
+        self,
+        resolution,
+        channels,
+        num_residual_blocks=2,
+        num_attention_layers=0,
+        conditioner=None,
+        token_projection_size=None,
+        num_token_blocks=0,
+        masked_attention=True,
+        pooled_condition=True,
+        embedding_size=None,
+        micro_conditioning=None,
+        mid_blocks=True,
+        num_heads=8,
+        attention_feed_forward=True,
+        groups=32,
+        dropout=0.0,
+        image_channels=3,
+        remat=False,
+        dtype=None,
+        name=None,
+    ):
+        options = {
+            "resolution": resolution,
+            "channels": tuple(channels),
+            "num_residual_blocks": num_residual_blocks,
+            "num_attention_layers": num_attention_layers,
+            "token_projection_size": token_projection_size,
+            "num_token_blocks": num_token_blocks,
+            "masked_attention": masked_attention,
+            "pooled_condition": pooled_condition,
+            "embedding_size": embedding_size or 4 * tuple(channels)[0],
+            "micro_conditioning": dict(micro_conditioning or {}),
+            "mid_blocks": mid_blocks,
+            "num_heads": num_heads,
+            "attention_feed_forward": attention_feed_forward,
+            "groups": groups,
+            "dropout": dropout,
+            "image_channels": image_channels,
+            "remat": remat,
+        }
+        super().__init__(options, dtype=dtype, name=name or f"unet_{resolution}")
+        factor = 2 ** (len(self.channels) - 1)
+        if resolution < factor or resolution % factor:
+            raise ValueError(
+                f"`resolution` must be a multiple of {factor} for "
+                f"{len(self.channels)} widths in `channels`. "
+                f"Received: resolution={resolution}"
+            )
+        self.own_conditioner = conditioner
+        self.tokens = None
+        if conditioner is not None:
+            self.tokens = TokenConditioning(
+                conditioner.size,
+                self.embedding_size,
+                token_projection_size,
+                num_token_blocks,
+                masked_attention,
+                dtype=self.dtype_policy,
+                name="tokens",
+            )
+        token_size = self.tokens.token_size if self.tokens else None
+        self._make_paths(token_size)
+        self.mid_block = self.mid_residual = None
+        if mid_blocks:
+            width = self.channels[-1]
+            self.mid_block = self._block(
+                [(width, width)], None, token_size, "mid_block", layers=1
+            )
+            self.mid_residual = ResidualBlock(
+                width,
+                width,
+                self.embedding_size,
+                groups,
+                dropout,
+                dtype=self.dtype_policy,
+                name="mid_residual",
+            )
+        self.build()
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    def encode_condition(self, features, drop=None):
+        if self.own_conditioner is None:
+            return None
+        tokens, mask = self.own_conditioner(features, drop=drop)
+        tokens, embedding = self.tokens(tokens, mask)
+        blocks = [*self.down_blocks, *self.up_blocks]
+        if self.mid_block is not None:
+            blocks.append(self.mid_block)
+        return {
+            "embedding": embedding,
+            "tokens": tokens,
+            "mask": mask,
+            "keys_values": {block.name: block.keys_values(tokens) for block in blocks},
+        }
+
+    def forward(
+        self,
+        images,
+        timesteps,
+        condition=None,
+        features=None,
+        outside=None,
+        training=False,
+    ):
+        embedding = self._embed(timesteps, condition, features or {})
+        keys_values, mask = {}, None
+        if condition is not None:
+            keys_values = condition["keys_values"]
+            mask = condition["mask"] if self.masked_attention else None
+        x = self.conv_in(ops.cast(images[-1], self.compute_dtype))
+        if outside is not None:
+            x = x + outside
+        skips = [x]
+        for block in self.down_blocks:
+            pairs = keys_values.get(block.name)
+            x = block.down(x, skips, embedding, pairs, mask, training)
+        if self.mid_block is not None:
+            pairs = keys_values.get(self.mid_block.name)
+            x = self.mid_block.straight(x, embedding, pairs, mask, training)
+            x = self.mid_residual(x, embedding, training=training)
+        for block in self.up_blocks:
+            pairs = keys_values.get(block.name)
+            x = block.up(x, skips, embedding, pairs, mask, training)
+        return [self._predict(x)], x
+
+    def get_config(self):
+        conditioner = self.own_conditioner
+        if conditioner is not None:
+            conditioner = keras.saving.serialize_keras_object(conditioner)
+        return {**super().get_config(), "conditioner": conditioner}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if config.get("conditioner") is not None:
+            config["conditioner"] = keras.saving.deserialize_keras_object(
+                config["conditioner"]
+            )
+        return cls(**config)
