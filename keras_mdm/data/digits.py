@@ -22,7 +22,8 @@ class Digits(Source):
     def __init__(self, split="train"):
         if split not in SPLITS:
             raise ValueError(
-                f"`split` of 'digits' must be one of {SPLITS}. Received: split={split!r}"
+                f"`split` of 'digits' must be one of {SPLITS}. "
+                f"Received: split={split!r}"
             )
         super().__init__("digits", channels=1, class_names=map(str, range(10)))
         pictures, labels = _load()

@@ -11,8 +11,7 @@ import struct
 
 import numpy as np
 
-from keras_mdm.data.source import Source
-from keras_mdm.data.source import UnusablePicture
+from keras_mdm.data.source import Source, UnusablePicture
 
 # Share of a hundred that goes to each split, by a hash of the relative path.
 _SHARES = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}
@@ -95,8 +94,7 @@ def read_picture(path):
     Raises:
         UnusablePicture: If the file is not a picture, is truncated or damaged.
     """
-    from PIL import Image
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as picture:

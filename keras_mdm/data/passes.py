@@ -5,9 +5,7 @@ order and the same flips each time; this one goes on to the next pass.
 """
 
 import grain
-import numpy as np
-
-from keras_mdm.data.source import UnusablePicture
+from absl import flags
 
 
 class PictureDataset(grain.IterDataset):
@@ -18,54 +16,64 @@ class PictureDataset(grain.IterDataset):
     takes at the start of `fit`, uses up no pass. Set it to resume at a given pass.
     """
 
-    def __init__(
-        self,
-        source,
-        indices,
-        prepare,
-        batch_size,
-        shuffle,
-        seed,
-        repeat,
-        num_workers,
-        shard,
-    ):
+    def __init__(self, preparation, batch_size, shuffle, repeat, num_workers):
         super().__init__()
         self.epoch = 0
-        self._num_pictures = len(indices)
+        self._preparation = preparation
         self._batch_size = batch_size
         self._repeat = repeat
         self._num_workers = num_workers
-        self._keep_usable = _KeepUsable(source, len(indices), batch_size)
-        # Shards with one seed would flip and crop in step.
-        shard_seed = np.random.SeedSequence((seed, shard[0])).generate_state(1)[0]
-        pictures = grain.MapDataset.range(indices.start, indices.stop, indices.step)
-        pictures = pictures.seed(int(shard_seed))
+        self._unusable = set()
+        indices = preparation.indices
+        stream = grain.MapDataset.range(indices.start, indices.stop, indices.step)
         if shuffle:
-            pictures = pictures.shuffle()
-        # Endless; grain shuffles and seeds each repetition differently.
-        self._pictures = pictures.repeat().random_map(prepare)
+            stream = stream.seed(preparation.seed[0]).shuffle()
+        # Endless; grain shuffles each repetition differently. The position is what
+        # crops and flips of a picture depend on.
+        self._stream = stream.repeat().map_with_index(lambda i, index: (i, index))
 
     def __iter__(self):
         return _PassIterator(self)
 
     def batches_of_pass(self, number):
         """Returns the grain dataset of the batches of pass `number`."""
-        pictures = self._pictures
+        stream = self._stream
         if not self._repeat:
-            start = number * self._num_pictures
-            pictures = pictures[start : start + self._num_pictures]
-        elements = pictures.to_iter_dataset(
-            grain.ReadOptions(
-                num_threads=4, prefetch_buffer_size=max(64, 2 * self._batch_size)
-            )
+            length = len(self._preparation.indices)
+            stream = stream[number * length : (number + 1) * length]
+        chunks = stream.batch(self._batch_size).map(self._preparation)
+        chunks = chunks.to_iter_dataset(
+            grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
         )
         if self._num_workers:
-            elements = elements.mp_prefetch(
+            # Grain reads a flag of its own here, which fails in programs, such as
+            # notebooks, that have not parsed absl's command line.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            chunks = chunks.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=self._num_workers)
             )
-        elements = elements.filter(self._keep_usable)
-        return elements.batch(self._batch_size, drop_remainder=True)
+        # In the main process, which alone can count what its workers met.
+        batches = chunks.map(self._drop_unusable)
+        batches = batches.filter(lambda batch: batch is not None)
+        # Unusable pictures left holes; this closes them.
+        return grain.experimental.RebatchIterDataset(
+            batches, self._batch_size, drop_remainder=True
+        )
+
+    def _drop_unusable(self, chunk):
+        batch, unusable = chunk
+        source = self._preparation.source
+        for error in unusable:
+            source.skip(error.what, error.why)
+            self._unusable.add(error.what)
+        usable = len(self._preparation.indices) - len(self._unusable)
+        if usable < self._batch_size:
+            raise ValueError(
+                f"At most {usable} pictures of {source.name!r} are usable, fewer than "
+                f"one batch of {self._batch_size}. {source.report()}"
+            )
+        return batch
 
 
 class _PassIterator(grain.DatasetIterator):
@@ -74,6 +82,7 @@ class _PassIterator(grain.DatasetIterator):
     def __init__(self, dataset):
         super().__init__()
         self._dataset = dataset
+        self._batches = None
         self._start(dataset.epoch)
 
     def _start(self, number):
@@ -95,28 +104,7 @@ class _PassIterator(grain.DatasetIterator):
         self._batches.set_state(state["batches"])
 
     def close(self):
-        self._batches.close()
+        # Also called, by `__del__`, where the start failed.
+        if self._batches is not None:
+            self._batches.close()
         super().close()
-
-
-class _KeepUsable:
-    """Lets pictures through, counts the others, and gives up if too few remain."""
-
-    def __init__(self, source, num_pictures, batch_size):
-        self._source = source
-        self._num_pictures = num_pictures
-        self._batch_size = batch_size
-        self._unusable = set()
-
-    def __call__(self, element):
-        if not isinstance(element, UnusablePicture):
-            return True
-        self._source.skip(element.what, element.why)
-        self._unusable.add(element.what)
-        usable = self._num_pictures - len(self._unusable)
-        if usable < self._batch_size:
-            raise ValueError(
-                f"At most {usable} pictures of {self._source.name!r} are usable, fewer "
-                f"than one batch of {self._batch_size}. {self._source.report()}"
-            )
-        return False

@@ -5,13 +5,9 @@ Users and recipes call `make_dataset`. A batch is a dict of `images`
 channels)`, uint8 in [0, 255], and `labels` `(batch,)`, int32.
 """
 
-import numpy as np
-
-from keras_mdm.data import transforms
-from keras_mdm.data.source import UnusablePicture
+from keras_mdm.data.preparation import Preparation
 
 _KEYS = ("images", "videos", "labels", "captions")
-_CACHE_LIMIT = 512 * 2**20
 
 
 def make_dataset(
@@ -111,12 +107,13 @@ def make_dataset(
     # Imports grain, which `import keras_mdm.data` should not cost.
     from keras_mdm.data.passes import PictureDataset
 
-    prepare = _Preparation(
+    preparation = Preparation(
         source=source,
+        indices=indices,
+        seed=(seed, shard[0]),
         keep=tuple(keep),
         flip=flip,
-        # What a picture may occupy if all of them are to be kept.
-        cache_bytes=_CACHE_LIMIT // len(indices) if not num_workers else 0,
+        may_cache=num_workers == 0,
         options=dict(
             resolution=resolution,
             crop=crop,
@@ -126,7 +123,7 @@ def make_dataset(
         ),
     )
     return PictureDataset(
-        source, indices, prepare, batch_size, shuffle, seed, repeat, num_workers, shard
+        preparation, batch_size, shuffle=shuffle, repeat=repeat, num_workers=num_workers
     )
 
 
@@ -145,60 +142,6 @@ def steps_per_epoch(source, batch_size, shard=(0, 1)):
     """
     _check_positive("batch_size", batch_size)
     return len(_shard_indices(len(source), shard)) // batch_size
-
-
-class _Preparation:
-    """Turns an index into the element of a batch.
-
-    An unusable picture becomes an `UnusablePicture`, returned rather than raised:
-    it travels in place of the picture to the main process, which alone can count
-    what its workers met.
-    """
-
-    def __init__(self, source, keep, flip, cache_bytes, options):
-        self._source = source
-        self._keep = keep
-        self._flip = flip
-        self._options = options
-        # A random crop is another picture each time.
-        self._cache_bytes = cache_bytes if options["crop"] == "center" else 0
-        # Assigning to a dict is atomic; two threads at worst do the same work.
-        self._cache = {}
-
-    def __call__(self, index, rng):
-        element = self._cache.get(index)
-        if element is None:
-            try:
-                element = self._make(index, rng)
-            except UnusablePicture as error:
-                # A fresh one, without the traceback and the memory it holds.
-                return UnusablePicture(error.what, error.why)
-            if _size(element) <= self._cache_bytes:
-                self._cache[index] = element
-        if self._flip and rng.random() < 0.5:
-            element = {
-                key: value[..., ::-1, :] if key in ("images", "videos") else value
-                for key, value in element.items()
-            }
-        return element
-
-    def _make(self, index, rng):
-        item = self._source[index]
-        pixels = item["video" if self._source.is_video else "image"]
-        try:
-            pixels = transforms.prepare(pixels, rng=rng, **self._options)
-        except transforms.TooSmall as error:
-            raise UnusablePicture(self._source.describe(index), str(error)) from error
-        element = {"videos" if self._source.is_video else "images": pixels}
-        if "labels" in self._keep and "label" in item:
-            element["labels"] = np.int32(item["label"])
-        if "captions" in self._keep:
-            element["captions"] = item["caption"]
-        return element
-
-
-def _size(element):
-    return sum(value.nbytes for value in element.values() if hasattr(value, "nbytes"))
 
 
 def _shard_indices(length, shard):

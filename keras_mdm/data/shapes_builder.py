@@ -12,8 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from keras_mdm.data import shapes
-from keras_mdm.data import shapes_drawing
+from keras_mdm.data import shapes, shapes_drawing
 
 RESOLUTION = 64
 _CHUNK = 100
@@ -103,7 +102,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
                 pictures = shapes_drawing.draw_clips(scenes, RESOLUTION)
             else:
                 pictures = shapes_drawing.draw(scenes, RESOLUTION)
-            for number, scene, picture in zip(numbers, scenes, pictures):
+            for number, scene, picture in zip(numbers, scenes, pictures, strict=True):
                 yield number, _example(scene, picture)
 
 

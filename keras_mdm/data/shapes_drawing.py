@@ -136,7 +136,8 @@ def _polygon(corners):
         u, v = np.broadcast_arrays(u, v)
         nearest = np.full(u.shape, np.inf, np.float32)
         inside = np.zeros(u.shape, bool)
-        for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0)):
+        following = np.roll(corners, -1, axis=0)
+        for (ax, ay), (bx, by) in zip(corners, following, strict=True):
             ex, ey = bx - ax, by - ay
             px, py = u - ax, v - ay
             along = np.clip((px * ex + py * ey) / (ex * ex + ey * ey), 0, 1)

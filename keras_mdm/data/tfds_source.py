@@ -13,8 +13,7 @@ import sys
 import keras
 import numpy as np
 
-from keras_mdm.data.source import Source
-from keras_mdm.data.source import UnusablePicture
+from keras_mdm.data.source import Source, UnusablePicture
 
 _CAPTIONS = ("caption", "captions", "text", "description")
 

@@ -6,8 +6,10 @@ padding stands here once. Used by the other layers and by `keras_mdm.networks`.
 """
 
 import math
+import random
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -32,14 +34,39 @@ def check_divisible(channels, groups, what):
         )
 
 
+class HostUniform(keras.initializers.Initializer):
+    """Uniform random numbers, drawn by numpy on the host.
+
+    Drawn by the backend, each shape would be compiled on JAX (a minute for a large
+    network). The numbers follow `keras.utils.set_random_seed` and are the same on
+    every backend.
+
+    Args:
+        bound: float. Numbers lie between minus and plus `bound`.
+    """
+
+    def __init__(self, bound):
+        self.bound = bound
+
+    def __call__(self, shape, dtype=None):
+        numbers = np.random.default_rng(random.getrandbits(64)).random(
+            shape, dtype="float32"
+        )
+        values = (2.0 * numbers - 1.0) * np.float32(self.bound)
+        return ops.convert_to_tensor(values, dtype=dtype)
+
+    def get_config(self):
+        return {"bound": self.bound}
+
+
 def _initializers(fan_in, zero):
     """Kernel and bias initialisers: zeros, or uniform in +-1/sqrt(fan_in)."""
     if zero:
         return {"kernel_initializer": "zeros", "bias_initializer": "zeros"}
     bound = 1.0 / math.sqrt(fan_in)
     return {
-        "kernel_initializer": keras.initializers.RandomUniform(-bound, bound),
-        "bias_initializer": keras.initializers.RandomUniform(-bound, bound),
+        "kernel_initializer": HostUniform(bound),
+        "bias_initializer": HostUniform(bound),
     }
 
 

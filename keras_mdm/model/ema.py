@@ -58,8 +58,9 @@ class ExponentialMovingAverage(keras.layers.Layer):
         wanted = None if variables is None else {id(v) for v in variables}
         for average, source in zip(self.averages, self.sources, strict=True):
             if wanted is None or id(source) in wanted:
-                # Without the copy both would share one buffer on JAX.
-                average.assign(ops.copy(ops.cast(source.value, "float32")))
+                # By way of the host: on JAX a plain assignment would share one
+                # buffer, and a copy on the device is compiled for each shape.
+                average.assign(ops.convert_to_numpy(source.value))
 
     def update(self, variables=None, moved=True):
         """Moves the averages towards the current values.

@@ -264,6 +264,9 @@ class MDM(keras.Model):
             jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )
+        # Variables that are made in the first step would make TensorFlow trace the
+        # step twice.
+        self.optimizer.build(self.trainable_variables)
 
     def _check_loss_weights(self, weights):
         if weights is None:

@@ -1,0 +1,127 @@
+"""TFDS sets: the prepared shapes, mocked public sets, and wrong names."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from keras_mdm.data import make_dataset, open_source, shapes, tfds_source
+from keras_mdm.data.shapes_drawing import draw, draw_clips
+
+
+@pytest.mark.parametrize("config", ["single", "scenes"])
+def test_prepared_shapes_are_the_drawn_scenes(shapes_dir, config):
+    for split, size in (("train", 24), ("test_held_out", 12)):
+        source = open_source(f"shapes/{config}", split, data_dir=shapes_dir)
+        assert len(source) == size
+        assert source.num_classes == 30
+        assert source.class_names == shapes.CLASS_NAMES
+        assert source.has_captions and not source.is_video
+        for index in (0, 5, 11):
+            scene = shapes.make_scene(config, split, index)
+            item = source[index]
+            np.testing.assert_array_equal(item["image"], draw([scene], 64)[0])
+            assert item["label"] == scene.label
+            assert item["caption"] == scene.caption
+            attributes = item["attributes"]
+            assert attributes["background"] == scene.background
+            assert attributes["count"] == len(scene.items)
+            assert [shapes.Item(**i) for i in attributes["items"]] == list(scene.items)
+
+
+def test_prepared_clips(shapes_dir):
+    source = open_source("shapes/clips", data_dir=shapes_dir)
+    scene = shapes.make_scene("clips", "train", 3)
+    item = source[3]
+    assert source.is_video
+    np.testing.assert_array_equal(item["video"], draw_clips([scene], 64)[0])
+    assert item["attributes"]["direction"] == scene.direction
+    assert item["attributes"]["velocity"] == scene.velocity
+    batch = next(iter(make_dataset(source, 16, 4, shuffle=False)))
+    assert batch["videos"].shape == (4, 8, 16, 16, 3)
+    np.testing.assert_allclose(
+        batch["videos"][3].astype(int), draw_clips([scene], 16)[0], atol=1
+    )
+
+
+def test_shapes_means_single(shapes_dir):
+    assert open_source("shapes", data_dir=shapes_dir).name == "shapes/single"
+
+
+def test_tfds_finds_the_builder_and_slices(shapes_dir):
+    info = tfds.builder("shapes/single", data_dir=shapes_dir).info
+    assert info.splits["train"].num_examples == 24
+    assert len(open_source("shapes", "train[:25%]", data_dir=shapes_dir)) == 6
+
+
+@pytest.fixture
+def mocked(monkeypatch, tmp_path):
+    """Fake records for any set, and no preparation."""
+    monkeypatch.setattr(tfds_source, "prepare", lambda builder, name: None)
+    with tfds.testing.mock_data(num_examples=5):
+        yield tmp_path
+
+
+@pytest.mark.parametrize(
+    "name, classes", [("cifar10", 10), ("oxford_flowers102", 102), ("mnist", 10)]
+)
+def test_public_sets(mocked, name, classes):
+    source = open_source(name, data_dir=mocked)
+    item = source[0]
+    assert len(source) == 5
+    assert source.num_classes == classes == len(source.class_names)
+    assert item["image"].dtype == np.uint8 and item["image"].ndim == 3
+    assert item["image"].shape[-1] == source.channels == (1 if name == "mnist" else 3)
+    assert 0 <= item["label"] < classes
+    assert "caption" not in item and not source.has_captions
+    batch = next(iter(make_dataset(source, 8, 4)))
+    assert batch["images"].shape == (4, 8, 8, source.channels)
+    assert batch["labels"].dtype == np.int32
+
+
+def test_captions_of_public_sets(mocked):
+    source = open_source("coco_captions", data_dir=mocked)
+    assert source.has_captions and source.num_classes is None
+    assert isinstance(source[0]["caption"], str)
+
+
+def test_set_without_pictures(mocked):
+    with pytest.raises(ValueError, match="no pictures.*features are: .*Tensor"):
+        open_source("iris", data_dir=mocked)
+
+
+def test_unknown_names(tmp_path):
+    with pytest.raises(ValueError, match="'digits', 'folder:PATH'.*cifar10.*'cifar1O'"):
+        open_source("cifar1O", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="'cifar10/nonsense'"):
+        open_source("cifar10/nonsense", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="Received: name=''"):
+        open_source("")
+
+
+def test_unknown_split(shapes_dir):
+    with pytest.raises(ValueError, match="dev"):
+        open_source("shapes", split="dev", data_dir=shapes_dir)
+
+
+def test_set_prepared_as_tfrecord(shapes_dir, tmp_path):
+    """Its metadata, with the format changed, is all that TFDS looks at."""
+    folder = tmp_path / "shapes" / "single" / "1.0.0"
+    folder.mkdir(parents=True)
+    for file in (shapes_dir / "shapes" / "single" / "1.0.0").iterdir():
+        if file.suffix in (".json", ".txt"):
+            text = file.read_text().replace("array_record", "tfrecord")
+            (folder / file.name).write_text(text)
+    with pytest.raises(ValueError, match="prepared as tfrecord.*no random access"):
+        open_source("shapes/single", data_dir=tmp_path)
+
+
+@pytest.mark.skipif(
+    keras.config.backend() == "tensorflow", reason="prepares in this process"
+)
+def test_failed_preparation_says_what_to_do(tmp_path, monkeypatch):
+    builder = tfds.builder("cifar10", data_dir=tmp_path, file_format="array_record")
+    # A child that fails at once, in place of a download.
+    monkeypatch.setattr(tfds_source.sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="pip install tensorflow-cpu"):
+        tfds_source.prepare(builder, "cifar10")

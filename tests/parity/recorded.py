@@ -1,0 +1,214 @@
+"""Numbers recorded from the official implementation, and how close ours must be.
+
+A case is a folder with `config.json`, `inputs.npz`, `outputs.npz` and `weights.npz`
+(or the name of the case whose weights it uses); pictures are NCHW there. Cases are read
+from `KERAS_MDM_PARITY_DIR`, by default a small selection beside this file.
+"""
+
+import functools
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from keras_mdm.diffusion import NoiseSchedule
+from keras_mdm.interop.ml_mdm import assign_weights, network_from_config
+
+SCHEDULES = {"COSINE": "cosine", "DDPM": "linear", "DEEPFLOYD": "squared_cosine"}
+PREDICTIONS = {"V_PREDICTION": "v", "DDPM": "epsilon", "DDIM": "epsilon"}
+
+# Float32 sums in another order differ by about this much, relative to the largest
+# value of an array, whatever the noise floor of the original says.
+SMALLEST_TOLERANCE = 2e-6
+# The noise floor compares two kernels of one framework; another framework is further.
+FLOORS = 5.0
+
+
+def folder():
+    """The folder that has one folder for each case."""
+    given = os.environ.get("KERAS_MDM_PARITY_DIR")
+    root = pathlib.Path(given) if given else pathlib.Path(__file__).parent
+    return root / "fixtures" if (root / "fixtures").is_dir() else root
+
+
+def _merged(config, changes):
+    """`config` with nested dicts updated by those of `changes`."""
+    merged = dict(config)
+    for key, value in (changes or {}).items():
+        if isinstance(value, dict):
+            value = _merged(merged.get(key) or {}, value)
+        merged[key] = value
+    return merged
+
+
+def _is_video(config):
+    while config:
+        if config.get("temporal_mode"):
+            return True
+        config = config.get("inner_config")
+    return False
+
+
+def cases(kind):
+    """Parameters of a test: one for each case of a type in the folder."""
+    parameters = []
+    for path in sorted(folder().glob("*/config.json")):
+        config = json.loads(path.read_text())
+        if config["type"] != kind:
+            continue
+        marks = []
+        if _is_video(config.get("unet_config")):
+            marks.append(pytest.mark.skip(reason="video networks do not exist yet"))
+        parameters.append(pytest.param(path.parent.name, id=path.parent.name, marks=marks))
+    return parameters
+
+
+def to_ours(array):
+    """NCHW to channels-last; arrays of other ranks as they are."""
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+def to_theirs(array):
+    """Channels-last to NCHW; arrays of other ranks as they are."""
+    array = np.asarray(array)
+    return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+
+
+class Case:
+    """One case with everything that was recorded of it."""
+
+    def __init__(self, name):
+        self.name = name
+        self.path = folder() / name
+        self.config = json.loads((self.path / "config.json").read_text())
+        self.inputs = dict(np.load(self.path / "inputs.npz"))
+        self.outputs = dict(np.load(self.path / "outputs.npz"))
+        self.resolutions = self.config.get("sizes_high_to_low")
+        self.runs = self.config.get("runs", [])
+
+    @functools.cached_property
+    def weights(self):
+        """Official weights; a missing file is an error, not a reason to skip."""
+        return dict(np.load(self.path / self.config["weights"]))
+
+    def network(self, changes=None):
+        """Our network of the case, with the recorded weights."""
+        config = _merged(self.config["unet_config"], changes)
+        network = network_from_config(
+            config, self.config["px"], self.config.get("lm_dim")
+        )
+        assign_weights(network, self.weights)
+        return network
+
+    def sampler_config(self, run):
+        """Diffusion configuration of a run, and the part about its sampler."""
+        merged = _merged(self.config["diffusion_config"], run.get("diffusion"))
+        return merged, merged["sampler_config"]
+
+    def schedule(self, run):
+        """Our schedule for a run. Nested networks shift it or scale the signal."""
+        _, config = self.sampler_config(run)
+        nested = len(self.resolutions) > 1
+        shifted = nested and config.get("schedule_shifted", False)
+        kind = NoiseSchedule
+        if not nested and config.get("rescale_signal", 1) not in (None, 1):
+            kind = functools.partial(RescaledSchedule, config["rescale_signal"])
+        return kind(
+            SCHEDULES[config["schedule_type"]],
+            config["num_diffusion_steps"],
+            shift_power=config.get("schedule_shifted_power", 1) if shifted else 0,
+            scale_signal=nested and not shifted,
+        )
+
+    def features(self, embeddings="lm_outputs", mask="lm_mask", prefix=""):
+        """Features of the condition, by our names."""
+        features = {}
+        if f"{prefix}{embeddings}" in self.inputs:
+            features["text_embeddings"] = self.inputs[f"{prefix}{embeddings}"]
+        if mask and f"{prefix}{mask}" in self.inputs:
+            features["text_mask"] = self.inputs[f"{prefix}{mask}"] > 0
+        return features
+
+    @functools.cached_property
+    def noise_floor(self):
+        path = self.path.parent / "noise_floor.json"
+        if not path.exists():
+            path = self.path.parent.parent / "noise_floor.json"
+        return json.loads(path.read_text()).get(f"fixtures/{self.name}", {})
+
+    def tolerance(self, kind):
+        """Largest error allowed, relative to the largest value of the array.
+
+        Args:
+            kind: str. Array kind in `noise_floor.json`. Unknown ones have no floor.
+        """
+        floor = self.noise_floor.get(kind, {}).get("max_rel_to_max", 0.0)
+        return max(SMALLEST_TOLERANCE, FLOORS * floor)
+
+    def check(self, actual, key, kind=None, expected=None):
+        """Compares an array with the recorded one.
+
+        Args:
+            actual: Array in the recorded layout.
+            key: str. Key of the recorded array.
+            kind: str. Kind for the tolerance; defaults to what follows the `/`.
+            expected: Optional array to compare with instead of `outputs[key]`.
+        """
+        expected = self.outputs[key] if expected is None else expected
+        kind = kind or key.split("/")[-1]
+        actual = np.asarray(actual)
+        assert actual.shape == expected.shape, f"{key}: {actual.shape}"
+        if expected.size == 0:
+            return
+        largest = max(float(np.abs(expected).max()), 1e-30)
+        error = float(np.abs(actual.astype("float64") - expected).max()) / largest
+        log = os.environ.get("KERAS_MDM_PARITY_LOG")
+        if log:
+            with open(log, "a") as file:
+                line = [self.name, kind, key, error, self.tolerance(kind)]
+                file.write(json.dumps(line) + "\n")
+        allowed = self.tolerance(kind)
+        assert error <= allowed, f"{self.name} {key}: off by {error:.2e} of {largest:.3g}"
+
+    def check_gradients(self, gradients, prefix):
+        """Compares gradients by official name with norms, sums and vectors."""
+        names = [str(name) for name in self.outputs[f"{prefix}/grad_names"]]
+        unused = set(self.outputs.get(f"{prefix}/grad_none", []))
+        assert set(gradients) - unused <= set(names) <= set(gradients)
+        flat = [gradients[name].astype("float64") for name in names]
+        self.check([np.sqrt((g**2).sum()) for g in flat], f"{prefix}/grad_l2")
+        self.check([g.sum() for g in flat], f"{prefix}/grad_sum")
+        key = f"{prefix}/grad_total_norm"
+        if key in self.outputs:
+            self.check(np.sqrt(sum((g**2).sum() for g in flat)), key)
+        if f"{prefix}/grad_1d_names" in self.outputs:
+            self.check_vectors(gradients, f"{prefix}/grad_1d")
+
+    def check_vectors(self, values, prefix, wanted=None):
+        """Compares every rank-1 tensor, each by the largest value of its own.
+
+        A tensor that is zero but for rounding is compared at the scale of all.
+        """
+        names = [str(name) for name in self.outputs[f"{prefix}_names"]]
+        found = np.concatenate([values[name] for name in names])
+        expected = self.outputs[f"{prefix}_flat"]
+        if wanted is not None:
+            kept = np.concatenate([wanted[name] for name in names])
+            found, expected = found[kept], expected[kept]
+        self.check(found, f"{prefix}_flat", expected=expected)
+
+
+class RescaledSchedule(NoiseSchedule):
+    """`rescale_signal` of the official plain UNet: a fixed scale of the pictures.
+
+    No published configuration uses it, so the package has no option for it.
+    """
+
+    def __init__(self, scale, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._scale = float(scale)
+
+    def signal_scale(self, ratio=1):
+        return self._scale
