@@ -9,5 +9,6 @@ from keras_mdm.conditioning import ClassLabels, TextEmbeddings
 from keras_mdm.diffusion import NoiseSchedule
 from keras_mdm.model.mdm import MDM
 from keras_mdm.networks import NestedUNet, UNet
+from keras_mdm.training import ProgressiveSchedule, Stage
 
 __version__ = "0.1.0"

@@ -11,9 +11,9 @@ from absl import flags
 class PictureDataset(grain.IterDataset):
     """Batches of prepared pictures; `make_dataset` documents the arguments.
 
-    `epoch` is the number of the pass that the next iteration gives. It advances
-    when an iteration reaches its end, so a look at the first batches, as Keras
-    takes at the start of `fit`, uses up no pass. Set it to resume at a given pass.
+    `epoch` is the number of the pass with which the next iteration starts. It
+    advances as iterations complete passes, so a look at the first batches, as Keras
+    takes at the start of `fit`, uses up none. Set it to resume at a given pass.
     """
 
     def __init__(self, preparation, batch_size, shuffle, repeat, num_workers):
@@ -35,12 +35,17 @@ class PictureDataset(grain.IterDataset):
     def __iter__(self):
         return _PassIterator(self)
 
-    def batches_of_pass(self, number):
-        """Returns the grain dataset of the batches of pass `number`."""
-        stream = self._stream
-        if not self._repeat:
-            length = len(self._preparation.indices)
-            stream = stream[number * length : (number + 1) * length]
+    @property
+    def steps_per_pass(self):
+        """Number of batches in a pass, as far as unusable pictures are known."""
+        usable = len(self._preparation.indices) - len(self._unusable)
+        return usable // self._batch_size
+
+    def batches_from_pass(self, number):
+        """Returns the grain dataset of the batches of pass `number` (and on)."""
+        length = len(self._preparation.indices)
+        end = None if self._repeat else (number + 1) * length
+        stream = self._stream[number * length : end]
         chunks = stream.batch(self._batch_size).map(self._preparation)
         chunks = chunks.to_iter_dataset(
             grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
@@ -77,7 +82,11 @@ class PictureDataset(grain.IterDataset):
 
 
 class _PassIterator(grain.DatasetIterator):
-    """Iterates one pass and tells the dataset when it is over."""
+    """Iterates and tells the dataset which pass it has come to.
+
+    It goes by the count of batches rather than wait for the end: who knows the
+    count, as Keras does from the second epoch on, never asks for more.
+    """
 
     def __init__(self, dataset):
         super().__init__()
@@ -87,20 +96,30 @@ class _PassIterator(grain.DatasetIterator):
 
     def _start(self, number):
         self._number = number
-        self._batches = iter(self._dataset.batches_of_pass(number))
+        self._delivered = 0
+        self._batches = iter(self._dataset.batches_from_pass(number))
 
     def __next__(self):
         try:
-            return next(self._batches)
+            batch = next(self._batches)
         except StopIteration:
             self._dataset.epoch = self._number + 1
             raise
+        self._delivered += 1
+        passes = self._delivered // self._dataset.steps_per_pass
+        self._dataset.epoch = self._number + passes
+        return batch
 
     def get_state(self):
-        return {"epoch": self._number, "batches": self._batches.get_state()}
+        return {
+            "epoch": self._number,
+            "delivered": self._delivered,
+            "batches": self._batches.get_state(),
+        }
 
     def set_state(self, state):
         self._start(state["epoch"])
+        self._delivered = state["delivered"]
         self._batches.set_state(state["batches"])
 
     def close(self):

@@ -49,11 +49,13 @@ def make_dataset(
             random crop takes.
         upscale: Bool. Whether pictures smaller than `resolution` are enlarged
             rather than skipped.
-        repeat: Bool. `False`: a pass ends, as `fit` without `steps_per_epoch`
-            wants. `True`: the data never end; pass `steps_per_epoch` to `fit`.
-            Prefer it with `num_workers`, which otherwise start anew each pass.
+        repeat: Bool. `True`: the data never end; give `fit` `steps_per_epoch`.
+            `False`: an iteration is one pass, as for `evaluate` and
+            `validation_data`; give no `steps_per_epoch`. (`fit` then warns once
+            that the data ran out: that is the end of the first pass.)
         num_workers: Int. Worker processes that read and prepare; 0 means threads
-            of this process. Scripts then need an `if __name__ == "__main__":`.
+            of this process. Scripts then need an `if __name__ == "__main__":`, and
+            `repeat=True` saves starting them at each pass.
         channels: 1 or 3. Defaults to the channels of the source.
         keep: Which of `"images"`, `"videos"`, `"labels"`, `"captions"` a batch has,
             as far as the source has them. Captions are strings: `fit` on JAX does
@@ -63,8 +65,8 @@ def make_dataset(
 
     Returns:
         A `grain.IterDataset` of dicts. Its attribute `epoch` is the number of the
-        next pass. Iterators have `get_state()` and `set_state(state)`, which
-        resume at an exact batch.
+        pass with which the next iteration starts; it may be set. Its iterators have
+        `get_state()` and `set_state(state)`, which resume at an exact batch.
 
     Raises:
         ValueError: If an argument is wrong, or fewer than `batch_size` pictures
@@ -74,8 +76,11 @@ def make_dataset(
 
     ```python
     source = keras_mdm.data.open_source("shapes")
-    dataset = keras_mdm.data.make_dataset(source, resolution=16, batch_size=64)
-    mdm.fit(dataset, epochs=10)
+    dataset = keras_mdm.data.make_dataset(
+        source, resolution=16, batch_size=64, repeat=True
+    )
+    steps = keras_mdm.data.steps_per_epoch(source, batch_size=64)
+    mdm.fit(dataset, epochs=10, steps_per_epoch=steps)
     ```
     """
     _check_positive("resolution", resolution)

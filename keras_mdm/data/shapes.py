@@ -138,7 +138,7 @@ def make_scene(config, split, index, seed=0):
     Example:
 
     >>> make_scene("single", "train", 0).caption
-    'a green star at the left on a black background'
+    'a yellow triangle at the top right on a white background'
     """
     if config not in CONFIGS:
         raise ValueError(f"`config` must be one of {CONFIGS}. Received: {config!r}")

@@ -185,9 +185,12 @@ def _find_caption(features):
         feature = features[key]
         if isinstance(feature, tfds.features.Sequence):
             feature = feature.feature
-            if isinstance(feature, tfds.features.FeaturesDict) and "text" in feature:
-                feature = feature["text"]
-        if isinstance(feature, tfds.features.Text):
+        if isinstance(feature, tfds.features.FeaturesDict):
+            if "text" not in feature:
+                continue
+            feature = feature["text"]
+        # Texts, and tensors of strings as coco_captions has them.
+        if np.dtype(feature.get_tensor_info().np_dtype).kind in "OSU":
             return key
     return None
 

@@ -63,6 +63,70 @@ def mean_squared_error(prediction, target):
     return ops.mean(error, axis=tuple(range(1, len(error.shape))))
 
 
+def level_weights(weights, resolutions):
+    """Weight of the loss of each resolution.
+
+    Args:
+        weights: dict of resolution to weight, or `None` for 1 each. Resolutions that
+            it lacks have weight 0.
+        resolutions: Sequence of int: those that take part.
+
+    Returns:
+        dict of every resolution to float.
+
+    Raises:
+        ValueError: if a resolution is unknown, or a weight is wrong.
+    """
+    if weights is None:
+        return {resolution: 1.0 for resolution in resolutions}
+    _check_resolutions("loss_weights", weights, resolutions)
+    if min(weights.values()) < 0 or max(weights.values()) <= 0:
+        raise ValueError(
+            "`loss_weights` must be at least 0, and one above 0. "
+            f"Received: loss_weights={weights}"
+        )
+    return {r: float(weights.get(r, 0.0)) for r in resolutions}
+
+
+def mixed_shares(shares, resolutions):
+    """Share of a mixed batch whose largest resolution is each of those given.
+
+    Args:
+        shares: dict of resolution to share: whole numbers (a ratio), or fractions
+            that sum to 1. `None` for no mixed batches.
+        resolutions: Sequence of int: those that take part, largest first.
+
+    Returns:
+        List of float with sum 1, or `None`.
+
+    Raises:
+        ValueError: if a resolution is unknown, or the shares do not add up.
+    """
+    if shares is None:
+        return None
+    _check_resolutions("mixed_resolution", shares, resolutions)
+    values = [shares.get(resolution, 0) for resolution in resolutions]
+    total = sum(values)
+    whole = all(float(value).is_integer() for value in values)
+    if min(values) < 0 or values[0] <= 0 or (not whole and abs(total - 1) > 1e-6):
+        raise ValueError(
+            "`mixed_resolution` must be whole numbers (a ratio) or fractions that "
+            "sum to 1, above 0 for the largest resolution "
+            f"{resolutions[0]}. Received: mixed_resolution={shares}, whose sum "
+            f"is {total}"
+        )
+    return [value / total for value in values]
+
+
+def _check_resolutions(argument, values, resolutions):
+    unknown = set(values) - set(resolutions)
+    if unknown or not values:
+        raise ValueError(
+            f"`{argument}` must have resolutions among {resolutions} as keys. "
+            f"Received: {argument}={values}"
+        )
+
+
 def mixed_batch_sizes(shares, batch_size):
     """How many samples of a mixed batch reach each resolution.
 

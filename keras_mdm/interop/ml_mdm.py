@@ -32,7 +32,7 @@ def network_from_config(config, resolution, text_size=None, **options):
         "channels": channels,
         "num_residual_blocks": _spread(config["num_resnets_per_resolution"], channels),
         "num_attention_layers": _attention_layers(config, channels),
-        "masked_attention": bool(config.get("masked_cross_attention", 1)),
+        "masked_attention": bool(_innermost(config).get("masked_cross_attention", 1)),
         "micro_conditioning": _micro(config.get("micro_conditioning")),
         "attention_feed_forward": bool(
             (config.get("resnet_config") or {}).get("use_attention_ffn", False)
@@ -58,6 +58,17 @@ def network_from_config(config, resolution, text_size=None, **options):
         mid_blocks=not config.get("skip_mid_blocks", False),
         **shared,
     )
+
+
+def _innermost(config):
+    """The configuration whose network alone decides on the mask of every level.
+
+    The official innermost network hands its tokens and its mask, or none, to the
+    networks around it; their own `masked_cross_attention` is not read.
+    """
+    while config.get("inner_config") is not None:
+        config = config["inner_config"]
+    return config
 
 
 def _numbers(value):

@@ -253,8 +253,8 @@ class MDM(keras.Model):
             "jit_compile": jit_compile,
             "auto_scale_loss": auto_scale_loss,
         }
-        self._level_weights = self._check_loss_weights(loss_weights)
-        self._mixed_shares = self._check_mixed(mixed_resolution)
+        self._level_weights = losses.level_weights(loss_weights, self.resolutions)
+        self._mixed_shares = losses.mixed_shares(mixed_resolution, self.resolutions)
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = keras.optimizers.AdamW(1e-4, global_clipnorm=2.0)
         super().compile(
@@ -267,41 +267,6 @@ class MDM(keras.Model):
         # Variables that are made in the first step would make TensorFlow trace the
         # step twice.
         self.optimizer.build(self.trainable_variables)
-
-    def _check_loss_weights(self, weights):
-        if weights is None:
-            return {resolution: 1.0 for resolution in self.resolutions}
-        self._check_resolutions("loss_weights", weights)
-        if min(weights.values()) < 0 or max(weights.values()) <= 0:
-            raise ValueError(
-                "`loss_weights` must be at least 0, and one above 0. "
-                f"Received: loss_weights={weights}"
-            )
-        return {r: float(weights.get(r, 0.0)) for r in self.resolutions}
-
-    def _check_mixed(self, shares):
-        if shares is None:
-            return None
-        self._check_resolutions("mixed_resolution", shares)
-        values = [shares.get(resolution, 0) for resolution in self.resolutions]
-        total = sum(values)
-        whole = all(float(value).is_integer() for value in values)
-        if min(values) < 0 or values[0] <= 0 or (not whole and abs(total - 1) > 1e-6):
-            raise ValueError(
-                "`mixed_resolution` must be whole numbers (a ratio) or fractions that "
-                "sum to 1, above 0 for the largest resolution "
-                f"{self.resolution}. Received: mixed_resolution={shares}, whose sum "
-                f"is {total}"
-            )
-        return [value / total for value in values]
-
-    def _check_resolutions(self, argument, values):
-        unknown = sorted(set(values) - set(self.resolutions))
-        if unknown or not values:
-            raise ValueError(
-                f"`{argument}` must have resolutions among {self.resolutions} as keys. "
-                f"Received: {argument}={values}"
-            )
 
     def call(self, inputs, training=False):
         network = self.active_network

@@ -15,6 +15,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+import warnings
 
 import keras
 
@@ -86,20 +87,28 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
 
 
 def from_preset(
-    cls, preset, load_weights=True, dtype=None, num_classes=None, **overrides
+    cls,
+    preset,
+    load_weights=True,
+    dtype=None,
+    num_classes=None,
+    image_channels=None,
+    **overrides,
 ):
     """Builds a model from a built-in preset, a folder or a hub repository.
 
     Args:
-        preset: str or path. A built-in name (see `MDM.builtin_presets()`), a folder that
-            `save_to_preset` wrote (or a run folder of a recipe, which has one), or
-            `hf://user/repository`.
+        preset: str or path. A built-in name (see `MDM.builtin_presets()`), a folder
+            that `save_to_preset` wrote (or a run folder of a recipe, which has one),
+            or `hf://user/repository`.
         load_weights: bool. Whether weights are loaded, if the preset has any. A
             built-in preset without published weights says so once. Defaults to `True`.
         dtype: Dtype policy of the network, such as `"mixed_bfloat16"`. Defaults to
             the global policy.
         num_classes: int or `None`. Replaces the number of classes of a
             class-conditional preset without weights; 0 makes it unconditional.
+        image_channels: int or `None`. Replaces the number of channels of a preset
+            without weights.
         **overrides: Arguments of the constructor that replace the preset's, such as
             `ema_momentum=None`.
 
@@ -123,11 +132,12 @@ def from_preset(
         config = copy.deepcopy(builtin[name]["config"])
         if load_weights and name not in _told:
             _told.add(name)
-            keras.utils.io_utils.print_msg(
+            warnings.warn(
                 f"No trained weights are published for preset '{name}': the network "
                 "starts from random weights. Train it with `mdm.compile(...)` and "
                 "`mdm.fit(...)`, or with "
-                f"`python recipes/train_image.py --preset {name}`."
+                f"`python recipes/train_image.py --preset {name}`.",
+                stacklevel=2,
             )
     else:
         folder = _find_folder(name, builtin)
@@ -139,13 +149,17 @@ def from_preset(
         )
     config["config"].update(overrides)
     network = config["config"]["network"]
+    changes = {"num_classes": num_classes, "image_channels": image_channels}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if changes and folder is not None:
+        raise ValueError(
+            f"{sorted(changes)} can't be changed in a preset with weights. "
+            f"Received: {changes}, preset={name!r}"
+        )
     if num_classes is not None:
-        if folder is not None:
-            raise ValueError(
-                "`num_classes` can't be changed in a preset with weights. "
-                f"Received: num_classes={num_classes}, preset={name!r}"
-            )
         _set_num_classes(network, num_classes)
+    if image_channels is not None:
+        _innermost(network)["config"]["image_channels"] = image_channels
     _set_dtype(network, dtype or keras.config.dtype_policy().name)
     mdm = keras.saving.deserialize_keras_object(config, custom_objects={"MDM": cls})
     if folder is not None and load_weights:

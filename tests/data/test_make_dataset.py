@@ -51,6 +51,29 @@ def test_looking_at_the_first_batch_uses_up_no_pass(numbered):
     assert dataset.epoch == 1
 
 
+def test_taking_exactly_the_batches_of_a_pass_uses_it_up(numbered):
+    dataset = make_dataset(numbered(35, broken=(2,)), 8, 8)
+    first, second = take(dataset, 4), take(dataset, 4)
+    assert dataset.epoch == 2
+    assert labels_of(first) != labels_of(second)
+
+
+def test_pass_can_be_chosen(numbered):
+    dataset = make_dataset(numbered(16), 8, 4, flip=True)
+    passes = [labels_of(dataset) for _ in range(3)]
+    dataset.epoch = 1
+    assert labels_of(dataset) == passes[1]
+
+
+def test_second_fit_on_repeating_data_goes_on(numbered):
+    dataset = make_dataset(numbered(16), 8, 4, repeat=True)
+    both = [batch["labels"].tolist() for batch in take(dataset, 8)]
+    dataset.epoch = 0
+    first = [batch["labels"].tolist() for batch in take(dataset, 4)]
+    second = [batch["labels"].tolist() for batch in take(dataset, 4)]
+    assert first + second == both
+
+
 def test_without_shuffling_the_order_is_that_of_the_source(numbered):
     dataset = make_dataset(numbered(10), 8, 5, shuffle=False)
     expected = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
@@ -222,7 +245,7 @@ class Reader(keras.Model):
         features = self.dense(keras.ops.mean(pixels, axis=(1, 2)))
         return features - keras.ops.cast(batch["labels"][:, None], "float32")
 
-    def compute_loss(self, x=None, y=None, y_pred=None, **kwargs):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **_):
         return keras.ops.mean(keras.ops.square(y_pred))
 
 
@@ -271,4 +294,4 @@ def test_wrong_arguments_are_named(numbered, argument):
     arguments = {"resolution": 8, "batch_size": 4} | argument
     with pytest.raises(ValueError, match=f"Received: .*{name}") as error:
         make_dataset(numbered(8), **arguments)
-    assert f"{name}={value}" in str(error.value)
+    assert f"{name}={value!r}" in str(error.value)

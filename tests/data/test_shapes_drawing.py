@@ -81,13 +81,13 @@ def test_larger_drawing_averages_to_the_usual_one():
     scenes = [shapes.make_scene("single", "train", index) for index in range(20)]
     averaged = draw(scenes, 256).reshape(20, 64, 4, 64, 4, 3).mean(axis=(2, 4))
     difference = np.abs(draw(scenes, 64) - averaged)
-    # Only the pixels with a corner differ noticeably.
-    assert difference.mean() < 0.2
-    assert difference.max() < 40
+    # Only pixels at the tip of a corner differ noticeably.
+    assert difference.mean() < 0.1
+    assert (difference > 16).mean() < 2e-3
 
 
 def test_edges_are_soft():
-    values = np.unique(draw([one("circle")], 64)[0, ..., 1])
+    values = np.unique(draw([one("circle", 0.513, 0.487)], 64)[0, ..., 1])
     assert len(values) > 20
 
 

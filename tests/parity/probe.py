@@ -23,13 +23,18 @@ def to_tensors(tree):
     )
 
 
-def fast(function, variables=()):
-    """A forward function as the backend runs it fastest once or a few times.
+def fast(function, variables=(), repeated=False):
+    """A forward function as the backend runs it fastest.
 
     Args:
         function: Callable of nested tensors.
         variables: Variables that it reads.
+        repeated: bool. Whether it is called many times with the same shapes.
     """
+    if keras.backend.backend() == "tensorflow" and repeated:
+        import tensorflow as tf
+
+        return tf.function(function, autograph=False)
     if keras.backend.backend() != "jax":
         return function
     import jax

@@ -22,6 +22,8 @@ PREDICTIONS = {"V_PREDICTION": "v", "DDPM": "epsilon", "DDIM": "epsilon"}
 # Float32 sums in another order differ by about this much, relative to the largest
 # value of an array, whatever the noise floor of the original says.
 SMALLEST_TOLERANCE = 2e-6
+# A step from a recorded picture is one prediction, guided up to threefold.
+FORCED_TOLERANCE = 1e-4
 # The noise floor compares two kernels of one framework; another framework is further.
 FLOORS = 5.0
 
@@ -144,6 +146,8 @@ class Case:
         Args:
             kind: str. Array kind in `noise_floor.json`. Unknown ones have no floor.
         """
+        if kind == "forced":
+            return FORCED_TOLERANCE
         floor = self.noise_floor.get(kind, {}).get("max_rel_to_max", 0.0)
         return max(SMALLEST_TOLERANCE, FLOORS * floor)
 

@@ -1,0 +1,224 @@
+"""Callbacks that report on training: history, pictures, TensorBoard, a guard.
+
+Public as `keras_mdm.callbacks`. They know the stages of a `ProgressiveSchedule` through
+`on_stage_begin`, and work with a plain `fit` too.
+"""
+
+import csv
+import pathlib
+
+import keras
+import numpy as np
+
+from keras_mdm.training.pictures import pyramid_grid, save_picture
+from keras_mdm.training.stage_callback import StageCallback, Stopwatch
+
+
+class History(StageCallback):
+    """Writes the mean losses of every so many steps to a CSV file and TensorBoard.
+
+    Args:
+        path: Path of the CSV file, or `None`. An existing one is continued; a stage
+            that begins or resumes at a step removes the rows after it, which stand
+            for training that was lost.
+        every: int. Steps that one row stands for. Defaults to 25.
+        log_dir: Optional path of TensorBoard logs (needs the package `tensorboardX`),
+            with a folder for each stage.
+    """
+
+    def __init__(self, path, every=25, log_dir=None):
+        super().__init__()
+        self.path = pathlib.Path(path) if path is not None else None
+        self.every = every
+        self.log_dir = log_dir
+        self.writer = None
+
+    def on_stage_begin(self, index, stage):
+        super().on_stage_begin(index, stage)
+        self._close()
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        if self.stage is not None and self.path is not None and self.path.exists():
+            self._forget()
+        if self.log_dir is not None and self.writer is None:
+            self.writer = self.open_writer(self.log_dir, "history")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        # Keras logs means since the epoch began.
+        self.means, self.written = {}, self.step
+        self.watch = Stopwatch()
+
+    def on_train_batch_end(self, batch, logs=None):
+        before = self.step
+        super().on_train_batch_end(batch, logs)
+        self.watch.tick(self.step)
+        if self.step // self.every > before // self.every:
+            self._write(logs or {})
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = logs or {}
+        validation = {k: v for k, v in logs.items() if k.startswith("val_")}
+        if self.step > self.written:
+            self._write({k: v for k, v in logs.items() if k not in validation})
+        if self.writer is not None:
+            for key, value in validation.items():
+                self.writer.add_scalar(key, float(value), self.step)
+
+    def on_stage_end(self, index, stage):
+        self._close()
+
+    def _close(self):
+        if self.writer is not None:
+            self.writer.close()
+        self.writer = None
+
+    def _write(self, logs):
+        """Writes a row of means since the last row."""
+        before = self.written - self.epoch_start
+        seen = self.step - self.epoch_start
+        means = {key: float(value) for key, value in logs.items()}
+        row = {
+            "stage": self.stage_index + 1,
+            "resolution": self.model.resolution,
+            "step": self.step,
+        }
+        for key, mean in means.items():
+            total = mean * seen - self.means.get(key, 0.0) * before
+            row[key] = total / (seen - before)
+        rate = self.watch.rate()
+        if self.stage is not None and rate:
+            row["images_per_second"] = round(rate * self.stage.batch_size, 1)
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        row["learning_rate"] = float(rate)
+        self.means, self.written = means, self.step
+        self.watch = Stopwatch()
+        self.watch.tick(self.step)
+        if self.path is not None:
+            self._append(row)
+        if self.writer is not None:
+            for key, value in row.items():
+                if key not in ("stage", "resolution", "step"):
+                    self.writer.add_scalar(key, value, self.step)
+            self.writer.flush()
+
+    def _columns(self):
+        losses = [f"loss_{r}" for r in self.model.network.resolutions]
+        return (
+            ["stage", "resolution", "step", "loss"]
+            + losses
+            + ["images_per_second", "learning_rate"]
+        )
+
+    def _append(self, row):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self._columns())
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _forget(self):
+        """Removes the rows of steps that training has not reached."""
+        now = (self.stage_index + 1, self.step)
+        with self.path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        kept = [row for row in rows if (int(row["stage"]), int(row["step"])) <= now]
+        if len(kept) == len(rows):
+            return
+        part = self.path.with_name(f".{self.path.name}.part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns())
+            writer.writeheader()
+            writer.writerows(kept)
+        part.replace(self.path)
+
+
+class SampleGrid(StageCallback):
+    """Draws pictures at the end of each stage, and every so many steps, into PNG files.
+
+    Each picture of a grid shows every resolution side by side, all from one run.
+
+    Args:
+        folder: Path of the folder for `stage{n}_{resolution}px.png` and
+            `stage{n}_{resolution}px_step{k}.png`.
+        every: int or `None`. Steps between drawings; whole epochs only. Defaults to
+            `None`: at the end of each stage alone.
+        titles: Optional sequence of str, one for each picture.
+        log_dir: Optional path of TensorBoard logs.
+        **options: Arguments of `MDM.generate`, such as `labels`, `num_samples`,
+            `seed`, `num_steps` and `guidance_scale`.
+    """
+
+    def __init__(self, folder, every=None, titles=None, log_dir=None, **options):
+        super().__init__()
+        self.folder = pathlib.Path(folder)
+        self.every = every
+        self.titles = titles
+        self.log_dir = log_dir
+        self.options = {"seed": 0, **options}
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self.last_drawn = self.step
+
+    def on_epoch_end(self, epoch, logs=None):
+        ends = self.stage is not None and self.step == self.stage.steps
+        if self.every and not ends and self.step - self.last_drawn >= self.every:
+            self.last_drawn = self.step
+            self.draw(f"_step{self.step}")
+
+    def on_stage_end(self, index, stage):
+        self.draw("")
+
+    def draw(self, suffix):
+        """Draws one grid now.
+
+        Args:
+            suffix: str. Added to the file's name.
+
+        Returns:
+            Path of the PNG file.
+        """
+        pyramid = self.model.generate(return_pyramid=True, **self.options)
+        name = f"stage{self.stage_index + 1}_{self.model.resolution}px{suffix}.png"
+        grid = pyramid_grid(pyramid, self.titles)
+        save_picture(self.folder / name, grid)
+        if self.log_dir is not None:
+            writer = self.open_writer(self.log_dir, "samples")
+            writer.add_image("samples", np.asarray(grid), self.step, dataformats="HWC")
+            writer.close()
+        return self.folder / name
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Raises an error soon after a loss that is not finite, before it is saved.
+
+    The mean loss of an epoch stays NaN once it is, so it need not be read, which would
+    wait for the device, at every step.
+
+    Args:
+        every: int. Steps between looks, besides that at the end of an epoch. Defaults
+            to 25.
+    """
+
+    def __init__(self, every=25):
+        super().__init__()
+        self.every = every
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (batch + 1) % self.every == 0:
+            self._check(logs, f"at step {batch + 1} of the epoch")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check(logs, f"in epoch {epoch + 1}")
+
+    def _check(self, logs, when):
+        loss = float((logs or {}).get("loss", 0.0))
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} {when}: lower the learning rate, lengthen the "
+                "warm-up, or train in float32."
+            )

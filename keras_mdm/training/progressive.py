@@ -1,0 +1,401 @@
+"""Progressive training: one model, stage by stage, from low to high resolution."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import h5py
+import keras
+
+from keras_mdm.diffusion import losses
+
+STATE_FILE = "training_state.h5"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of a `ProgressiveSchedule`.
+
+    Args:
+        resolution: int. Largest resolution that takes part, in pixels.
+        steps: int or `None`. Training steps; the data set must repeat.
+        epochs: int or `None`. Passes over the data set instead of `steps`.
+        batch_size: int. Pictures a step. Defaults to 32.
+        learning_rate: float. Defaults to 1e-4.
+        warmup_steps: int. Steps over which the learning rate rises linearly from
+            zero. Defaults to 0.
+        mixed: dict or `None`. Resolution to its share of the batch; see
+            `MDM.compile(mixed_resolution=...)`.
+        loss_weights: dict or `None`. See `MDM.compile`.
+        freeze_inner: bool. Whether only the outermost doll of the stage is trained.
+        accumulate: int. Batches whose gradients are averaged for one update.
+            `steps` counts batches. Defaults to 1.
+        steps_per_epoch: int or `None`. After how many steps callbacks see the end of
+            an epoch and training can be resumed. Defaults to `steps`, at most 1000.
+
+    Example:
+
+    ```python
+    Stage(resolution=64, steps=400_000, batch_size=512, learning_rate=1e-4)
+    Stage(resolution=256, steps=400_000, batch_size=512, mixed={256: 2, 64: 1})
+    ```
+    """
+
+    resolution: int
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    mixed: dict | None = None
+    loss_weights: dict | None = None
+    freeze_inner: bool = False
+    accumulate: int = 1
+    steps_per_epoch: int | None = None
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                "a `Stage` must have either `steps` or `epochs`. "
+                f"Received: steps={self.steps}, epochs={self.epochs}"
+            )
+        counts = ("resolution", "steps", "epochs", "batch_size", "accumulate")
+        for name in (*counts, "steps_per_epoch"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(
+                    f"`{name}` must be a whole number from 1. Received: {name}={value}"
+                )
+        if self.learning_rate <= 0 or self.warmup_steps < 0:
+            raise ValueError(
+                "`learning_rate` must be above 0 and `warmup_steps` at least 0. "
+                f"Received: learning_rate={self.learning_rate}, "
+                f"warmup_steps={self.warmup_steps}"
+            )
+
+    def rounds(self):
+        """Steps of each epoch, as a list; `[None] * epochs` for a stage in epochs."""
+        if self.epochs is not None:
+            return [None] * self.epochs
+        size = min(self.steps_per_epoch or 1000, self.steps)
+        full, rest = divmod(self.steps, size)
+        return [size] * full + ([rest] if rest else [])
+
+
+class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate that rises linearly over `warmup_steps`, then stays.
+
+    Step n has the share `max(1, n) / warmup_steps`, as in the official training.
+
+    Args:
+        learning_rate: float. Rate after the warm-up.
+        warmup_steps: int.
+    """
+
+    def __init__(self, learning_rate, warmup_steps):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        ops = keras.ops
+        step = ops.maximum(ops.cast(step, "float32"), 1.0)
+        return self.learning_rate * ops.minimum(step / max(self.warmup_steps, 1), 1.0)
+
+    def get_config(self):
+        return {
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+        }
+
+
+def default_optimizer(stage):
+    """AdamW without weight decay, clipped to the global norm 2, for one stage.
+
+    Args:
+        stage: `Stage`.
+
+    Returns:
+        A Keras optimizer.
+    """
+    rate = stage.learning_rate
+    if stage.warmup_steps:
+        rate = LinearWarmup(rate, stage.warmup_steps)
+    return keras.optimizers.AdamW(
+        rate,
+        weight_decay=0.0,
+        epsilon=1e-8,
+        global_clipnorm=2.0,
+        gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None,
+    )
+
+
+class ProgressiveSchedule:
+    """Stages in their order. Weights learned in one carry on into the next.
+
+    Args:
+        stages: Sequence of `Stage`.
+        make_optimizer: Callable from `Stage` to a Keras optimizer, called at the
+            beginning of each. Defaults to `default_optimizer`.
+
+    Example:
+
+    ```python
+    schedule = keras_mdm.ProgressiveSchedule(
+        [keras_mdm.Stage(16, steps=500), keras_mdm.Stage(32, steps=500)]
+    )
+    schedule.fit(mdm, lambda stage: load(stage.resolution, stage.batch_size))
+    ```
+    """
+
+    def __init__(self, stages, make_optimizer=default_optimizer):
+        self.stages = tuple(stages)
+        self.make_optimizer = make_optimizer
+        if not self.stages:
+            raise ValueError("`stages` must have at least one `Stage`. Received: []")
+
+    def fit(
+        self,
+        mdm,
+        make_dataset,
+        callbacks=(),
+        validation_data=None,
+        checkpoint_dir=None,
+        resume=False,
+        verbose="auto",
+    ):
+        """Trains a model through all stages.
+
+        Args:
+            mdm: `MDM`. At the end its `resolution` is that of the last stage.
+            make_dataset: Callable from `Stage` to a data set of batches of the stage's
+                resolution and batch size, which repeats if the stage counts steps.
+            callbacks: Sequence of Keras callbacks. Those with a method
+                `on_stage_begin(index, stage)` or `on_stage_end(index, stage)` are told.
+            validation_data: Optional callable from `Stage` to data for `evaluate`.
+            checkpoint_dir: Optional path. The whole state of training is written there
+                after each epoch.
+            resume: bool. Whether to go on from the state in `checkpoint_dir`, if there
+                is one.
+            verbose: As in `keras.Model.fit`.
+
+        Returns:
+            List of one dict for each epoch: `stage`, `resolution` and the logs.
+
+        Raises:
+            ValueError: if a stage does not fit the model; no step has run then.
+        """
+        self.check(mdm)
+        if resume and checkpoint_dir is None:
+            raise ValueError("`resume` needs `checkpoint_dir`. Received: None")
+        state = {"stage": 0, "epoch": 0}
+        if resume and has_state(checkpoint_dir):
+            state = read_progress(checkpoint_dir)
+        logs = []
+        if state["stage"] >= len(self.stages):
+            mdm.set_active(self.stages[-1].resolution)
+            restore_weights(mdm, checkpoint_dir)
+        for index in range(state["stage"], len(self.stages)):
+            first = state["epoch"] if index == state["stage"] else 0
+            restore = checkpoint_dir if resume and first else None
+            if resume and index == state["stage"] and index and not first:
+                restore_weights(mdm, checkpoint_dir)
+            logs += self._fit_stage(
+                mdm,
+                index,
+                first,
+                restore,
+                make_dataset,
+                list(callbacks),
+                validation_data,
+                checkpoint_dir,
+                verbose,
+            )
+        return logs
+
+    def check(self, mdm):
+        """Raises an error if a stage does not fit a model. `fit` does it first.
+
+        Args:
+            mdm: `MDM`.
+
+        Raises:
+            ValueError: if the model lacks a resolution of a stage, or the shares or
+                weights of a stage are wrong.
+        """
+        for stage in self.stages:
+            active = mdm.network.doll(stage.resolution)
+            if stage.freeze_inner and len(active.dolls) == 1:
+                raise ValueError(
+                    "`freeze_inner` needs a doll inside that of "
+                    f"{stage.resolution} pixels, which is the innermost."
+                )
+            losses.level_weights(stage.loss_weights, active.resolutions)
+            shares = losses.mixed_shares(stage.mixed, active.resolutions)
+            if shares is not None:
+                losses.mixed_batch_sizes(shares, stage.batch_size)
+
+    def _fit_stage(
+        self,
+        mdm,
+        index,
+        first,
+        restore,
+        make_dataset,
+        callbacks,
+        validation_data,
+        checkpoint_dir,
+        verbose,
+    ):
+        stage = self.stages[index]
+        mdm.set_active(stage.resolution, stage.freeze_inner)
+        mdm.compile(
+            optimizer=self.make_optimizer(stage),
+            loss_weights=stage.loss_weights,
+            mixed_resolution=stage.mixed,
+        )
+        if restore is not None:
+            restore_state(mdm, restore)
+        dataset = make_dataset(stage)
+        validation = validation_data(stage) if validation_data else None
+        _tell(callbacks, "on_stage_begin", index, stage, mdm)
+        rounds = stage.rounds()
+        logs = []
+        for begin, end, steps in _runs(rounds, first):
+            saver = []
+            if checkpoint_dir is not None:
+                saver = [_SaveState(checkpoint_dir, index, len(rounds))]
+            history = mdm.fit(
+                dataset,
+                initial_epoch=begin,
+                epochs=end,
+                steps_per_epoch=steps,
+                validation_data=validation,
+                callbacks=[*callbacks, *saver],
+                verbose=verbose,
+            )
+            for row in range(len(history.epoch)):
+                values = {key: value[row] for key, value in history.history.items()}
+                logs.append({"stage": index, "resolution": stage.resolution, **values})
+            if mdm.stop_training:
+                break
+        _tell(callbacks, "on_stage_end", index, stage, mdm)
+        return logs
+
+
+def _runs(rounds, first):
+    """Groups epochs of equal length: yields (first epoch, end epoch, steps)."""
+    begin = first
+    while begin < len(rounds):
+        end = begin
+        while end < len(rounds) and rounds[end] == rounds[begin]:
+            end += 1
+        yield begin, end, rounds[begin]
+        begin = end
+
+
+def _tell(callbacks, method, index, stage, mdm):
+    for callback in callbacks:
+        if hasattr(callback, method):
+            callback.set_model(mdm)
+            getattr(callback, method)(index, stage)
+
+
+# === The state of training on disk ===
+
+
+class _SaveState(keras.callbacks.Callback):
+    """Writes the state of training after each epoch."""
+
+    def __init__(self, folder, stage, num_epochs):
+        super().__init__()
+        self.folder = folder
+        self.stage = stage
+        self.num_epochs = num_epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        done = epoch + 1 == self.num_epochs
+        progress = {
+            "stage": self.stage + done,
+            "epoch": 0 if done else epoch + 1,
+        }
+        save_state(self.model, self.folder, progress)
+
+
+def has_state(folder):
+    """Whether `folder` holds a state of training."""
+    return (pathlib.Path(folder) / STATE_FILE).is_file()
+
+
+def _state_variables(mdm):
+    """Variables of the model by a name that is the same in every run."""
+    named = {}
+    for variable in mdm.non_trainable_variables + mdm.trainable_variables:
+        named[f"model/{variable.path}"] = variable
+    return named
+
+
+def save_state(mdm, folder, progress):
+    """Writes weights, averages, random state and optimizer in one file, or nothing.
+
+    Args:
+        mdm: A compiled `MDM`.
+        folder: Path of an existing or new folder.
+        progress: dict of JSON values to keep beside them.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{STATE_FILE}.part"
+    with h5py.File(temporary, "w") as file:
+        file.attrs["progress"] = json.dumps(progress)
+        for name, variable in _state_variables(mdm).items():
+            file[name] = keras.ops.convert_to_numpy(variable.value)
+        for i, variable in enumerate(mdm.optimizer.variables):
+            file[f"optimizer/{i}"] = keras.ops.convert_to_numpy(variable.value)
+    os.replace(temporary, folder / STATE_FILE)
+
+
+def read_progress(folder):
+    """The `progress` that was given to `save_state`."""
+    with _open_state(folder) as file:
+        return json.loads(file.attrs["progress"])
+
+
+def restore_weights(mdm, folder):
+    """Restores weights, averages and random state, not the optimizer."""
+    with _open_state(folder) as file:
+        _assign(_state_variables(mdm), file, folder)
+
+
+def restore_state(mdm, folder):
+    """Restores everything that `save_state` wrote into a model compiled alike."""
+    with _open_state(folder) as file:
+        optimizer = {
+            f"optimizer/{i}": variable
+            for i, variable in enumerate(mdm.optimizer.variables)
+        }
+        _assign({**_state_variables(mdm), **optimizer}, file, folder)
+
+
+def _open_state(folder):
+    path = pathlib.Path(folder) / STATE_FILE
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(
+            f"the state of training in '{path}' can't be read: it is damaged or "
+            f"missing. Cause: {error}"
+        ) from error
+
+
+def _assign(variables, file, folder):
+    for name, variable in variables.items():
+        if name not in file or file[name].shape != tuple(variable.shape):
+            raise ValueError(
+                f"the state of training in '{folder}' does not fit this model: "
+                f"'{name}' is missing or of another shape. Resume with the same "
+                "configuration, or train in a new folder."
+            )
+    for name, variable in variables.items():
+        variable.assign(file[name][()])

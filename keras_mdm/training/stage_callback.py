@@ -1,0 +1,69 @@
+"""What the callbacks of `callbacks` and `progress` share: stage, step and time."""
+
+import pathlib
+import time
+
+import keras
+
+
+class StageCallback(keras.callbacks.Callback):
+    """Knows the stage and counts its steps; base of the callbacks here."""
+
+    def __init__(self):
+        super().__init__()
+        self.stage_index = 0
+        self.stage = None
+        self.step = 0
+
+    def on_stage_begin(self, index, stage):
+        self.stage_index, self.stage = index, stage
+
+    def on_train_begin(self, logs=None):
+        # The optimizer's count is kept over a resume and over a second `fit`.
+        iterations = self.model.optimizer._iterations
+        self.step = int(keras.ops.convert_to_numpy(iterations))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_start = self.step
+
+    def on_train_batch_end(self, batch, logs=None):
+        # With `steps_per_execution`, `batch` is the last of several.
+        self.step = self.epoch_start + batch + 1
+
+    def open_writer(self, log_dir, kind):
+        """TensorBoard writer of the stage; a resumed one hides what it repeats."""
+        from tensorboardX import SummaryWriter
+
+        folder = pathlib.Path(log_dir)
+        if self.stage is not None:
+            folder /= f"stage{self.stage_index + 1}_{self.stage.resolution}px"
+        # Two writers that start in one second would share a file without the suffix.
+        return SummaryWriter(
+            str(folder),
+            purge_step=self.step + 1 if self.step else None,
+            filename_suffix=f".{kind}",
+        )
+
+
+class Stopwatch:
+    """Time that training steps take, without compilation and pauses between epochs."""
+
+    def __init__(self):
+        self.steps = 0
+        self.seconds = 0.0
+        self._last = None
+
+    def pause(self):
+        self._last = None
+
+    def tick(self, step):
+        """Counts the steps up to `step`; the first after a pause only starts it."""
+        now = time.perf_counter()
+        if self._last is not None:
+            self.steps += step - self._last[0]
+            self.seconds += now - self._last[1]
+        self._last = step, now
+
+    def rate(self):
+        """Steps a second, or `None` if nothing was timed yet."""
+        return self.steps / self.seconds if self.seconds > 0 else None

@@ -1,0 +1,146 @@
+"""What the recipes share: choice of the backend, run folders, labels, curves.
+
+Nothing here imports Keras at the top: the backend must be chosen before that.
+"""
+
+import argparse
+import csv
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import sys
+
+BACKENDS = ("jax", "tensorflow", "torch")
+
+
+class HelpFormatter(
+    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
+):
+    """Shows the defaults of flags, and a module's docstring as it was written."""
+
+    def _get_help_string(self, action):
+        # "default: None" says nothing: those flags explain it in words.
+        if action.default is None or isinstance(action.default, bool):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def backend_choices(parser):
+    """Adds the flag `--backend`."""
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="Keras backend (default: that of KERAS_BACKEND, or else the first "
+        "installed of jax, tensorflow, torch)",
+    )
+
+
+def choose_backend(name):
+    """Sets the Keras backend, before Keras is imported.
+
+    Args:
+        name: str or `None` for a choice by what is installed.
+
+    Returns:
+        The backend's name.
+    """
+    name = name or os.environ.get("KERAS_BACKEND")
+    if name is None:
+        installed = [b for b in BACKENDS if importlib.util.find_spec(b)]
+        if not installed:
+            sys.exit("error: no backend is installed; try `pip install jax`.")
+        name = installed[0]
+    if importlib.util.find_spec(name) is None:
+        sys.exit(f"error: backend '{name}' is not installed; try `pip install {name}`.")
+    os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if name == "jax":
+        # Compiled functions are kept, so that a second run starts sooner.
+        cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+        os.environ.setdefault(
+            "JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "keras_mdm", "jax")
+        )
+    return name
+
+
+def read_run(folder):
+    """`config.json` of a run folder as a dict; empty if there is none."""
+    path = pathlib.Path(folder) / "config.json"
+    if not path.is_file() or not (path.parent / "preset").is_dir():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"'{path}' is damaged: it is not JSON. {error}") from error
+
+
+def spread_labels(num_samples, num_classes):
+    """Labels for a grid: classes in turn, or some from all over if they don't fit.
+
+    Args:
+        num_samples: int.
+        num_classes: int.
+
+    Returns:
+        List of `num_samples` int.
+    """
+    stride = 1
+    if num_samples < num_classes:
+        # Neighbouring classes are often alike: colours of a shape, breeds of a dog.
+        stride = max(1, num_classes // 4)
+        while math.gcd(stride, num_classes) != 1:
+            stride += 1
+    return [i * stride % num_classes for i in range(num_samples)]
+
+
+def class_title(label, class_names):
+    """Name of a class, or its number."""
+    return class_names[label] if class_names else str(label)
+
+
+def plot_losses(history, path):
+    """Draws the loss of each resolution over all stages.
+
+    Args:
+        history: Path of `history.csv`.
+        path: Path of the PNG file.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with open(history, newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    ends, steps, before = {}, [], 0
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        steps.append(before + int(row["step"]))
+        if following is None or following["stage"] != row["stage"]:
+            before = steps[-1]
+            ends[row["stage"]] = (row["resolution"], before)
+    for key in [key for key in rows[0] if key.startswith("loss_")]:
+        points = [
+            (step, float(row[key]))
+            for step, row in zip(steps, rows, strict=True)
+            if row[key]
+        ]
+        if points:
+            marker = "o" if len(points) == 1 else None
+            label = f"{key.removeprefix('loss_')} pixels"
+            axes.plot(*zip(*points, strict=True), label=label, marker=marker)
+    for resolution, end in ends.values():
+        axes.axvline(end, color="0.8", linewidth=1, zorder=0)
+        axes.annotate(
+            f"stage of {resolution} px",
+            (end, 1.01),
+            xycoords=("data", "axes fraction"),
+            ha="right",
+            fontsize=8,
+        )
+    axes.set(xlabel="steps", ylabel="mean squared error", yscale="log")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,427 @@
+"""Trains a nested picture model progressively, from low to high resolution.
+
+    python recipes/train_image.py --output runs/shapes
+
+draws coloured shapes, conditional on shape and colour, trained at 16, then 32, then 64
+pixels. Other data:
+
+    python recipes/train_image.py --output runs/digits --dataset digits
+    python recipes/train_image.py --output runs/flowers --dataset oxford_flowers102
+    python recipes/train_image.py --output runs/mine --dataset folder:PATH --flip
+
+The run folder gets `preset/` (the model, for `MDM.from_preset` and `sample.py`),
+`samples/` (a grid of pictures for each stage, every resolution side by side),
+`history.csv` and `losses.png` (loss of each resolution), `config.json` (all that was
+chosen), `logs/` (TensorBoard) and `state/` (from which `--resume` goes on).
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+import traceback
+
+import common
+
+# Settings of `--resume` that may differ from those of the run.
+FREE = ("output", "resume", "backend", "data_dir")
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=common.HelpFormatter
+    )
+    add = parser.add_argument
+    add("--output", required=True, help="run folder to write; new, or empty")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --output, with the settings in its config.json",
+    )
+    add(
+        "--dataset",
+        default="shapes",
+        help="'shapes', 'digits', the name of a TFDS set, or 'folder:PATH' (sub-folders "
+        "are classes)",
+    )
+    add(
+        "--preset",
+        help="built-in preset or preset folder to start from (default: mdm_tiny_64, or "
+        "mdm_tiny_32 if the pictures are smaller than 64 pixels)",
+    )
+    common.backend_choices(parser)
+    add("--seed", type=int, default=0, help="of weights, noise, order and samples")
+    add("--unconditional", action="store_true", help="do not use the labels")
+
+    group = parser.add_argument_group(
+        "stages", "One value holds for all stages; or give one for each."
+    )
+    add = group.add_argument
+    add(
+        "--resolutions",
+        type=int,
+        nargs="+",
+        help="resolution of each stage (default: those of the preset, rising)",
+    )
+    add("--steps", type=int, nargs="+", default=[600], help="training steps")
+    add("--batch-size", type=int, nargs="+", default=[64], help="pictures a step")
+    add("--learning-rate", type=float, nargs="+", default=[1e-3], help="peak rate")
+    add("--warmup-steps", type=int, nargs="+", default=[50], help="of learning rate")
+    add("--max-steps", type=int, help="cap on the steps of each stage, for a quick try")
+    add(
+        "--mixed",
+        type=_pair,
+        nargs="+",
+        metavar="RESOLUTION=SHARE",
+        help="mixed-resolution batches, such as 64=2 32=1: part of each batch skips "
+        "the larger resolutions (default: off)",
+    )
+    add(
+        "--loss-weights",
+        type=_pair,
+        nargs="+",
+        metavar="RESOLUTION=WEIGHT",
+        help="weight of the loss of each resolution (default: 1)",
+    )
+    add(
+        "--freeze-inner",
+        action="store_true",
+        help="after the first stage, train only what the stage added",
+    )
+    add(
+        "--accumulate",
+        type=int,
+        default=1,
+        help="batches averaged for one weight update",
+    )
+
+    group = parser.add_argument_group("data")
+    add = group.add_argument
+    add("--split", default="train", help="split of the data set")
+    add("--data-dir", help="where TFDS keeps its sets (default: that of TFDS)")
+    add("--crop", choices=("center", "random"), default="center", help="to a square")
+    add("--flip", action="store_true", help="mirror half of the pictures")
+    add("--upscale", action="store_true", help="enlarge small pictures, not skip them")
+    add("--num-workers", type=int, default=0, help="processes that read pictures")
+
+    group = parser.add_argument_group("model", "Defaults are those of the preset.")
+    add = group.add_argument
+    add("--prediction", choices=("v", "epsilon", "x0"), help="what is predicted")
+    add("--loss-target", choices=("v", "epsilon", "x0"), help="what the loss compares")
+    add(
+        "--loss-weighting",
+        choices=("uniform", "snr", "min_snr", "sigmoid", "vdm"),
+        help="weight of each noise level",
+    )
+    add("--condition-dropout", type=float, help="share of dropped conditions")
+    add("--ema-momentum", type=float, help="of the averaged weights")
+    add("--dtype", help="dtype policy, such as float32 or mixed_bfloat16")
+
+    group = parser.add_argument_group("samples and saving")
+    add = group.add_argument
+    add("--num-samples", type=int, default=20, help="pictures in each grid")
+    add("--sampler", choices=("ddim", "ddpm", "dpm_solver", "heun"), help="sampler")
+    add("--sampling-steps", type=int, help="sampler steps")
+    add("--guidance-scale", type=float, help="of the condition; 1 is none")
+    add("--sample-every", type=int, help="steps between grids (default: stage ends)")
+    add("--save-every", type=int, default=500, help="steps between states to resume")
+    return parser.parse_args(arguments), parser
+
+
+def _pair(text):
+    """`"64=2"` as `(64, 2.0)`."""
+    try:
+        resolution, value = text.split("=")
+        return int(resolution), float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be RESOLUTION=NUMBER, such as 64=2. Received: {text!r}"
+        ) from None
+
+
+def check_output(args, parser):
+    """Returns the run folder and the arguments: on `--resume`, those of the run."""
+    output = pathlib.Path(args.output)
+    config = output / "config.json"
+    if not args.resume:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise ValueError(
+                f"--output '{output}' is not empty. Pass --resume to go on with the "
+                "run in it, or choose another folder."
+            )
+        return output, args
+    if not config.is_file():
+        raise ValueError(f"--resume: there is no run in '{output}' (no config.json).")
+    saved = json.loads(config.read_text())["arguments"]
+    for key, value in vars(args).items():
+        given = value != parser.get_default(key)
+        if given and key not in FREE and value != _plain(saved[key]):
+            raise ValueError(
+                f"--resume goes on with the settings of the run. It has "
+                f"{key}={saved[key]}. Received: {key}={value}"
+            )
+    free = {key: getattr(args, key) for key in FREE}
+    free["data_dir"] = args.data_dir or saved["data_dir"]
+    free["backend"] = args.backend or saved["backend"]
+    saved = {key: _plain(value) for key, value in saved.items()}
+    return output, argparse.Namespace(**{**saved, **free})
+
+
+def _plain(value):
+    """Undoes what JSON makes of a list of pairs."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return [tuple(entry) for entry in value]
+    return value
+
+
+def make_model(args, source):
+    """The model for the data: a built-in preset takes its classes and channels."""
+    import keras_mdm
+
+    preset = args.preset
+    if preset is None:
+        preset = "mdm_tiny_64" if picture_size(source) >= 64 else "mdm_tiny_32"
+    overrides = {
+        key: getattr(args, key)
+        for key in (
+            "prediction",
+            "loss_target",
+            "loss_weighting",
+            "condition_dropout",
+            "ema_momentum",
+        )
+        if getattr(args, key) is not None
+    }
+    if preset in keras_mdm.MDM.builtin_presets():
+        labelled = source.num_classes and not args.unconditional
+        # The message that there are no weights is for those who want to draw.
+        return keras_mdm.MDM.from_preset(
+            preset,
+            load_weights=False,
+            dtype=args.dtype,
+            num_classes=source.num_classes if labelled else 0,
+            image_channels=source.channels,
+            seed=args.seed,
+            **overrides,
+        )
+    mdm = keras_mdm.MDM.from_preset(
+        preset, dtype=args.dtype, seed=args.seed, **overrides
+    )
+    needed = mdm.batch_spec.num_classes
+    wrong = needed is not None and needed != source.num_classes
+    if wrong or (needed is not None and args.unconditional):
+        raise ValueError(
+            f"preset '{preset}' is conditional on {needed} classes, and the data set "
+            f"'{args.dataset}' has {source.num_classes or 'no'} classes."
+        )
+    return mdm
+
+
+def picture_size(source):
+    """Shorter side of the first picture that can be read."""
+    for index in range(min(len(source), 100)):
+        try:
+            return min(source[index]["image"].shape[:2])
+        except ValueError:  # Damaged: skipped and counted.
+            continue
+    raise ValueError(f"no picture can be read. {source.report()}")
+
+
+def make_stages(args, mdm):
+    """The stages that the arguments ask for, smallest resolution first."""
+    import keras_mdm
+
+    resolutions = args.resolutions or sorted(mdm.network.resolutions)
+    if sorted(set(resolutions)) != resolutions:
+        raise ValueError(f"--resolutions must rise. Received: {resolutions}")
+    save_every = min(args.save_every, args.sample_every or args.save_every)
+    columns = {}
+    for name in ("steps", "batch_size", "learning_rate", "warmup_steps"):
+        values = getattr(args, name)
+        if len(values) not in (1, len(resolutions)):
+            raise ValueError(
+                f"--{name.replace('_', '-')} must have one value, or one for each of "
+                f"the {len(resolutions)} stages. Received: {values}"
+            )
+        columns[name] = values if len(values) > 1 else values * len(resolutions)
+    stages = []
+    for i, resolution in enumerate(resolutions):
+        active = mdm.network.doll(resolution).resolutions
+        given = {key: values[i] for key, values in columns.items()}
+        if args.max_steps is not None:
+            given["steps"] = min(given["steps"], args.max_steps)
+        mixed = {r: share for r, share in args.mixed or () if r in active}
+        weights = {r: weight for r, weight in args.loss_weights or () if r in active}
+        stages.append(
+            keras_mdm.Stage(
+                resolution,
+                mixed=mixed if len(mixed) > 1 else None,
+                loss_weights=weights or None,
+                freeze_inner=args.freeze_inner and i > 0,
+                accumulate=args.accumulate,
+                steps_per_epoch=save_every,
+                **given,
+            )
+        )
+    for name in ("mixed", "loss_weights"):
+        unknown = {r for r, _ in getattr(args, name) or ()} - set(active)
+        if unknown:
+            raise ValueError(
+                f"--{name.replace('_', '-')} must have resolutions among {active}. "
+                f"Received: {sorted(unknown)}"
+            )
+    return stages
+
+
+def sample_options(args, mdm, class_names):
+    """Arguments of `SampleGrid`."""
+    given = {
+        "sampler": args.sampler,
+        "num_steps": args.sampling_steps,
+        "guidance_scale": args.guidance_scale,
+    }
+    mdm.sampling.override(**given)  # Raises an error for a wrong value.
+    if args.num_samples < 1:
+        raise ValueError(f"--num-samples must be at least 1. Got {args.num_samples}.")
+    options = {**given, "seed": args.seed}
+    num_classes = mdm.batch_spec.num_classes
+    if num_classes is None:
+        return {**options, "num_samples": args.num_samples}
+    labels = common.spread_labels(args.num_samples, num_classes)
+    titles = [common.class_title(label, class_names) for label in labels]
+    return {**options, "labels": labels, "titles": titles}
+
+
+def write_config(path, args, mdm, stages, class_names):
+    """Writes all that was chosen, as a new file that is there whole or not at all."""
+    import importlib.metadata
+
+    import keras
+
+    versions = {"python": sys.version.split()[0]}
+    for name in ("keras-mdm", "keras", "numpy", keras.backend.backend(), "grain"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    config = {
+        "recipe": pathlib.Path(__file__).name,
+        "arguments": vars(args),
+        "seed": args.seed,
+        "backend": keras.backend.backend(),
+        "dtype": mdm.network.dtype_policy.name,
+        "versions": versions,
+        "class_names": class_names,
+        "stages": [dataclasses.asdict(stage) for stage in stages],
+        "parameters": mdm.network.count_params(),
+        "model": mdm.get_config(),
+    }
+    text = json.dumps(config, indent=1, default=str)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text + "\n")
+    part.replace(path)
+
+
+def train(args, parser):
+    output, args = check_output(args, parser)
+    args.backend = common.choose_backend(args.backend)
+
+    import keras
+
+    import keras_mdm
+    from keras_mdm import callbacks, data
+
+    keras.utils.set_random_seed(args.seed)
+    source = data.open_source(args.dataset, args.split, args.data_dir)
+    if source.is_video:
+        raise ValueError(f"the data set '{args.dataset}' has clips, not pictures.")
+    mdm = make_model(args, source)
+    conditional = mdm.batch_spec.num_classes is not None
+    if source.num_classes is None and not args.unconditional:
+        print(f"'{args.dataset}' has no labels: the model is trained unconditionally.")
+    class_names = list(source.class_names or []) if conditional else None
+    stages = make_stages(args, mdm)
+    schedule = keras_mdm.ProgressiveSchedule(stages)
+    schedule.check(mdm)
+    options = sample_options(args, mdm, class_names)
+
+    def make_dataset(stage):
+        return data.make_dataset(
+            source,
+            stage.resolution,
+            stage.batch_size,
+            seed=args.seed,
+            flip=args.flip,
+            crop=args.crop,
+            upscale=args.upscale,
+            repeat=True,
+            num_workers=args.num_workers,
+            channels=mdm.network.image_channels,
+            keep=("images", "labels") if conditional else ("images",),
+        )
+
+    for stage in stages:
+        # The largest stage may find pictures too small: say so before the first.
+        next(iter(make_dataset(stage)))
+    if not args.resume:
+        write_config(output / "config.json", args, mdm, stages, class_names)
+    print(
+        f"{len(source)} pictures of '{args.dataset}', "
+        f"{mdm.network.count_params():,} parameters, backend {args.backend}; "
+        f"writing to {output}"
+    )
+    grid = callbacks.SampleGrid(
+        output / "samples", args.sample_every, log_dir=output / "logs", **options
+    )
+    schedule.fit(
+        mdm,
+        make_dataset,
+        callbacks=[
+            callbacks.StopOnNaN(),
+            callbacks.Progress(),
+            callbacks.History(output / "history.csv", log_dir=output / "logs"),
+            grid,
+        ],
+        checkpoint_dir=output / "state",
+        resume=args.resume,
+        verbose=0,
+    )
+    mdm.save_to_preset(output / "preset", overwrite=True)
+    common.plot_losses(output / "history.csv", output / "losses.png")
+    last = f"stage{len(stages)}_{stages[-1].resolution}px.png"
+    if not (output / "samples" / last).is_file():
+        # The run was stopped between its last step and its last grid.
+        grid.set_model(mdm)
+        grid.on_stage_begin(len(stages) - 1, stages[-1])
+        grid.draw("")
+    if source.skipped:
+        print(source.report())
+    print(
+        f"Done. Model: {output / 'preset'}  Losses: {output / 'losses.png'}\n"
+        f"Pictures: {output / 'samples' / last}\n"
+        f"Draw more: python recipes/sample.py {output}"
+    )
+
+
+def main(arguments=None):
+    args, parser = parse_arguments(arguments)
+    try:
+        train(args, parser)
+    except KeyboardInterrupt:
+        state = pathlib.Path(args.output) / "config.json"
+        if not state.is_file():
+            sys.exit("\nInterrupted before the run began; nothing was written.")
+        sys.exit(
+            f"\nInterrupted. Go on from the last saved state with\n"
+            f"  python recipes/train_image.py --output {args.output} --resume"
+        )
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        if not isinstance(error, ValueError):
+            traceback.print_exc()
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

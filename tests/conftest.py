@@ -1,0 +1,24 @@
+"""What every test shares: one compilation cache for the session, and fixed seeds."""
+
+import os
+import random
+import tempfile
+
+# Before Keras is imported. Tests build the same tiny networks again and again: with
+# the cache each program is compiled once in a session, whatever the test file.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="keras_mdm_jax_cache_")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    """Seeds initialisers; `keras.utils.set_random_seed` would import TensorFlow."""
+    random.seed(0)
+    np.random.seed(0)

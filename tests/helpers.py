@@ -1,0 +1,133 @@
+"""Tiny models, batches and comparisons for the behaviour tests.
+
+Compiling is what costs in this suite, so that networks here have 8 channels, one
+residual block a level and no attention.
+"""
+
+import contextlib
+import importlib.util
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+
+import keras_mdm
+
+CLASSES = 3
+
+
+def tiny_unet(resolution=8, classes=CLASSES, channels=(8,), **options):
+    """A `UNet` without attention; `classes=0` makes it unconditional."""
+    options = {
+        "num_residual_blocks": 1,
+        "groups": 8,
+        "mid_blocks": False,
+        "image_channels": 1,
+        **options,
+    }
+    if classes:
+        options["conditioner"] = keras_mdm.ClassLabels(classes, size=8)
+    return keras_mdm.UNet(resolution, channels, **options)
+
+
+def tiny_nest(levels=2, classes=CLASSES, resolution=8, **options):
+    """A nest of `levels` dolls whose smallest has `resolution` pixels."""
+    network = tiny_unet(resolution, classes, **options)
+    shared = {k: v for k, v in options.items() if k in ("remat", "dtype")}
+    for _ in range(levels - 1):
+        network = keras_mdm.NestedUNet(network, (8, 8), 1, groups=8, **shared)
+    return network
+
+
+def tiny_mdm(levels=2, classes=CLASSES, resolution=8, network=None, **options):
+    """An `MDM` of a tiny nest, by default without moving average."""
+    options = {"ema_momentum": None, "seed": 0, **options}
+    network = network or tiny_nest(levels, classes, resolution)
+    return keras_mdm.MDM(network, **options)
+
+
+def randomize(network, scale=0.2, seed=0):
+    """Moves every weight at random: a fresh network predicts zero whatever it sees."""
+    rng = np.random.default_rng(seed)
+    for variable in network.variables:
+        value = keras.ops.convert_to_numpy(variable.value)
+        noise = rng.normal(size=value.shape).astype("float32")
+        variable.assign((value + scale * noise).astype(value.dtype))
+    return network
+
+
+def batch_of(size, resolution=16, channels=1, classes=CLASSES, seed=0):
+    """A batch dict of random uint8 pictures and labels."""
+    rng = np.random.default_rng(seed)
+    batch = {
+        "images": rng.integers(
+            0, 256, (size, resolution, resolution, channels), dtype="uint8"
+        )
+    }
+    if classes:
+        batch["labels"] = rng.integers(0, classes, size).astype("int32")
+    return batch
+
+
+def values_of(variables):
+    """Copies of variables as numpy arrays."""
+    return [np.array(keras.ops.convert_to_numpy(v.value)) for v in variables]
+
+
+def equal_values(first, second):
+    """Whether two lists of arrays are bit-equal."""
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def to_numpy(structure):
+    """The tensors of a structure as numpy arrays."""
+    return keras.tree.map_structure(
+        lambda t: np.array(keras.ops.convert_to_numpy(t)), structure
+    )
+
+
+@contextlib.contextmanager
+def counting(owner, name):
+    """Counts the calls of a method; yields a list that grows by one for each."""
+    original = getattr(owner, name)
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(name)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, counted)
+    try:
+        yield calls
+    finally:
+        setattr(owner, name, original)
+
+
+def other_backend():
+    """A backend that is installed and is not the one of this session, or `None`."""
+    here = keras.backend.backend()
+    for name in ("jax", "tensorflow"):
+        if name != here and importlib.util.find_spec(name):
+            return name
+    return None
+
+
+def run_python(code, backend=None):
+    """Runs code in a new interpreter, from the folder of the tests.
+
+    Returns:
+        What it printed.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    environment["KERAS_BACKEND"] = backend or keras.backend.backend()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout

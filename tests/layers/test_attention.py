@@ -1,0 +1,125 @@
+"""Attention against loops in numpy, with and without a mask."""
+
+import keras
+import numpy as np
+import pytest
+
+from helpers import randomize, to_numpy
+from keras_mdm import backend
+from keras_mdm.layers import FeedForward, SpatialAttention, attend
+
+
+def _softmax(scores):
+    scores = np.exp(scores - scores.max(-1, keepdims=True))
+    return scores / scores.sum(-1, keepdims=True)
+
+
+def _attend(query, key, value, mask=None):
+    """One sample, one head and one query after the other, in float64."""
+    result = np.zeros(query.shape)
+    for b in range(query.shape[0]):
+        keep = slice(None) if mask is None else np.flatnonzero(mask[b])
+        for h in range(query.shape[2]):
+            for q in range(query.shape[1]):
+                scores = key[b, keep, h] @ query[b, q, h] / query.shape[-1] ** 0.5
+                result[b, q, h] = _softmax(scores) @ value[b, keep, h]
+    return result
+
+
+def _random(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+@pytest.fixture(params=["einsum", "fused"])
+def road(request, monkeypatch):
+    """Both roads of `attend` on every device."""
+    fused = request.param == "fused"
+    monkeypatch.setattr(backend, "fused_attention_pays", lambda: fused)
+
+
+MASK = np.array([[1, 1, 0, 0], [0, 1, 0, 1]], bool)
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "masked"])
+def test_attend(road, mask):
+    query = _random(2, 5, 2, 3, seed=1)
+    key, value = _random(2, 4, 2, 3, seed=2), _random(2, 4, 2, 3, seed=3)
+    result = keras.ops.convert_to_numpy(attend(query, key, value, mask))
+    np.testing.assert_allclose(result, _attend(query, key, value, mask), atol=1e-5)
+
+
+def test_single_key_is_a_copy(road):
+    query, key, value = _random(2, 5, 2, 3), _random(2, 1, 2, 3), _random(2, 1, 2, 3)
+    result = keras.ops.convert_to_numpy(attend(query, key, value))
+    np.testing.assert_allclose(result, _attend(query, key, value), atol=1e-6)
+
+
+def test_row_without_any_key_is_finite(road):
+    mask = np.array([[False] * 4, [True] * 4])
+    query, key, value = _random(2, 5, 2, 3), _random(2, 4, 2, 3), _random(2, 4, 2, 3)
+    result = keras.ops.convert_to_numpy(attend(query, key, value, mask))
+    assert np.isfinite(result).all()
+
+
+def test_large_scores_in_bfloat16(road):
+    """The softmax is float32: bfloat16 scores would not tell 200 from 200.5."""
+    query = keras.ops.cast(np.full((1, 1, 1, 64), 5.0), "bfloat16")
+    key = np.full((1, 2, 1, 64), 5.0)
+    key[0, 1, 0, 0] += 0.75
+    value = keras.ops.cast(np.array([0.0, 1.0]).reshape(1, 2, 1, 1), "bfloat16")
+    value = keras.ops.broadcast_to(value, (1, 2, 1, 64))
+    result = attend(query, keras.ops.cast(key, "bfloat16"), value)
+    assert keras.backend.standardize_dtype(result.dtype) == "bfloat16"
+    share = float(keras.ops.convert_to_numpy(keras.ops.cast(result, "float32"))[0, 0, 0, 0])
+    assert 0.5 < share < 0.75  # 0.615 in exact arithmetic
+
+
+def _projected(layer, x):
+    kernel, bias = to_numpy([layer.kernel, layer.bias])
+    return x @ kernel + bias
+
+
+def _grouped(x):
+    """Group normalisation with 32 groups of one channel."""
+    mean, variance = x.mean((1, 2), keepdims=True), x.var((1, 2), keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-5)
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "masked"])
+def test_spatial_attention(mask):
+    """x + project(self + cross), one query for both, heads side by side."""
+    layer = SpatialAttention(32, 4, token_size=8, feed_forward=False)
+    layer.build()
+    randomize(layer, 0.1)
+    for norm in (layer.norm, layer.token_norm):  # as after construction
+        norm.gamma.assign(np.ones(norm.gamma.shape))
+        norm.beta.assign(np.zeros(norm.beta.shape))
+    x, tokens = _random(2, 2, 3, 32), _random(2, 4, 8, seed=1)
+    qkv = _projected(layer.qkv, _grouped(x).reshape(2, 6, 32))
+    query, key, value = (p.reshape(2, 6, 4, 8) for p in np.split(qkv, 3, axis=-1))
+    normed = tokens - tokens.mean(-1, keepdims=True)
+    normed = normed / np.sqrt(tokens.var(-1, keepdims=True) + 1e-5)
+    kv = _projected(layer.token_kv, normed)
+    others = [p.reshape(2, 4, 4, 8) for p in np.split(kv, 2, axis=-1)]
+    attended = _attend(query, key, value) + _attend(query, *others, mask)
+    attended = attended.reshape(2, 2, 3, 32)
+    expected = x + _projected(layer.output_projection, attended)
+    result = layer(x, layer.keys_values(tokens), mask)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(result), expected, atol=2e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "layer", [SpatialAttention(32, 4, name="a"), FeedForward(32, name="f")]
+)
+def test_fresh_layer_is_the_identity(layer):
+    layer.build()
+    x = _random(1, 2, 2, 32)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer(x)), x)
+
+
+@pytest.mark.parametrize(("channels", "heads"), [(48, 8), (32, 5)])
+def test_widths_are_checked(channels, heads):
+    with pytest.raises(ValueError, match="positive multiple of the .* attention"):
+        SpatialAttention(channels, heads)

@@ -1,0 +1,87 @@
+"""Group normalisation against Keras' own layer, the formula, and float64."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_mdm.layers import GroupNormalization
+
+
+def _layer(channels=16, groups=4, seed=0):
+    layer = GroupNormalization(channels, groups)
+    layer.build()
+    rng = np.random.default_rng(seed)
+    layer.gamma.assign(rng.normal(size=channels))
+    layer.beta.assign(rng.normal(size=channels))
+    return layer
+
+
+def _numpy(x, layer):
+    """Group normalisation in float64, written out."""
+    x = x.astype("float64")
+    batch, height, width, channels = x.shape
+    h = x.reshape(batch, height * width, layer.groups, channels // layer.groups)
+    mean = h.mean(axis=(1, 3), keepdims=True)
+    variance = ((h - mean) ** 2).mean(axis=(1, 3), keepdims=True)
+    h = ((h - mean) / np.sqrt(variance + layer.epsilon)).reshape(x.shape)
+    gamma, beta = (keras.ops.convert_to_numpy(v) for v in (layer.gamma, layer.beta))
+    return h * gamma + beta
+
+
+def test_equals_keras():
+    layer = _layer()
+    other = keras.layers.GroupNormalization(4, epsilon=1e-5)
+    other.build((None, 5, 3, 16))
+    other.gamma.assign(layer.gamma)
+    other.beta.assign(layer.beta)
+    x = np.random.default_rng(1).normal(size=(2, 5, 3, 16)).astype("float32")
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(layer(x)),
+        keras.ops.convert_to_numpy(other(x)),
+        atol=1e-5,
+    )
+
+
+def test_modulation():
+    layer = _layer()
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2, 4, 4, 16)).astype("float32")
+    scale, shift = rng.normal(size=(2, 2, 16)).astype("float32")
+    result = keras.ops.convert_to_numpy(layer(x, scale, shift))
+    expected = _numpy(x, layer) * (1 + scale[:, None, None]) + shift[:, None, None]
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [3.0, 30.0])
+def test_large_mean(mean):
+    """E[x^2] - E[x]^2 cancels; it must not do so at means that networks have."""
+    layer = _layer()
+    x = np.random.default_rng(1).normal(mean, 1.0, (2, 8, 8, 16)).astype("float32")
+    result = keras.ops.convert_to_numpy(layer(x))
+    np.testing.assert_allclose(result, _numpy(x, layer), atol=2e-3)
+
+
+def test_constant_picture_is_finite():
+    """The variance of a constant picture must not round below zero."""
+    layer = _layer()
+    x = np.full((1, 8, 8, 16), 100.3, "float32")
+    result = keras.ops.convert_to_numpy(layer(x))
+    assert np.isfinite(result).all()
+    # At most: the rounding of the mean, multiplied by 1 / sqrt(epsilon).
+    assert np.abs(result).max() < 50
+
+
+def test_statistics_are_float32_in_bfloat16():
+    layer = GroupNormalization(8, 2, dtype="mixed_bfloat16")
+    layer.build()
+    x = np.random.default_rng(1).normal(1.0, 1.0, (2, 16, 16, 8)).astype("float32")
+    result = layer(x)
+    assert keras.backend.standardize_dtype(result.dtype) == "bfloat16"
+    result = keras.ops.convert_to_numpy(keras.ops.cast(result, "float32"))
+    np.testing.assert_allclose(result, _numpy(x, layer), atol=0.05)
+    assert keras.backend.standardize_dtype(layer.gamma.dtype) == "float32"
+
+
+def test_channels_must_divide():
+    with pytest.raises(ValueError, match="multiple of the 4 normalisation groups"):
+        GroupNormalization(10, 4)

@@ -1,0 +1,192 @@
+"""Sampler runs as recorded: every step, and single updates of given predictions.
+
+`SamplingRun` is driven step by step, with the recorded noise. Every step is taken twice:
+from our own last picture, where errors pile up, and from the recorded one.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+from probe import fast, to_numpy, to_tensors
+from recorded import PREDICTIONS, Case, cases, to_ours, to_theirs
+
+import keras_mdm
+from keras_mdm.model.sampling import RunKind, SamplingRun, plan
+
+THRESHOLDS = {
+    "NONE": ("none", 0.0, 1.0),
+    "CLIP": ("static", 0.0, 1.0),
+    "DYNAMIC": ("dynamic", 0.995, 100.0),
+    "DYNAMIC_IF": ("dynamic", 0.95, 1.5),
+}
+
+
+class CompiledNetwork:
+    """A network whose methods are compiled once for all runs."""
+
+    def __init__(self, network):
+        self._network = network
+        variables = network.variables
+        self.forward = fast(network.forward, variables, repeated=True)
+        self.encode_condition = fast(network.encode_condition, variables)
+
+    def __getattr__(self, name):
+        return getattr(self._network, name)
+
+
+class Constant:
+    """A network that says what was recorded, whatever it is given."""
+
+    def __init__(self, network, predictions):
+        self.resolutions = network.resolutions
+        self.predictions = predictions
+
+    def forward(self, *args):
+        return self.predictions, None
+
+
+class PairSchedule(keras_mdm.NoiseSchedule):
+    """Visits two given noise levels."""
+
+    pair = None
+
+    def sampling_indices(self, num_steps):
+        return np.array(self.pair)
+
+
+def _sampling_run(case, network, run, schedule, threshold):
+    """Our sampling run of a recorded one, its plan and its options."""
+    _, sampler = case.sampler_config(run)
+    mdm = keras_mdm.MDM(
+        network,
+        schedule,
+        prediction=PREDICTIONS[sampler["prediction_type"]],
+        ema_momentum=None,
+    )
+    guidance = float(run.get("guidance", 1))
+    kind, percentile, maximum = THRESHOLDS[threshold]
+    run_kind = RunKind(
+        resolution=case.resolutions[0],
+        guided=guidance != 1,
+        interval=False,
+        rescaled=False,
+        two_stage=False,
+        history=False,
+        noisy=bool(run.get("noise")),
+        threshold=kind,
+    )
+    eta = run["eta"]
+    table = plan(
+        schedule,
+        [resolution / case.resolutions[-1] for resolution in case.resolutions],
+        "ddpm" if eta is None else "ddim",
+        run["n_infer"],
+        eta or 0.0,
+    )
+    options = {
+        "guidance_scale": guidance,
+        "guidance_rescale": 0.0,
+        "percentile": percentile,
+        "maximum": maximum,
+    }
+    return SamplingRun(mdm, run_kind), table, options
+
+
+def _levels(case, key):
+    """The recorded inputs of a key, largest resolution first."""
+    count = len(case.resolutions)
+    return to_tensors([to_ours(case.inputs[f"{key}{i}"]) for i in range(count)])
+
+
+def _check_plan(case, run, schedule, table):
+    """Noise levels that are visited, and what the network is told of them."""
+    key, steps = run["name"], run["n_infer"]
+    indices = schedule.sampling_indices(steps)
+    np.testing.assert_array_equal(indices[:-1], case.outputs[f"{key}/t"])
+    told = table["timesteps"][:steps]
+    np.testing.assert_array_equal(told, case.outputs[f"{key}/model_t"])
+    gamma = table["alpha"][-1].astype("float64") ** 2
+    case.check(gamma[:steps], f"{key}/gamma")
+    case.check(gamma[1 : steps + 1], f"{key}/gamma_next")
+
+
+def _check_run(case, run, network, compiled):
+    _, sampler = case.sampler_config(run)
+    schedule = case.schedule(run)
+    threshold = sampler.get("threshold_function", "CLIP")
+    ours, table, options = _sampling_run(case, network, run, schedule, threshold)
+    _check_plan(case, run, schedule, table)
+    ours.network = compiled
+    batch = len(case.inputs["noise0"])
+    condition, _ = ours.prepare(
+        to_tensors(np.zeros(batch, "int32")),
+        to_tensors(case.features("cond", "cond_mask")),
+        to_tensors(case.features("uncond", "uncond_mask")),
+    )
+    table, options = to_tensors(table), to_tensors(options)
+    x = recorded = _levels(case, "noise")
+    for i in range(run["n_infer"]):
+        noises = _levels(case, f"step{i}_noise") if run.get("noise") else None
+
+        def step(x, i=i, noises=noises):
+            return ours.step(
+                i, x, None, noises, run["n_infer"], condition, table, options
+            )
+
+        given, given_x0 = step(recorded)
+        x, x0 = step(x)
+        recorded = []
+        for level in range(len(case.resolutions)):
+            for kind, own, forced in (
+                ("x0", x0[level], given_x0[level]),
+                ("x", x[level], given[level]),
+            ):
+                key = f"{run['name']}/{kind}_{level}"
+                expected = case.outputs[key][i]
+                own, forced = to_theirs(to_numpy(own)), to_theirs(to_numpy(forced))
+                case.check(own, key, expected=expected)
+                case.check(forced, key, "forced", expected=expected)
+            recorded.append(to_ours(expected))
+        recorded = to_tensors(recorded)
+    final = to_theirs(to_numpy(ours.finish(x)[0]))
+    case.check(final, f"{run['name']}/final", f"{run['name']}/final")
+
+
+def _check_single(case, network):
+    """One update from a given noisy picture, prediction and noise."""
+    x_t, noises = _levels(case, "ss_x_t"), _levels(case, "ss_noise")
+    single = case.config["single_step"]
+    run = {"diffusion": {}, "noise": True, "n_infer": 1}
+    unchanged = case.schedule(run)
+    for (t, s), eta, threshold, prediction in itertools.product(
+        single["pairs"],
+        single["etas"],
+        single["thresholds"],
+        single["prediction_types"],
+    ):
+        schedule = PairSchedule(**unchanged.get_config())
+        schedule.pair = (t, s)
+        sampler = {"sampler_config": {"prediction_type": prediction}}
+        run = {**run, "eta": eta, "diffusion": sampler}
+        ours, table, options = _sampling_run(case, network, run, schedule, threshold)
+        ours.network = Constant(network, _levels(case, "ss_pred"))
+        nothing = {"encoded": None, "features": {}}
+        x, x0 = ours.step(
+            0, x_t, None, noises, 1, nothing, to_tensors(table), to_tensors(options)
+        )
+        key = f"single/{threshold}/t{t}_s{s}/eta_{eta}/{prediction}"
+        for i in range(len(case.resolutions)):
+            case.check(to_theirs(to_numpy(x0[i])), f"{key}/x0_{i}", "single")
+            case.check(to_theirs(to_numpy(x[i])), f"{key}/x_{i}", "single")
+
+
+@pytest.mark.parametrize("name", cases("sample"))
+def test_parity_sampler(name):
+    case = Case(name)
+    network = case.network()
+    compiled = CompiledNetwork(network)
+    for run in case.runs:
+        _check_run(case, run, network, compiled)
+    if "single_step" in case.config:
+        _check_single(case, network)
