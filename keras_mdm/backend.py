@@ -24,6 +24,34 @@ def fused_attention_pays():
     return name() == "torch"
 
 
+def with_known_shapes(data, example):
+    """Data whose batches TensorFlow knows the shape of before it traces a step.
+
+    Keras declares the batch size of grain data sets, PyDatasets and generators unknown
+    to TensorFlow, so mixed batches could not be cut and XLA would compile each size.
+
+    Args:
+        data: Iterable of batches, all of the shapes of `example`.
+        example: One batch: nested structure of arrays.
+
+    Returns:
+        A `tf.data.Dataset` on TensorFlow, `data` on the other backends.
+    """
+    if name() != "tensorflow":
+        return data
+    import tensorflow as tf
+
+    signature = tf.nest.map_structure(
+        lambda array: tf.TensorSpec(array.shape, array.dtype), example
+    )
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter(data), output_signature=signature
+    )
+    if hasattr(data, "__len__"):
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(data)))
+    return dataset.prefetch(2)
+
+
 def compile_with_weights(function, variables, substitutes, jit_compile):
     """Compiles a function that reads variables, for many calls.
 

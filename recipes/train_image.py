@@ -42,7 +42,7 @@ def parse_arguments(arguments=None):
     add(
         "--dataset",
         default="shapes",
-        help="'shapes', 'digits', the name of a TFDS set, or 'folder:PATH' (sub-folders "
+        help="'shapes', 'digits', a TFDS set, or 'folder:PATH' (sub-folders "
         "are classes)",
     )
     add(
@@ -93,7 +93,7 @@ def parse_arguments(arguments=None):
         "--accumulate",
         type=int,
         default=1,
-        help="batches averaged for one weight update",
+        help="batches averaged for one update",
     )
 
     group = parser.add_argument_group("data")

@@ -131,3 +131,15 @@ def run_python(code, backend=None):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def compute(function, *args):
+    """Result of a function of tensors as numpy arrays, as one program on JAX.
+
+    One by one, JAX compiles each operation of each shape.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        function = jax.jit(function)
+    return to_numpy(function(*args))

@@ -81,12 +81,11 @@ def area_downscale(pictures, resolution):
     Returns:
         uint8 array `(..., resolution, resolution, channels)`.
     """
-    weights = _area_weights(pictures.shape[-2], resolution)
-    # Planes first: both averages are then matrix products over whole planes.
-    planes = np.moveaxis(pictures, -1, -3).astype(np.float32, order="C")
-    result = np.moveaxis(weights @ planes @ weights.T, -3, -1)
+    result = _average_rows(pictures, resolution).swapaxes(-3, -2)
+    result = np.ascontiguousarray(result)
+    result = _average_rows(result, resolution).swapaxes(-3, -2)
     # Half a thousandth: equal averages must round alike in spite of float32.
-    return np.floor(result + 0.5005).clip(0, 255).astype(np.uint8)
+    return np.floor(result + 0.5005).astype(np.uint8)
 
 
 def to_channels(pictures, channels=None):
@@ -116,14 +115,35 @@ def to_channels(pictures, channels=None):
     return pictures
 
 
+def _average_rows(pictures, resolution):
+    """Averages along the third axis from the end; `(..., side, width, channels)`.
+
+    A sum over the few old rows that a new one covers. As a matrix product it would
+    run in BLAS, whose threads fight with those of the pipeline.
+    """
+    rows, weights = _covered_rows(pictures.shape[-3], resolution)
+    result = pictures[..., rows[0], :, :] * weights[0]
+    for row, weight in zip(rows[1:], weights[1:], strict=True):
+        result += pictures[..., row, :, :] * weight
+    return result
+
+
 @functools.lru_cache(maxsize=256)
-def _area_weights(side, resolution):
-    """Returns `(resolution, side)`: how much of each old pixel a new one covers."""
+def _covered_rows(side, resolution):
+    """Returns the old rows that each new row covers, and how much of each.
+
+    Returns:
+        Int array `(taps, resolution)` of rows and float32 array
+        `(taps, resolution, 1, 1)` of weights that sum to 1 over the taps.
+    """
     edges = np.arange(resolution + 1) * (side / resolution)
-    old = np.arange(side)
-    overlap = np.minimum(edges[1:, None], old + 1) - np.maximum(edges[:-1, None], old)
-    weights = np.maximum(overlap, 0) * (resolution / side)
-    return weights.astype(np.float32)
+    first = np.floor(edges[:-1]).astype(int)
+    taps = int((np.ceil(edges[1:]) - first).max())
+    rows = first + np.arange(taps)[:, None]
+    covered = np.minimum(edges[1:], rows + 1) - np.maximum(edges[:-1], rows)
+    weights = np.maximum(covered, 0) * (resolution / side)
+    # Rows beyond the picture have no weight, but must exist.
+    return np.minimum(rows, side - 1), weights.astype(np.float32)[..., None, None]
 
 
 def _enlarge(pictures, resolution):

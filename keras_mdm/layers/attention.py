@@ -34,7 +34,7 @@ def attend(query, key, value, mask=None):
     """
     if key.shape[1] == 1 and mask is None:
         # The softmax over a single key is 1: a class label, for example.
-        return ops.broadcast_to(value, query.shape)
+        return ops.broadcast_to(value, ops.shape(query))
     if backend.fused_attention_pays():
         if mask is not None:
             mask = mask[:, None, None, :]

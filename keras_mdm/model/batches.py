@@ -10,6 +10,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_mdm import backend
+
 
 @dataclasses.dataclass(frozen=True)
 class BatchSpec:
@@ -109,6 +111,45 @@ def check_labels(labels, num_classes):
         )
 
 
+class ArrayBatches(keras.utils.PyDataset):
+    """Batches of arrays in memory, without the last, smaller one.
+
+    Keras would train on that one too: it has a shape of its own, for which the whole
+    step would be compiled again.
+
+    Args:
+        arrays: dict of arrays with the same number of entries.
+        batch_size: int.
+        shuffle: bool. Whether the order changes from epoch to epoch. It follows
+            `keras.utils.set_random_seed`.
+    """
+
+    def __init__(self, arrays, batch_size, shuffle=True):
+        super().__init__()
+        self.arrays = {key: np.asarray(value) for key, value in arrays.items()}
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.order = np.arange(len(self.arrays["images"]))
+        self.on_epoch_end()
+
+    def __len__(self):
+        return len(self.order) // self.batch_size
+
+    def __iter__(self):
+        """One epoch; for TensorFlow, see `backend.with_known_shapes`."""
+        for index in range(len(self)):
+            yield self[index][0]
+        self.on_epoch_end()
+
+    def __getitem__(self, index):
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return ({key: array[rows] for key, array in self.arrays.items()},)
+
+    def on_epoch_end(self):
+        if self.shuffle:
+            np.random.shuffle(self.order)
+
+
 def _first(element):
     """The batch dict of an element that may be `(x, y, sample_weight)`."""
     return element[0] if isinstance(element, (tuple, list)) else element
@@ -139,14 +180,15 @@ def checked(data, spec):
     if isinstance(data, keras.utils.PyDataset):
         spec.check(_to_numpy(_first(data[0])))
         return data
-    if type(data).__module__.startswith("grain"):
-        _check_first(iter(data), spec)
+    if any(c.__module__.split(".")[0] == "grain" for c in type(data).__mro__):
+        example = _check_first(iter(data), spec)
 
         def check(element):
             spec.check(_first(element))
             return element
 
-        return data.map(check)
+        checked_data = data.map(check)
+        return backend.with_known_shapes(checked_data, example)
     if hasattr(data, "__next__"):
         return _checked_generator(data, spec)
     if hasattr(data, "__iter__") and not hasattr(data, "shape"):
@@ -159,7 +201,7 @@ def checked(data, spec):
 def _check_first(iterator, spec):
     for element in iterator:
         spec.check(_to_numpy(_first(element)))
-        return
+        return element
     raise ValueError("the data set has no batch: it is empty or smaller than a batch.")
 
 

@@ -21,6 +21,7 @@ from keras_mdm.model import batches, presets
 from keras_mdm.model.ema import ExponentialMovingAverage
 from keras_mdm.model.generate import SamplingDefaults, generate
 from keras_mdm.networks import DenoisingNetwork
+from keras_mdm.networks.base import first
 
 # Streams of the noise used by `evaluate`: apart from those of sampling, which are
 # numbered by resolution.
@@ -138,8 +139,8 @@ class MDM(keras.Model):
             self.ema = ExponentialMovingAverage(
                 network.variables, ema_momentum, ema_warmup
             )
-        self._evaluated_batches = self.add_weight(
-            shape=(), dtype="int32", trainable=False, name="evaluated_batches"
+        self._evaluated_samples = self.add_weight(
+            shape=(), dtype="int32", trainable=False, name="evaluated_samples"
         )
         self._evaluating = False
         self._resolution = network.resolution
@@ -310,10 +311,10 @@ class MDM(keras.Model):
         ):
             count = noise.shape[0]
             table = self._tables[resolution]
-            times = timesteps[:count]
+            times = first(timesteps, count)
             alpha = _look_up(table["alpha"], times)[:, None, None, None]
             sigma = _look_up(table["sigma"], times)[:, None, None, None]
-            clean = clean[:count] / table["signal_scale"]
+            clean = first(clean, count) / table["signal_scale"]
             x_t = alpha * clean + sigma * noise
             weight = _look_up(table["weight"], times)
             if self.loss_weighting == "vdm":
@@ -342,7 +343,7 @@ class MDM(keras.Model):
         that share ([Gu et al., 2023](https://arxiv.org/abs/2310.15111), eq. 5).
         """
         total = 0.0
-        batch_size = y[-1]["x_t"].shape[0]
+        batch_size = ops.cast(ops.shape(y[-1]["x_t"])[0], "float32")
         shares = np.cumsum(self._mixed_shares or [1.0])
         for i, (resolution, level, value) in enumerate(
             zip(self.resolutions, y, y_pred, strict=True)
@@ -357,7 +358,7 @@ class MDM(keras.Model):
             )
             errors = losses.mean_squared_error(value, level["target"]) * level["weight"]
             if sample_weight is not None:
-                errors = errors * sample_weight[: errors.shape[0]]
+                errors = errors * first(sample_weight, errors.shape[0])
             share = shares[i] if training and self._mixed_shares else 1.0
             loss = ops.sum(errors) / (batch_size * share)
             self._loss_trackers[resolution].update_state(loss)
@@ -377,10 +378,15 @@ class MDM(keras.Model):
     def _training_data(self, data):
         """Draws timesteps, noise and dropped conditions for a training batch."""
         batch, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        size = batch["images"].shape[0]
+        size = ops.shape(batch["images"])[0]
         seed = self.seed_generator
         counts = [size] * len(self.resolutions)
         if self._mixed_shares is not None:
+            if batch["images"].shape[0] is None:
+                raise ValueError(
+                    "`mixed_resolution` needs batches of one known size: make the "
+                    "data set with `drop_remainder=True`."
+                )
             counts, _ = losses.mixed_batch_sizes(self._mixed_shares, size)
         timesteps = keras.random.randint(
             (size,), 0, self.schedule.num_timesteps, seed=seed
@@ -401,10 +407,10 @@ class MDM(keras.Model):
     def _evaluation_data(self, data):
         """Noise and timesteps that depend on the place in the data set alone."""
         batch, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        size = batch["images"].shape[0]
-        seeds = self._evaluated_batches * size + ops.arange(size, dtype="int32")
+        size = ops.shape(batch["images"])[0]
+        seeds = self._evaluated_samples + ops.arange(size, dtype="int32")
         seeds = seeds + _EVALUATION_SEED
-        self._evaluated_batches.assign(self._evaluated_batches + 1)
+        self._evaluated_samples.assign(self._evaluated_samples + size)
         uniform = sample_uniform(seeds, _TIMESTEP_STREAM)
         timesteps = ops.cast(uniform * self.schedule.num_timesteps, "int32")
         channels = self.network.image_channels
@@ -495,23 +501,14 @@ class MDM(keras.Model):
                 kwargs["validation_data"], self.batch_spec
             )
         if isinstance(x, dict):
-            x, batch_size = self._whole_batches(x, batch_size, kwargs)
-        self._check_mixed_batch(x, batch_size)
+            size = len(x["images"])
+            batch_size = min(batch_size or 32, size)
+            if self._mixed_shares is not None:
+                losses.mixed_batch_sizes(self._mixed_shares, batch_size)
+            x = batches.ArrayBatches(x, batch_size, kwargs.pop("shuffle", True))
+            x = backend.with_known_shapes(x, x[0][0])
+            batch_size = None
         return super().fit(x, batch_size=batch_size, **kwargs)
-
-    def _whole_batches(self, x, batch_size, kwargs):
-        """Leaves out the last, smaller batch of arrays: it would be compiled anew."""
-        size = len(x["images"])
-        batch_size = min(batch_size or 32, size)
-        if kwargs.get("steps_per_epoch") is None:
-            kwargs["steps_per_epoch"] = size // batch_size
-        return x, batch_size
-
-    def _check_mixed_batch(self, x, batch_size):
-        if self._mixed_shares is None:
-            return
-        if isinstance(x, dict):
-            losses.mixed_batch_sizes(self._mixed_shares, batch_size)
 
     def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
         """Loss of the averaged weights on fixed noise and timesteps.
@@ -531,7 +528,7 @@ class MDM(keras.Model):
         _check_no_targets(y)
         if not kwargs.get("_use_cached_eval_dataset"):
             x = batches.checked(x, self.batch_spec)
-        self._evaluated_batches.assign(0)
+        self._evaluated_samples.assign(0)
         return super().evaluate(x, batch_size=batch_size, **kwargs)
 
     def train_on_batch(self, x, y=None, **kwargs):
@@ -545,7 +542,7 @@ class MDM(keras.Model):
         """Loss of one batch on fixed noise; see `keras.Model.test_on_batch`."""
         _check_no_targets(y)
         self.batch_spec.check(x)
-        self._evaluated_batches.assign(0)
+        self._evaluated_samples.assign(0)
         return super().test_on_batch(x, **kwargs)
 
     def reset_ema(self):

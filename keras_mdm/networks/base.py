@@ -35,6 +35,15 @@ def per_resolution(name, values, channels):
     return values
 
 
+def first(x, count):
+    """The first `count` samples of `x`; all of them if that is all there are.
+
+    `count` may be `None`, a size that TensorFlow does not know when it traces: then
+    the batch is not a mixed one.
+    """
+    return x if count is None or x.shape[0] in (None, count) else x[:count]
+
+
 class DenoisingNetwork(keras.Model):
     """Base of `UNet` and `NestedUNet`: embeddings, both paths, input and output.
 
@@ -148,14 +157,14 @@ class DenoisingNetwork(keras.Model):
         """Sum of the embeddings of time, condition and micro-conditions."""
         embedding = self.time_embedding(timesteps)
         if condition is not None and self.pooled_condition:
-            pooled = condition["embedding"][: ops.shape(timesteps)[0]]
+            pooled = first(condition["embedding"], timesteps.shape[0])
             embedding = embedding + ops.cast(pooled, embedding.dtype)
         for layer in self.micro_embeddings:
             values = features.get(layer.feature)
             if values is None:
                 values = ops.full_like(ops.cast(timesteps, "float32"), layer.default)
             else:
-                values = values[: ops.shape(timesteps)[0]]
+                values = first(values, timesteps.shape[0])
             embedding = embedding + layer(values)
         return embedding
 

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_mdm.layers import Conv3x3
 from keras_mdm.layers.primitives import build_children
-from keras_mdm.networks.base import DenoisingNetwork
+from keras_mdm.networks.base import DenoisingNetwork, first
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -162,20 +162,20 @@ class NestedUNet(DenoisingNetwork):
         features = features or {}
         image = images[0]
         samples = image.shape[0]  # of this doll: the first ones of a mixed batch
-        embedding = self._embed(timesteps[:samples], condition, features)
+        embedding = self._embed(first(timesteps, samples), condition, features)
         keys_values, mask = {}, None
         if condition is not None:
             keys_values = {
-                name: [(k[:samples], v[:samples]) for k, v in pairs]
+                name: [(first(k, samples), first(v, samples)) for k, v in pairs]
                 for name, pairs in condition["keys_values"].items()
             }
             if self.masked_attention and condition["mask"] is not None:
-                mask = condition["mask"][:samples]
+                mask = first(condition["mask"], samples)
         if self.normalize_input:
             image = image / _standard_deviation(image)
         x = self.conv_in(ops.cast(image, self.compute_dtype))
         if outside is not None:
-            x = x + outside[:samples]
+            x = x + first(outside, samples)
         skips = [x]
         for block in self.down_blocks:
             pairs = keys_values.get(block.name)
@@ -192,7 +192,7 @@ class NestedUNet(DenoisingNetwork):
             outside=lent,
             training=training,
         )
-        x = x + self.adapter_out(returned[:samples])
+        x = x + self.adapter_out(first(returned, samples))
         for block in self.up_blocks:
             pairs = keys_values.get(block.name)
             x = block.up(x, skips, embedding, pairs, mask, training)

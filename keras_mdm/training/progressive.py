@@ -83,6 +83,7 @@ class Stage:
         return [size] * full + ([rest] if rest else [])
 
 
+@keras.saving.register_keras_serializable("keras_mdm")
 class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate that rises linearly over `warmup_steps`, then stays.
 

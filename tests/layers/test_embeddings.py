@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-
 from helpers import randomize, to_numpy
+
 from keras_mdm.layers import (
     MicroConditioning,
     TimestepEmbedding,

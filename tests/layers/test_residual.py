@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-
 from helpers import equal_values, randomize, to_numpy, values_of
+
 from keras_mdm import layers
 from keras_mdm.conditioning import ClassLabels, TextEmbeddings
 

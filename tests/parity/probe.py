@@ -76,9 +76,7 @@ def gradients(function, variables):
             outputs, back, extras = jax.vjp(pure, values, has_aux=True)
             return outputs, extras, back(cotangents)[0]
 
-        compiled = jax.jit(
-            pull, compiler_options={"xla_backend_optimization_level": 0}
-        )
+        compiled = jax.jit(pull, compiler_options={"xla_backend_optimization_level": 0})
         return lambda args, cotangents: compiled(
             [v.value for v in variables], args, cotangents
         )
@@ -200,6 +198,8 @@ def wave(shape):
     batch, height, width, channels = shape
     size = batch * height * width * channels
     flat = np.sin(np.arange(size, dtype="float64")) / size
-    return flat.reshape(batch, channels, height, width).transpose(0, 2, 3, 1).astype(
-        "float32"
+    return (
+        flat.reshape(batch, channels, height, width)
+        .transpose(0, 2, 3, 1)
+        .astype("float32")
     )

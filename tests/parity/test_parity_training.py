@@ -23,10 +23,6 @@ DEFINED_GRADIENT = 1e-6
 class RecordedMDM(keras_mdm.MDM):
     """Takes timesteps and noise from the batch instead of drawing them."""
 
-    def train_on_batch(self, x, **kwargs):
-        self._recorded = {key for key in x if key.startswith("recorded_")}
-        return super().train_on_batch(x, **kwargs)
-
     def _training_data(self, data):
         batch, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch = dict(batch)
@@ -38,10 +34,23 @@ class RecordedMDM(keras_mdm.MDM):
         return inputs, targets, sample_weight
 
 
-def _with_norm(optimizer):
-    """The optimizer's class, with the norm of the gradients before clipping."""
+def _like_torch(optimizer):
+    """A class of optimizer that keeps the norm of the gradients before clipping.
+
+    Keras adds epsilon before the correction of the second moment's bias, PyTorch after
+    it; here it is added as PyTorch does.
+    """
 
     class Recording(optimizer):
+        @property
+        def epsilon(self):
+            count = ops.cast(self.iterations + 1, "float32")
+            return self._epsilon * ops.sqrt(1.0 - ops.power(self.beta_2, count))
+
+        @epsilon.setter
+        def epsilon(self, value):
+            self._epsilon = value
+
         def build(self, variables):
             super().build(variables)
             self.norm = self.add_variable((), name="norm")
@@ -62,9 +71,7 @@ def _batch(case, step):
         **case.features(prefix=prefix),
     }
     for i, resolution in enumerate(case.resolutions):
-        batch[f"recorded_noise_{resolution}"] = to_ours(
-            case.inputs[f"{prefix}eps{i}"]
-        )
+        batch[f"recorded_noise_{resolution}"] = to_ours(case.inputs[f"{prefix}eps{i}"])
     return batch
 
 
@@ -82,16 +89,15 @@ def _model(case, run):
     )
     optimizers = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
     kwargs = {"weight_decay": 0.0} if options["name"] == "adamw" else {}
-    optimizer = _with_norm(optimizers[options["name"]])(
+    optimizer = _like_torch(optimizers[options["name"]])(
         options["lr"], epsilon=1e-8, global_clipnorm=options["clip"], **kwargs
     )
     weights = [float(part) for part in config["multi_res_weights"].split(":")]
     mdm.compile(
         optimizer,
         loss_weights=dict(zip(case.resolutions, weights, strict=True)),
-        # XLA takes long to compile on TensorFlow; JAX has nothing else.
-        jit_compile=keras.backend.backend() == "jax",
-        run_eagerly=keras.backend.backend() == "torch",
+        # Few steps are faster eagerly, except on JAX.
+        run_eagerly=keras.backend.backend() != "jax",
     )
     return mdm
 

@@ -1,0 +1,4 @@
+"""Measures of drawn pictures that need no download."""
+
+from keras_mdm.metrics.distances import frechet_distance, kernel_distance
+from keras_mdm.metrics.judge import Judge

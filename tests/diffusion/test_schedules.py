@@ -1,0 +1,111 @@
+"""Noise schedules against their published formulas."""
+
+import math
+
+import numpy as np
+import pytest
+
+from keras_mdm.diffusion.schedules import SCHEDULES, NoiseSchedule
+
+N = 1000
+
+
+def _log_snr(gamma):
+    gamma = gamma.astype("float64")
+    return np.log(gamma) - np.log1p(-gamma)
+
+
+def _brute_force(name):
+    """Share of signal variance, one level after the other in plain Python."""
+    found = [1.0]
+    for i in range(N):
+        if name == "cosine":
+            b = math.atan(math.exp(-2.5))
+            a = math.atan(math.exp(2.5)) - b
+            tan = math.tan(a * i / (N - 1) + b)
+            found.append(1.0 / (1.0 + tan**2))
+        elif name == "squared_cosine":
+            f = [
+                math.cos((s / N + 0.008) / 1.008 * math.pi / 2) ** 2 for s in (i, i + 1)
+            ]
+            found.append(found[-1] * (1.0 - min(1.0 - f[1] / f[0], 0.999)))
+        elif name == "linear":
+            found.append(found[-1] * (1.0 - (1e-4 + (0.02 - 1e-4) * i / (N - 1))))
+        else:
+            ends = [1.0 / (1.0 + math.exp(s)) for s in (3.0, -3.0)]
+            here = 1.0 / (1.0 + math.exp(3.0 - 6.0 * (i + 1) / N))
+            found.append(max((ends[1] - here) / (ends[1] - ends[0]), 1e-5))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_values(name):
+    gamma = NoiseSchedule(name).alphas_cumprod()
+    assert gamma.dtype == np.float32 and gamma.shape == (N + 1,)
+    np.testing.assert_allclose(gamma, _brute_force(name), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("ratio", [1, 4])
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_falls_from_clean_to_noise(name, ratio):
+    gamma = NoiseSchedule(name).alphas_cumprod(ratio)
+    assert gamma[0] == 1.0
+    assert (np.diff(gamma) < 0).all()
+    assert 0.0 < gamma[-1] < 0.05 and gamma[1] > 0.95
+
+
+def test_cosine_ends():
+    log_snr = _log_snr(NoiseSchedule("cosine").alphas_cumprod()[1:])
+    np.testing.assert_allclose(log_snr[[0, -1]], [5.0, -5.0], atol=1e-3)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
+def test_shift_moves_log_snr(power):
+    schedule = NoiseSchedule("cosine", shift_power=power)
+    difference = _log_snr(schedule.alphas_cumprod(4)[1:]) - _log_snr(
+        schedule.alphas_cumprod(1)[1:]
+    )
+    np.testing.assert_allclose(difference, -power * math.log(4), atol=1e-3)
+
+
+def test_signal_scale():
+    assert NoiseSchedule(scale_signal=True).signal_scale(4) == 4.0
+    assert NoiseSchedule().signal_scale(4) == 1.0
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 250, 999, 1000])
+def test_sampling_indices(num_steps):
+    indices = NoiseSchedule().sampling_indices(num_steps)
+    assert len(indices) == num_steps + 1 and indices[-1] == 0
+    gaps = -np.diff(indices)
+    assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
+    # The top is one half spacing or less below that of evenly cut intervals.
+    assert N - (N + 1) / (num_steps + 1) <= indices[0] <= N
+    if num_steps == N:
+        np.testing.assert_array_equal(indices, np.arange(N, -1, -1))
+
+
+def test_config_round_trip():
+    schedule = NoiseSchedule("sigmoid", 50, 0.5, True)
+    copy = NoiseSchedule(**schedule.get_config())
+    assert copy.get_config() == schedule.get_config()
+    np.testing.assert_array_equal(copy.alphas_cumprod(2), schedule.alphas_cumprod(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "quadratic"}, "`schedule` must be one of .*quadratic"),
+        ({"num_timesteps": 1}, "`num_timesteps` must be at least 2"),
+        ({"shift_power": -1}, "`shift_power` must be at least 0"),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(ValueError, match=words):
+        NoiseSchedule(**options)
+
+
+@pytest.mark.parametrize("num_steps", [0, 1001])
+def test_bad_number_of_steps(num_steps):
+    with pytest.raises(ValueError, match="`num_steps` must be from 1 to the 1000"):
+        NoiseSchedule().sampling_indices(num_steps)

@@ -1,0 +1,116 @@
+"""The models and conditions that `benchmark.py` times."""
+
+import json
+import pathlib
+
+# Text models are timed with captions of this length, as the recorded numbers were.
+TEXT_TOKENS = 32
+
+
+def read_json(path):
+    """The object in a JSON file, with an error that names the file."""
+    try:
+        value = json.loads(pathlib.Path(path).read_text())
+    except OSError as error:
+        raise ValueError(f"can't read '{path}': {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{path}' is not a JSON file. Cause: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"'{path}' must hold a JSON object.")
+    return value
+
+
+def make_model(arguments):
+    """The MDM that the command line names, with random weights, compiled."""
+    from keras_mdm import MDM
+
+    path = arguments.config
+    if path is None or pathlib.Path(path).is_dir():
+        options = {} if arguments.ema else {"ema_momentum": None}
+        mdm = MDM.from_preset(
+            arguments.preset or path,
+            load_weights=False,
+            dtype=arguments.dtype,
+            **options,
+        )
+    else:
+        mdm = _model_from_file(path, arguments)
+    if arguments.remat:
+        for layer in mdm.network._flatten_layers():
+            if hasattr(layer, "remat"):
+                layer.remat = True
+    # The default optimizer is the one that is to be timed.
+    mdm.compile(jit_compile={"auto": "auto", "on": True, "off": False}[arguments.jit])
+    return mdm
+
+
+def _model_from_file(path, arguments):
+    import keras
+
+    from keras_mdm import MDM
+    from keras_mdm.interop.ml_mdm import network_from_config
+    from keras_mdm.interop.released import RELEASED
+
+    config = read_json(path)
+    ema_momentum = 0.9999 if arguments.ema else None
+    if config.get("class_name") == "MDM":
+        config["config"]["ema_momentum"] = ema_momentum
+        _set_dtype(config["config"]["network"], arguments.dtype)
+        return keras.saving.deserialize_keras_object(config)
+    if "shipped" in config:
+        if config["shipped"] not in RELEASED:
+            raise ValueError(
+                f"`shipped` must be one of {sorted(RELEASED)}. "
+                f"Received: shipped={config['shipped']!r} in '{path}'"
+            )
+        config = {**RELEASED[config["shipped"]], **config}
+    missing = [key for key in ("unet_config", "px") if key not in config]
+    if missing:
+        raise ValueError(
+            f"'{path}' is neither a serialized MDM nor an official configuration: it "
+            f"lacks {missing}. It has: {sorted(config)}"
+        )
+    try:
+        network = network_from_config(
+            config["unet_config"],
+            config["px"],
+            config.get("lm_dim"),
+            dtype=arguments.dtype,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"'{path}' is not an official configuration. Cause: {error!r}"
+        ) from error
+    return MDM(
+        network, loss_target="epsilon", condition_dropout=0.0, ema_momentum=ema_momentum
+    )
+
+
+def _set_dtype(network, dtype):
+    """Sets the dtype policy of a serialized network and of those inside it."""
+    network["config"]["dtype"] = dtype
+    if network["config"].get("inner") is not None:
+        _set_dtype(network["config"]["inner"], dtype)
+
+
+def make_condition(mdm, count):
+    """Features of `count` random conditions, and the number of tokens of each."""
+    import numpy as np
+
+    numbers = np.random.default_rng(0)
+    conditioner = mdm.network.conditioner
+    names = getattr(conditioner, "feature_names", ())
+    if "labels" in names:
+        labels = numbers.integers(0, conditioner.num_classes, count)
+        return {"labels": labels.astype("int32")}, 1
+    if "text_embeddings" in names:
+        shape = (count, TEXT_TOKENS, conditioner.size)
+        tokens = numbers.standard_normal(shape, dtype="float32")
+        mask = np.ones(shape[:2], dtype="int32")
+        return {"text_embeddings": tokens, "text_mask": mask}, TEXT_TOKENS
+    if conditioner is not None:
+        raise ValueError(
+            f"can't make conditions for {type(conditioner).__name__}, which reads "
+            f"{names}."
+        )
+    return {}, 1
