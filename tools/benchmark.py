@@ -40,6 +40,7 @@ TIMINGS = {
     "train": "train_step_s",
     "sample": "sample_step_s",
 }
+BACKENDS = ("jax", "tensorflow", "torch")
 OFFICIAL_TIMES = pathlib.Path(__file__).with_name("official_times.json")
 
 
@@ -48,6 +49,7 @@ def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    chosen = os.environ.get("KERAS_BACKEND")
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--preset", help="built-in preset, or a preset or run folder")
     model.add_argument(
@@ -58,9 +60,9 @@ def parse_arguments(argv=None):
     )
     parser.add_argument(
         "--backend",
-        choices=("jax", "tensorflow", "torch"),
-        default=os.environ.get("KERAS_BACKEND", "jax"),
-        help="default: KERAS_BACKEND, or jax",
+        choices=BACKENDS,
+        default=chosen if chosen in BACKENDS else "jax",
+        help="default: the environment variable KERAS_BACKEND, or jax",
     )
     parser.add_argument("--batch", type=_positive, default=1, help="default: 1")
     parser.add_argument(

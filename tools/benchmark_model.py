@@ -54,9 +54,14 @@ def _model_from_file(path, arguments):
     config = read_json(path)
     ema_momentum = 0.9999 if arguments.ema else None
     if config.get("class_name") == "MDM":
-        config["config"]["ema_momentum"] = ema_momentum
-        _set_dtype(config["config"]["network"], arguments.dtype)
-        return keras.saving.deserialize_keras_object(config)
+        try:
+            config["config"]["ema_momentum"] = ema_momentum
+            _set_dtype(config["config"]["network"], arguments.dtype)
+            return keras.saving.deserialize_keras_object(config)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"'{path}' is not a serialized MDM. Cause: {error!r}"
+            ) from error
     if "shipped" in config:
         if config["shipped"] not in RELEASED:
             raise ValueError(

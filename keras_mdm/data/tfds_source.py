@@ -3,7 +3,7 @@
 `open_source` opens sets through here, the generated `shapes` among them. Reading
 never imports TensorFlow. Preparing a foreign set may need it; on other backends
 that runs in a child process, so that TensorFlow never takes the accelerator.
-(Sets with `features.Video` are the exception: TFDS imports it to describe them.)
+(TFDS itself imports it for a few features, such as `Video`.)
 """
 
 import difflib
@@ -36,13 +36,14 @@ class TfdsSource(Source):
     """
 
     def __init__(self, name, split="train", data_dir=None):
-        self._builder = _open_builder(name, data_dir)
-        features = self._builder.info.features
+        builder = _open_builder(name, data_dir)
+        features = builder.info.features
         self._picture_key, is_video, channels = _find_pictures(features, name)
         self._label_key = _find_label(features)
         self._caption_key = _find_caption(features)
-        prepare(self._builder, name)
-        self._records = self._builder.as_data_source(split=split)
+        prepare(builder, name)
+        self._records = builder.as_data_source(split=split)
+        self._has_attributes = builder.name == "shapes"
         self._split = split
         label = features[self._label_key] if self._label_key else None
         super().__init__(
@@ -75,7 +76,7 @@ class TfdsSource(Source):
             item["label"] = int(record[self._label_key])
         if self._caption_key is not None:
             item["caption"] = _first_text(record[self._caption_key])
-        if self._builder.name == "shapes":
+        if self._has_attributes:
             item["attributes"] = _shape_attributes(record)
         return item
 

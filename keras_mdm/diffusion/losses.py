@@ -18,11 +18,11 @@ def loss_weights(weighting, loss_target, alphas_cumprod, min_snr_gamma=5.0, bias
             - `"uniform"`: 1 on whatever the loss target is.
             - `"snr"`: the signal-to-noise ratio, that is 1 on epsilon.
             - `"min_snr"`: at most `min_snr_gamma` ([Hang et al., 2023](
-              https://arxiv.org/abs/2303.09556), eq. 8).
+              https://arxiv.org/abs/2303.09556)).
             - `"sigmoid"`: `sigmoid(bias - log_snr)` on epsilon ([Hoogeboom et al.,
-              2024](https://arxiv.org/abs/2410.19324), section 3.1).
+              2024](https://arxiv.org/abs/2410.19324)).
             - `"vdm"`: `snr(t - 1) / snr(t) - 1` on the loss target ([Kingma et al.,
-              2021](https://arxiv.org/abs/2107.00630), eq. 15); the batch is divided
+              2021](https://arxiv.org/abs/2107.00630)); the batch is divided
               by the sum of its weights.
         loss_target: str. `"v"`, `"epsilon"` or `"x0"`.
         alphas_cumprod: float array of shape `(N + 1,)`; entry 0 is 1.

@@ -14,7 +14,7 @@ def image_pyramid(images, resolutions):
         List of tensors of shape `(batch, resolution, resolution, channels)`.
 
     Reference:
-        - [Gu et al., 2023](https://arxiv.org/abs/2310.15111), eq. 4
+        - [Gu et al., 2023](https://arxiv.org/abs/2310.15111), 3.1
     """
     pyramid = [images]
     for larger, smaller in zip(resolutions, resolutions[1:], strict=False):

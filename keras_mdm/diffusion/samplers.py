@@ -170,7 +170,8 @@ def coefficients(sampler, alphas_cumprod, eta=0.0):
     """
     if sampler not in SAMPLERS:
         raise ValueError(
-            f"`sampler` must be one of {sorted(SAMPLERS)}. Received: sampler={sampler!r}"
+            f"`sampler` must be one of {sorted(SAMPLERS)}. "
+            f"Received: sampler={sampler!r}"
         )
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"`eta` must be from 0 to 1. Received: eta={eta}")

@@ -13,7 +13,7 @@ def cosine(num_timesteps):
 
     `log_snr(u) = -2 log(tan(a u + b))` with `b = arctan(exp(-2.5))` and
     `a = arctan(exp(2.5)) - b` ([Kingma and Gao, 2023](
-    https://arxiv.org/abs/2303.00848), table 1).
+    https://arxiv.org/abs/2303.00848)).
 
     Args:
         num_timesteps: int. Number of noise levels N.
@@ -93,7 +93,7 @@ def shift(alphas_cumprod, ratio, power=1.0):
     """Divides the signal-to-noise ratio by `ratio ** power`.
 
     The same noise hides less of a larger picture, because neighbouring pixels agree
-    ([Hoogeboom et al., 2023](https://arxiv.org/abs/2301.11093), eq. 4).
+    ([Hoogeboom et al., 2023](https://arxiv.org/abs/2301.11093), 3.1).
 
     Args:
         alphas_cumprod: float32 array of shape `(N + 1,)`; entry 0 is 1.

@@ -1,77 +1,19 @@
 """`MDM.generate`: arguments in, pictures out. The run itself is in `sampling`."""
 
 import dataclasses
-import secrets
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_mdm import backend
-from keras_mdm.diffusion.guidance import THRESHOLDS
-from keras_mdm.diffusion.samplers import SAMPLERS
-from keras_mdm.model.batches import check_labels
+from keras_mdm.model.requests import (
+    check_count,
+    gather_condition,
+    gather_negative,
+    sample_seeds,
+)
 from keras_mdm.model.sampling import RunKind, SamplingRun, plan
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplingDefaults:
-    """Defaults of `generate` that belong to a model; see there for each.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
-    sampler: str = "ddim"
-    num_steps: int = 50
-    eta: float = 0.0
-    guidance_scale: float = 2.0
-    guidance_rescale: float = 0.0
-    guidance_interval: tuple | None = None
-    threshold: str = "static"
-    dynamic_percentile: float = 0.995
-    dynamic_maximum: float = 100.0
-
-    def __post_init__(self):
-        if self.sampler not in SAMPLERS:
-            raise ValueError(
-                f"`sampler` must be one of {sorted(SAMPLERS)}. "
-                f"Received: sampler={self.sampler!r}"
-            )
-        if self.threshold not in THRESHOLDS:
-            raise ValueError(
-                f"`threshold` must be one of {THRESHOLDS}. "
-                f"Received: threshold={self.threshold!r}"
-            )
-        for name, low, high in (
-            ("eta", 0.0, 1.0),
-            ("guidance_scale", 0.0, np.inf),
-            ("guidance_rescale", 0.0, 1.0),
-            ("dynamic_percentile", 0.0, 1.0),
-            ("dynamic_maximum", 1.0, np.inf),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(
-                    f"`{name}` must be from {low:g} to {high:g}. "
-                    f"Received: {name}={value}"
-                )
-        if self.guidance_interval is not None:
-            interval = tuple(float(v) for v in self.guidance_interval)
-            if len(interval) != 2 or not 0.0 <= interval[0] < interval[1] <= 1.0:
-                raise ValueError(
-                    "`guidance_interval` must be two rising numbers from 0 (clean) to "
-                    f"1 (noise). Received: guidance_interval={self.guidance_interval}"
-                )
-            object.__setattr__(self, "guidance_interval", interval)
-
-    def get_config(self):
-        return dataclasses.asdict(self)
-
-    def override(self, **values):
-        """Returns a copy in which values that are not `None` are replaced."""
-        given = {key: value for key, value in values.items() if value is not None}
-        return dataclasses.replace(self, **given)
 
 
 def generate(
@@ -165,10 +107,10 @@ def generate(
         raise ValueError(
             f"`output` must be 'uint8' or 'float'. Received: output={output!r}"
         )
-    _check_count("num_samples", num_samples)
+    check_count("num_samples", num_samples)
     network = self.network.doll(resolution or self.resolution)
     conditioner = network.conditioner
-    condition = _gather(
+    condition = gather_condition(
         "labels", labels, "features", features, conditioner, num_samples
     )
     total = len(next(iter(condition.values()))) if condition else num_samples
@@ -180,10 +122,10 @@ def generate(
                 "a negative condition needs a conditional model and a `guidance_scale` "
                 f"other than 1. Received: guidance_scale={options.guidance_scale}"
             )
-        negative = _negative(
+        negative = gather_negative(
             negative_labels, negative_features, condition, conditioner, num_samples
         )
-    seeds = _seeds(seed, total)
+    seeds = sample_seeds(seed, total)
     if options.eta and options.sampler != "ddim":
         # The default eta of a model is meant for DDIM.
         options = dataclasses.replace(options, eta=0.0 if eta is None else eta)
@@ -216,7 +158,7 @@ def generate(
     table = {key: ops.convert_to_tensor(value) for key, value in table.items()}
     numbers = {k: ops.convert_to_tensor(v, "float32") for k, v in numbers.items()}
     if batch_size is not None:
-        _check_count("batch_size", batch_size)
+        check_count("batch_size", batch_size)
     size = min(batch_size or total, total)
     batches = []
     bar = _progress_bar(progress, total, size, options.num_steps)
@@ -256,92 +198,6 @@ def generate(
 def to_uint8(pictures):
     """Pictures from float in [-1, 1] to uint8 in [0, 255]."""
     return np.round((np.clip(pictures, -1.0, 1.0) + 1.0) * 127.5).astype("uint8")
-
-
-def _check_count(name, value):
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a whole number from 1. Received: {name}={value}"
-        )
-
-
-def _gather(label_name, labels, name, features, conditioner, num_samples):
-    """One dict of the condition's arrays, each entry repeated `num_samples` times."""
-    gathered = {key: np.asarray(value) for key, value in (features or {}).items()}
-    if labels is not None:
-        gathered["labels"] = np.atleast_1d(np.asarray(labels))
-    needed = tuple(getattr(conditioner, "feature_names", ()))
-    if "labels" in gathered and "labels" not in needed:
-        raise ValueError(
-            f"`{label_name}` was given to a model that is not class-conditional. "
-            f"Received: {label_name}={labels}"
-        )
-    missing = [k for k in needed if k not in gathered and not k.endswith("_mask")]
-    if missing:
-        where = label_name if missing == ["labels"] else name
-        raise ValueError(
-            f"the model's condition needs {missing}; give them as `{where}`. "
-            f"Received: {sorted(gathered) or None}"
-        )
-    if "labels" in gathered:
-        check_labels(gathered["labels"], conditioner.num_classes)
-        gathered["labels"] = gathered["labels"].astype("int32")
-    lengths = {len(value) for value in gathered.values()}
-    if len(lengths) > 1:
-        raise ValueError(
-            "every feature of the condition must have the same number of entries. "
-            f"Received: { {key: len(value) for key, value in gathered.items()} }"
-        )
-    return {key: np.repeat(v, num_samples, axis=0) for key, v in gathered.items()}
-
-
-def _negative(labels, features, condition, conditioner, num_samples):
-    """Features of the negative condition, one for each picture."""
-    negative = _gather(
-        "negative_labels",
-        labels,
-        "negative_features",
-        features,
-        conditioner,
-        1,
-    )
-    total = len(next(iter(condition.values())))
-    for key, value in negative.items():
-        if len(value) == 1:
-            negative[key] = np.repeat(value, total, axis=0)
-        elif len(value) * num_samples == total:
-            negative[key] = np.repeat(value, num_samples, axis=0)
-        else:
-            raise ValueError(
-                "the negative condition must have one entry, or one for each entry of "
-                f"the condition ({total // num_samples}). Received: {len(value)}"
-            )
-        if key in condition and negative[key].shape[1:] != condition[key].shape[1:]:
-            raise ValueError(
-                f"'{key}' of the negative condition must have the shape of the "
-                f"condition's, {condition[key].shape[1:]}. "
-                f"Received: {negative[key].shape[1:]}"
-            )
-    return {**condition, **negative}
-
-
-def _seeds(seed, total):
-    """int32 array of one seed for each picture."""
-    if seed is None:
-        seed = secrets.randbelow(2**31 - total)
-    seeds = np.asarray(seed)
-    if seeds.dtype.kind not in "iu":
-        raise ValueError(f"`seed` must be whole numbers. Received: seed={seed}")
-    if seeds.ndim == 0:
-        seeds = seeds + np.arange(total)
-    if seeds.shape != (total,):
-        raise ValueError(
-            f"`seed` must be one number, or one for each of the {total} pictures. "
-            f"Received: {seeds.shape[0]} numbers"
-        )
-    if seeds.min() < 0 or seeds.max() >= 2**31:
-        raise ValueError(f"`seed` must be from 0 to 2**31 - 1. Received: seed={seed}")
-    return seeds.astype("int32")
 
 
 def _picker(rows):

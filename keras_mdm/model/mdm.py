@@ -14,19 +14,14 @@ from keras import ops
 
 from keras_mdm import backend
 from keras_mdm.diffusion import losses, predictions
-from keras_mdm.diffusion.noise import sample_noise, sample_uniform
-from keras_mdm.diffusion.pyramid import image_pyramid
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.model import batches, presets
 from keras_mdm.model.ema import ExponentialMovingAverage
-from keras_mdm.model.generate import SamplingDefaults, generate
+from keras_mdm.model.generate import generate
+from keras_mdm.model.objective import Objective
+from keras_mdm.model.sampling_defaults import SamplingDefaults
 from keras_mdm.networks import DenoisingNetwork
 from keras_mdm.networks.base import first
-
-# Streams of the noise used by `evaluate`: apart from those of sampling, which are
-# numbered by resolution.
-_EVALUATION_SEED = 1_000_003
-_TIMESTEP_STREAM = -1
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -126,10 +121,14 @@ class MDM(keras.Model):
         self.sampling = SamplingDefaults(**(sampling or {}))
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._seed = seed
-        self._tables = {
-            resolution: self._make_tables(resolution)
-            for resolution in network.resolutions
-        }
+        self.objective = Objective(
+            schedule,
+            prediction,
+            loss_target,
+            loss_weighting,
+            network.resolutions,
+            network.image_channels,
+        )
         self._loss_trackers = {
             resolution: keras.metrics.Mean(name=f"loss_{resolution}")
             for resolution in network.resolutions
@@ -204,20 +203,6 @@ class MDM(keras.Model):
         """The doll whose resolution is `resolution`, with those inside it."""
         return self.network.doll(self._resolution)
 
-    def _make_tables(self, resolution):
-        """Noise levels of one resolution, looked up by timestep in training."""
-        ratio = resolution / self.network.innermost.resolution
-        gamma = self.schedule.alphas_cumprod(ratio)
-        # The official VDM weights are those of the unshifted schedule, so that one
-        # sum serves all resolutions.
-        of = self.schedule.alphas_cumprod(1) if self.loss_weighting == "vdm" else gamma
-        return {
-            "alpha": np.sqrt(gamma[1:]),
-            "sigma": np.sqrt(np.float32(1.0) - gamma[1:]),
-            "weight": losses.loss_weights(self.loss_weighting, self.loss_target, of),
-            "signal_scale": self.schedule.signal_scale(ratio),
-        }
-
     # === Training ===
 
     def compile(
@@ -287,52 +272,11 @@ class MDM(keras.Model):
         return ops.tanh(output / self.output_limit) * self.output_limit
 
     def diffuse(self, batch, noises, timesteps):
-        """Turns clean pictures into what the network sees and what it should say.
+        """Noisy pictures and targets at the active resolutions.
 
-        Args:
-            batch: dict with `images` of shape `(batch, height, width, channels)`,
-                uint8 in [0, 255] or float in [-1, 1], and the condition's features.
-            noises: List of tensors of standard normal noise, one for each active
-                resolution, largest first. A larger resolution may have fewer samples.
-            timesteps: int32 tensor of shape `(batch,)`, from 0 to
-                `num_timesteps - 1`.
-
-        Returns:
-            A pair: inputs of `call`, and a list of dicts for `compute_loss`.
+        See `keras_mdm.model.objective.Objective.diffuse`.
         """
-        images = batch["images"]
-        if keras.backend.standardize_dtype(images.dtype) == "uint8":
-            images = ops.cast(images, "float32") / 127.5 - 1.0
-        images = ops.cast(images, "float32")
-        noisy, targets = [], []
-        pyramid = image_pyramid(images, self.resolutions)
-        for resolution, clean, noise in zip(
-            self.resolutions, pyramid, noises, strict=True
-        ):
-            count = noise.shape[0]
-            table = self._tables[resolution]
-            times = first(timesteps, count)
-            alpha = _look_up(table["alpha"], times)[:, None, None, None]
-            sigma = _look_up(table["sigma"], times)[:, None, None, None]
-            clean = first(clean, count) / table["signal_scale"]
-            x_t = alpha * clean + sigma * noise
-            weight = _look_up(table["weight"], times)
-            if self.loss_weighting == "vdm":
-                weight = weight / ops.mean(_look_up(table["weight"], timesteps))
-            noisy.append(x_t)
-            targets.append(
-                {
-                    "target": predictions.target(
-                        self.loss_target, clean, noise, alpha, sigma
-                    ),
-                    "x_t": x_t,
-                    "alpha": alpha,
-                    "sigma": sigma,
-                    "weight": weight,
-                }
-            )
-        features = {key: value for key, value in batch.items() if key != "images"}
-        return {**features, "images": noisy, "timesteps": timesteps}, targets
+        return self.objective.diffuse(batch, noises, timesteps, self.resolutions)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -340,26 +284,19 @@ class MDM(keras.Model):
         """Sum over resolutions of the weighted mean squared error.
 
         The loss of a resolution that only a share of the batch reaches is divided by
-        that share ([Gu et al., 2023](https://arxiv.org/abs/2310.15111), eq. 5).
+        that share ([Gu et al., 2023](https://arxiv.org/abs/2310.15111), 3.3).
         """
         total = 0.0
         batch_size = ops.cast(ops.shape(y[-1]["x_t"])[0], "float32")
-        shares = np.cumsum(self._mixed_shares or [1.0])
-        for i, (resolution, level, value) in enumerate(
-            zip(self.resolutions, y, y_pred, strict=True)
+        shares = [1.0] * len(y)
+        if training and self._mixed_shares is not None:
+            shares = np.cumsum(self._mixed_shares)
+        for resolution, level, value, share in zip(
+            self.resolutions, y, y_pred, shares, strict=True
         ):
-            value = predictions.convert(
-                self.prediction,
-                value,
-                self.loss_target,
-                level["x_t"],
-                level["alpha"],
-                level["sigma"],
-            )
-            errors = losses.mean_squared_error(value, level["target"]) * level["weight"]
+            errors = self.objective.errors(level, value)
             if sample_weight is not None:
                 errors = errors * first(sample_weight, errors.shape[0])
-            share = shares[i] if training and self._mixed_shares else 1.0
             loss = ops.sum(errors) / (batch_size * share)
             self._loss_trackers[resolution].update_state(loss)
             total = total + self._level_weights[resolution] * loss
@@ -376,48 +313,26 @@ class MDM(keras.Model):
         return [m for m in super().metrics if not any(m is other for other in idle)]
 
     def _training_data(self, data):
-        """Draws timesteps, noise and dropped conditions for a training batch."""
+        """Noisy levels and targets of a training batch, some conditions dropped."""
         batch, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        size = ops.shape(batch["images"])[0]
         seed = self.seed_generator
-        counts = [size] * len(self.resolutions)
-        if self._mixed_shares is not None:
-            if batch["images"].shape[0] is None:
-                raise ValueError(
-                    "`mixed_resolution` needs batches of one known size: make the "
-                    "data set with `drop_remainder=True`."
-                )
-            counts, _ = losses.mixed_batch_sizes(self._mixed_shares, size)
-        timesteps = keras.random.randint(
-            (size,), 0, self.schedule.num_timesteps, seed=seed
+        timesteps, noises = self.objective.draw(
+            batch, self.resolutions, self._mixed_shares, seed
         )
-        channels = self.network.image_channels
-        noises = [
-            keras.random.normal(
-                (count, resolution, resolution, channels), dtype="float32", seed=seed
-            )
-            for count, resolution in zip(counts, self.resolutions, strict=True)
-        ]
         inputs, targets = self.diffuse(batch, noises, timesteps)
         if self.network.conditioner is not None and self.condition_dropout > 0:
-            chance = keras.random.uniform((size,), seed=seed)
+            chance = keras.random.uniform(ops.shape(timesteps), seed=seed)
             inputs["condition_drop"] = chance < self.condition_dropout
         return inputs, targets, sample_weight
 
     def _evaluation_data(self, data):
-        """Noise and timesteps that depend on the place in the data set alone."""
+        """Noisy levels and targets whose noise is the same at every evaluation."""
         batch, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         size = ops.shape(batch["images"])[0]
-        seeds = self._evaluated_samples + ops.arange(size, dtype="int32")
-        seeds = seeds + _EVALUATION_SEED
+        timesteps, noises = self.objective.draw_fixed(
+            size, self._evaluated_samples, self.resolutions
+        )
         self._evaluated_samples.assign(self._evaluated_samples + size)
-        uniform = sample_uniform(seeds, _TIMESTEP_STREAM)
-        timesteps = ops.cast(uniform * self.schedule.num_timesteps, "int32")
-        channels = self.network.image_channels
-        noises = [
-            sample_noise(seeds, resolution, 0, (resolution, resolution, channels))
-            for resolution in self.resolutions
-        ]
         inputs, targets = self.diffuse(batch, noises, timesteps)
         return inputs, targets, sample_weight
 
@@ -605,11 +520,6 @@ class MDM(keras.Model):
         config["network"] = keras.saving.deserialize_keras_object(config["network"])
         config["schedule"] = NoiseSchedule(**config["schedule"])
         return cls(**config)
-
-
-def _look_up(table, timesteps):
-    """Entries of a table by timestep, shape `(batch,)`."""
-    return ops.take(ops.convert_to_tensor(table), timesteps, axis=0)
 
 
 def _check_no_targets(y):

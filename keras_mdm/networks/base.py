@@ -71,6 +71,7 @@ class DenoisingNetwork(keras.Model):
                 f"Received: channels={channels}"
             )
         self.channels = channels
+        self.embedding_size = self.embedding_size or 4 * channels[0]
         for key in ("num_residual_blocks", "num_attention_layers"):
             setattr(self, key, per_resolution(key, getattr(self, key), channels))
         if min(self.num_residual_blocks) < 1:

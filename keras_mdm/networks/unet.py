@@ -94,7 +94,7 @@ class UNet(DenoisingNetwork):
             "num_token_blocks": num_token_blocks,
             "masked_attention": masked_attention,
             "pooled_condition": pooled_condition,
-            "embedding_size": embedding_size or 4 * tuple(channels)[0],
+            "embedding_size": embedding_size,
             "micro_conditioning": dict(micro_conditioning or {}),
             "mid_blocks": mid_blocks,
             "num_heads": num_heads,

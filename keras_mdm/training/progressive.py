@@ -1,16 +1,17 @@
 """Progressive training: one model, stage by stage, from low to high resolution."""
 
 import dataclasses
-import json
-import os
-import pathlib
 
-import h5py
 import keras
 
 from keras_mdm.diffusion import losses
-
-STATE_FILE = "training_state.h5"
+from keras_mdm.training.state import (
+    SaveState,
+    has_state,
+    read_progress,
+    restore_state,
+    restore_weights,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +267,7 @@ class ProgressiveSchedule:
         for begin, end, steps in _runs(rounds, first):
             saver = []
             if checkpoint_dir is not None:
-                saver = [_SaveState(checkpoint_dir, index, len(rounds))]
+                saver = [SaveState(checkpoint_dir, index, len(rounds))]
             history = mdm.fit(
                 dataset,
                 initial_epoch=begin,
@@ -301,102 +302,3 @@ def _tell(callbacks, method, index, stage, mdm):
         if hasattr(callback, method):
             callback.set_model(mdm)
             getattr(callback, method)(index, stage)
-
-
-# === The state of training on disk ===
-
-
-class _SaveState(keras.callbacks.Callback):
-    """Writes the state of training after each epoch."""
-
-    def __init__(self, folder, stage, num_epochs):
-        super().__init__()
-        self.folder = folder
-        self.stage = stage
-        self.num_epochs = num_epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        done = epoch + 1 == self.num_epochs
-        progress = {
-            "stage": self.stage + done,
-            "epoch": 0 if done else epoch + 1,
-        }
-        save_state(self.model, self.folder, progress)
-
-
-def has_state(folder):
-    """Whether `folder` holds a state of training."""
-    return (pathlib.Path(folder) / STATE_FILE).is_file()
-
-
-def _state_variables(mdm):
-    """Variables of the model by a name that is the same in every run."""
-    named = {}
-    for variable in mdm.non_trainable_variables + mdm.trainable_variables:
-        named[f"model/{variable.path}"] = variable
-    return named
-
-
-def save_state(mdm, folder, progress):
-    """Writes weights, averages, random state and optimizer in one file, or nothing.
-
-    Args:
-        mdm: A compiled `MDM`.
-        folder: Path of an existing or new folder.
-        progress: dict of JSON values to keep beside them.
-    """
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{STATE_FILE}.part"
-    with h5py.File(temporary, "w") as file:
-        file.attrs["progress"] = json.dumps(progress)
-        for name, variable in _state_variables(mdm).items():
-            file[name] = keras.ops.convert_to_numpy(variable.value)
-        for i, variable in enumerate(mdm.optimizer.variables):
-            file[f"optimizer/{i}"] = keras.ops.convert_to_numpy(variable.value)
-    os.replace(temporary, folder / STATE_FILE)
-
-
-def read_progress(folder):
-    """The `progress` that was given to `save_state`."""
-    with _open_state(folder) as file:
-        return json.loads(file.attrs["progress"])
-
-
-def restore_weights(mdm, folder):
-    """Restores weights, averages and random state, not the optimizer."""
-    with _open_state(folder) as file:
-        _assign(_state_variables(mdm), file, folder)
-
-
-def restore_state(mdm, folder):
-    """Restores everything that `save_state` wrote into a model compiled alike."""
-    with _open_state(folder) as file:
-        optimizer = {
-            f"optimizer/{i}": variable
-            for i, variable in enumerate(mdm.optimizer.variables)
-        }
-        _assign({**_state_variables(mdm), **optimizer}, file, folder)
-
-
-def _open_state(folder):
-    path = pathlib.Path(folder) / STATE_FILE
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(
-            f"the state of training in '{path}' can't be read: it is damaged or "
-            f"missing. Cause: {error}"
-        ) from error
-
-
-def _assign(variables, file, folder):
-    for name, variable in variables.items():
-        if name not in file or file[name].shape != tuple(variable.shape):
-            raise ValueError(
-                f"the state of training in '{folder}' does not fit this model: "
-                f"'{name}' is missing or of another shape. Resume with the same "
-                "configuration, or train in a new folder."
-            )
-    for name, variable in variables.items():
-        variable.assign(file[name][()])

@@ -1,5 +1,7 @@
 """TFDS sets: the prepared shapes, mocked public sets, and wrong names."""
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -42,6 +44,12 @@ def test_prepared_clips(shapes_dir):
     np.testing.assert_allclose(
         batch["videos"][3].astype(int), draw_clips([scene], 16)[0], atol=1
     )
+
+
+def test_sources_travel_to_workers(shapes_dir):
+    source = open_source("shapes/scenes", data_dir=shapes_dir)
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy[5]["image"], source[5]["image"])
 
 
 def test_shapes_means_single(shapes_dir):

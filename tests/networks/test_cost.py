@@ -1,0 +1,181 @@
+"""Counts of FLOPs and parameters: by hand, by tracing, and those of the original."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_mdm import ClassLabels, NestedUNet, TextEmbeddings, UNet
+from keras_mdm.interop.ml_mdm import network_from_config
+from keras_mdm.interop.released import RELEASED
+from keras_mdm.networks.cost import count_condition_flops, count_flops
+
+# Official configurations of which the original's FLOPs and parameters are recorded.
+SMALL_UNET = {
+    "resolution_channels": [64, 128, 192],
+    "num_resnets_per_resolution": [2, 2, 2],
+    "attention_levels": [1, 2],
+    "num_attention_layers": [0, 1, 2],
+    "conditioning_feature_proj_dim": 256,
+    "masked_cross_attention": 0,
+    "micro_conditioning": "scale:32",
+    "resnet_config": {"use_attention_ffn": True},
+}
+SMALL_NESTED = {
+    "resolution_channels": [32, 64],
+    "num_resnets_per_resolution": [2, 1],
+    "attention_levels": [],
+    "num_attention_layers": [0, 0],
+    "temporal_dim": 256,
+    "micro_conditioning": "scale:64",
+    "skip_normalization": True,
+    "inner_config": SMALL_UNET,
+}
+
+
+def shapes_only(config, resolution, text_size):
+    """A network whose variables have shapes but no memory, and its counts."""
+    with keras.StatelessScope(initialize_variables=False):
+        network = network_from_config(config, resolution, text_size)
+        counts = [doll.count_params() for doll in network.dolls]
+    # Otherwise Keras fills the variables after the next scope.
+    keras.utils.clear_session()
+    return network, counts
+
+
+@pytest.mark.parametrize(
+    "config, resolution, gflops, parameters",
+    [
+        pytest.param(SMALL_UNET, 32, 4.82, 17.7, id="small_unet"),
+        pytest.param(SMALL_NESTED, 64, 6.99, 18.6, id="small_nested"),
+    ],
+)
+def test_small_counts_are_the_recorded_ones(config, resolution, gflops, parameters):
+    network, counts = shapes_only(config, resolution, 512)
+    assert round(sum(count_flops(network, 32).values()) / 1e9, 2) == gflops
+    assert round(counts[0] / 1e6, 1) == parameters
+
+
+@pytest.mark.parametrize(
+    "name, parameters, gflops",
+    [
+        ("64", [461_359_107], 363.9),
+        ("256", [476_613_958, 461_359_107], 589.1),
+        ("1024", [480_970_057, 476_613_958, 461_359_107], None),
+    ],
+)
+def test_released_counts_are_the_recorded_ones(name, parameters, gflops):
+    config = RELEASED[name]
+    network, counts = shapes_only(config["unet_config"], config["px"], config["lm_dim"])
+    assert counts == parameters
+    if gflops is not None:
+        assert round(sum(count_flops(network, 32).values()) / 1e9, 1) == gflops
+
+
+def test_released_networks_normalize_as_released():
+    dolls = [
+        shapes_only(c["unet_config"], c["px"], c["lm_dim"])[0].dolls
+        for c in RELEASED.values()
+    ]
+    normalized = [[d.normalize_input for d in nest[:-1]] for nest in dolls]
+    assert normalized == [[], [False], [False, True]]
+    assert [nest[0].resolutions for nest in dolls] == [
+        (64,),
+        (256, 64),
+        (1024, 256, 64),
+    ]
+
+
+def test_flops_of_the_smallest_network_by_hand():
+    network = UNet(8, (32,), num_residual_blocks=1, mid_blocks=False)
+    pixels, size = 64, 128
+    conv = 2 * pixels * 9
+    modulation = 2 * size * 64
+    time = 2 * (size // 4) * size + 2 * size * size
+    first = conv * 32 * 32 * 2 + modulation
+    wide = conv * (64 * 32 + 32 * 32) + 2 * pixels * 64 * 32 + modulation
+    ends = conv * 3 * 32 * 2
+    # One block down; two up, each of which reads a skip connection.
+    assert count_flops(network) == {8: time + ends + first + 2 * wide}
+    assert count_condition_flops(network) == {8: 0}
+
+
+def test_flops_of_attention_by_hand():
+    options = {"num_residual_blocks": 1, "mid_blocks": False, "num_heads": 4}
+    text = TextEmbeddings(16)
+    plain = UNet(8, (32,), conditioner=text, **options)
+    attentive = UNet(8, (32,), num_attention_layers=1, conditioner=text, **options)
+    pixels, tokens, width = 64, 5, 32
+    dense = 2 * pixels * (width * 3 * width + width * width + 2 * width * 4 * width)
+    products = 2 * 2 * pixels * (pixels + tokens) * width
+    keys_values = 2 * tokens * 16 * 2 * width
+    layers = 3  # after each residual block
+    found = count_flops(attentive, tokens)[8] - count_flops(plain, tokens)[8]
+    assert found == layers * (dense + products + keys_values)
+    pooled = 2 * 16 * 128
+    assert count_condition_flops(attentive, tokens)[8] == layers * keys_values + pooled
+
+
+def traced_flops(network, features):
+    """FLOPs of products and convolutions in JAX' own trace of a network."""
+    import jax
+
+    def count(jaxpr):
+        total = 0
+        for equation in jaxpr.eqns:
+            out = math.prod(equation.outvars[0].aval.shape)
+            if equation.primitive.name == "dot_general":
+                (contracted, _), _ = equation.params["dimension_numbers"]
+                shape = equation.invars[0].aval.shape
+                total += 2 * out * math.prod(shape[axis] for axis in contracted)
+            elif equation.primitive.name == "conv_general_dilated":
+                *window, inputs, _ = equation.invars[1].aval.shape
+                total += 2 * out * math.prod(window) * inputs
+            for inner in jax.tree_util.tree_leaves(
+                list(equation.params.values()),
+                is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr"),
+            ):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    total += count(getattr(inner, "jaxpr", inner))
+        return total
+
+    images = [
+        np.zeros((1, size, size, network.image_channels), "float32")
+        for size in network.resolutions
+    ]
+    inputs = {**features, "images": images, "timesteps": np.zeros(1, "int32")}
+    return count(jax.make_jaxpr(lambda inputs: network(inputs))(inputs).jaxpr)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="reads a trace of JAX")
+@pytest.mark.parametrize("kind", ["none", "labels", "text"])
+def test_flops_are_those_of_the_traced_network(kind):
+    conditioner, features, tokens = {
+        "none": (None, {}, 1),
+        "labels": (ClassLabels(3, 16), {"labels": np.zeros(1, "int32")}, 1),
+        "text": (
+            TextEmbeddings(16),
+            {"text_embeddings": np.zeros((1, 7, 16), "float32")},
+            7,
+        ),
+    }[kind]
+    inner = UNet(
+        8,
+        (32, 64),
+        num_residual_blocks=(2, 1),
+        num_attention_layers=(0, 2),
+        conditioner=conditioner,
+        token_projection_size=24 if conditioner else None,
+        num_token_blocks=1 if conditioner else 0,
+        micro_conditioning={"scale": 8.0},
+    )
+    network = NestedUNet(inner, (32, 32, 64), (1, 2, 1), num_attention_layers=(0, 0, 1))
+    assert sum(count_flops(network, tokens).values()) == traced_flops(network, features)
+    inside = count_flops(inner, tokens)
+    assert inside == {8: count_flops(network, tokens)[8]}
+
+
+def test_no_tokens_is_an_error():
+    with pytest.raises(ValueError, match="num_tokens=0"):
+        count_flops(UNet(8, (32,)), num_tokens=0)
