@@ -48,6 +48,26 @@ def tiny_mdm(levels=2, classes=CLASSES, resolution=8, network=None, **options):
     return keras_mdm.MDM(network, **options)
 
 
+def trainer(network=None, optimizer=None, compile_options=None, **options):
+    """A compiled tiny `MDM` of 8 and 4 pixels with a fast moving average.
+
+    Tests that keep to these options and to batches of 4 share one compiled step.
+    """
+    network = network or tiny_nest(2, resolution=4)
+    options = {"ema_momentum": 0.5, "ema_warmup": False, **options}
+    mdm = tiny_mdm(network=network, **options)
+    mdm.compile(optimizer or keras.optimizers.SGD(0.05), **(compile_options or {}))
+    return mdm
+
+
+def uncompiled():
+    """`compile` options for tests of what a step does, not of how it is compiled.
+
+    Without XLA, eager steps are the quick ones; with it, compiled ones.
+    """
+    return {"run_eagerly": keras.backend.backend() != "jax"}
+
+
 def randomize(network, scale=0.2, seed=0):
     """Moves every weight at random: a fresh network predicts zero whatever it sees."""
     rng = np.random.default_rng(seed)

@@ -29,6 +29,7 @@ class Judge:
     def __init__(self, resolution, channels, num_classes, seed=0):
         self.num_classes = num_classes
         self._seed = seed
+        self._scale = 1.0
         layers = keras.layers
 
         def initializer(number):
@@ -49,8 +50,8 @@ class Judge:
             )(x)
             width, number = min(2 * width, 96), number + 1
         x = layers.Flatten()(x)
-        x = layers.Dense(64, "relu", kernel_initializer=initializer(number))(x)
-        features = layers.Rescaling(1.0, name="features")(x)
+        dense = layers.Dense(64, "relu", kernel_initializer=initializer(number))
+        features = dense(x)
         logits = layers.Dense(num_classes, kernel_initializer=initializer(number + 1))(
             features
         )
@@ -88,6 +89,9 @@ class Judge:
                 shuffle=False,
                 verbose=0,
             )
+        # Features of about unit size, whatever the training made of them.
+        raw = self._predict(self._features, images)
+        self._scale = 1.0 / max(float(np.sqrt(np.mean(np.square(raw)))), 1e-6)
 
     def classify(self, images):
         """Classes that the judge sees, int array of shape `(pictures,)`."""
@@ -99,7 +103,7 @@ class Judge:
 
     def features(self, images):
         """Features for distances, float array of shape `(pictures, 64)`."""
-        return self._predict(self._features, images)
+        return self._predict(self._features, images) * self._scale
 
     def _predict(self, model, images, batch_size=128):
         # The last batch is filled up, so that one shape is compiled.

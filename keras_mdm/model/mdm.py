@@ -203,6 +203,11 @@ class MDM(keras.Model):
         """The doll whose resolution is `resolution`, with those inside it."""
         return self.network.doll(self._resolution)
 
+    def __dir__(self):
+        # Keras would save the network's weights under this name, at another place of
+        # the file at each resolution; see `DenoisingNetwork.__dir__`.
+        return [name for name in super().__dir__() if name != "active_network"]
+
     # === Training ===
 
     def compile(

@@ -64,6 +64,8 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     config = keras.saving.serialize_keras_object(self)
+    # How a model was trained is not part of it, and loading would warn of it.
+    config.pop("compile_config", None)
     metadata = {
         "format_version": FORMAT_VERSION,
         "keras_version": keras.__version__,

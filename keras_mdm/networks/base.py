@@ -283,6 +283,13 @@ class DenoisingNetwork(keras.Model):
             if not isinstance(layer, DenoisingNetwork)
         ]
 
+    def __dir__(self):
+        # Keras saves whatever it finds here, under the first name it meets. These are
+        # views of what has a name already: `dolls`, which holds the network itself,
+        # would make loading endless, and the names of the weights would depend on it.
+        views = {"dolls", "innermost", "conditioner", "own_layers"}
+        return [name for name in super().__dir__() if name not in views]
+
     def get_config(self):
         config = {key: getattr(self, key) for key in self._option_names}
         config["micro_conditioning"] = dict(self.micro_conditioning)

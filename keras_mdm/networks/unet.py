@@ -195,6 +195,8 @@ class UNet(DenoisingNetwork):
         conditioner = self.own_conditioner
         if conditioner is not None:
             conditioner = keras.saving.serialize_keras_object(conditioner)
+            # Built by the network alone, its variables have the network's path.
+            conditioner.pop("build_config", None)
         return {**super().get_config(), "conditioner": conditioner}
 
     @classmethod

@@ -42,11 +42,16 @@ def has_state(folder):
     return (pathlib.Path(folder) / STATE_FILE).is_file()
 
 
-def _state_variables(mdm):
+def state_variables(mdm):
     """Variables of the model by a name that is the same in every run."""
-    named = {}
-    for variable in mdm.non_trainable_variables + mdm.trainable_variables:
-        named[f"model/{variable.path}"] = variable
+    named, seeds = {}, 0
+    for variable in mdm.variables:
+        name = f"model/{variable.path}"
+        if variable.name == "seed_generator_state":
+            # Keras numbers random generators by how many the process has made.
+            name = f"random/{seeds}"
+            seeds += 1
+        named[name] = variable
     return named
 
 
@@ -63,7 +68,7 @@ def save_state(mdm, folder, progress):
     temporary = folder / f".{STATE_FILE}.part"
     with h5py.File(temporary, "w") as file:
         file.attrs["progress"] = json.dumps(progress)
-        for name, variable in _state_variables(mdm).items():
+        for name, variable in state_variables(mdm).items():
             file[name] = keras.ops.convert_to_numpy(variable.value)
         for i, variable in enumerate(mdm.optimizer.variables):
             file[f"optimizer/{i}"] = keras.ops.convert_to_numpy(variable.value)
@@ -79,7 +84,7 @@ def read_progress(folder):
 def restore_weights(mdm, folder):
     """Restores weights, averages and random state, not the optimizer."""
     with _open_state(folder) as file:
-        _assign(_state_variables(mdm), file, folder)
+        _assign(state_variables(mdm), file, folder)
 
 
 def restore_state(mdm, folder):
@@ -89,7 +94,7 @@ def restore_state(mdm, folder):
             f"optimizer/{i}": variable
             for i, variable in enumerate(mdm.optimizer.variables)
         }
-        _assign({**_state_variables(mdm), **optimizer}, file, folder)
+        _assign({**state_variables(mdm), **optimizer}, file, folder)
 
 
 def _open_state(folder):

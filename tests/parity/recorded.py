@@ -66,7 +66,10 @@ def _is_video(config):
 def cases(kind):
     """Parameters of a test: one for each case of a type in the folder."""
     parameters = []
-    for path in sorted(folder().glob("*/config.json")):
+    paths = sorted(folder().glob("*/config.json"))
+    if not paths:
+        raise ValueError(f"KERAS_MDM_PARITY_DIR: no recorded case in {folder()}")
+    for path in paths:
         config = json.loads(path.read_text())
         if config["type"] != kind:
             continue

@@ -1,0 +1,197 @@
+"""Measures a class-conditional run: are its pictures of the class asked for?
+
+    python recipes/evaluate.py runs/digits --num-samples 500
+
+draws pictures of all classes alike. At each resolution, a small classifier (the judge)
+is trained on the real training pictures; printed are its accuracy on real test
+pictures it has not seen, the share of drawn pictures it reads as the class asked for,
+and the Frechet and the kernel distance (KID) from the training pictures in the judge's
+features, with those of real test pictures (as low as one can hope for) and of noise
+beside. All of it goes into `evaluation.json` in the run folder.
+
+The judge knows only these classes: it tells whether a class can be recognised, not
+whether a picture is beautiful.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import time
+
+import common
+import numpy as np
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=common.HelpFormatter
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", help="run folder of train_image.py")
+    add("--num-samples", type=int, default=500, help="pictures drawn, of all classes")
+    add("--seed", type=int, default=1000, help="of the pictures drawn")
+    add("--batch-size", type=int, default=100, help="pictures drawn at once")
+    add("--sampler", choices=("ddim", "ddpm", "dpm_solver", "heun"), help="sampler")
+    add("--num-steps", type=int, help="sampler steps (default: the model's)")
+    add("--guidance-scale", type=float, help="1 is none (default: the model's)")
+    add("--test-split", default="test", help="split of the real test pictures")
+    add("--max-real", type=int, default=6000, help="cap on real pictures of a split")
+    add("--judge-epochs", type=int, default=15, help="passes that train the judge")
+    common.backend_choices(parser)
+    return parser.parse_args(arguments)
+
+
+def read_real(source, resolution, channels, count, settings):
+    """Up to `count` real pictures and their labels, as arrays."""
+    from keras_mdm import data
+
+    batch_size = min(20, len(source))
+    dataset = data.make_dataset(
+        source,
+        resolution,
+        batch_size,
+        shuffle=len(source) > count,
+        upscale=settings["upscale"],
+        channels=channels,
+    )
+    batches, found = [], 0
+    for batch in dataset:
+        batches.append(batch)
+        found += batch_size
+        if found >= count:
+            break
+    return tuple(
+        np.concatenate([batch[key] for batch in batches])[:count]
+        for key in ("images", "labels")
+    )
+
+
+def measure(judge, drawn, wanted, train, test):
+    """Accuracies and distances at one resolution, as a dict of plain values."""
+    from keras_mdm import metrics
+
+    seen = judge.classify(drawn)
+    noise = np.random.default_rng(0).integers(0, 256, drawn.shape).astype("uint8")
+    reference = judge.features(train[0])
+    result = {
+        "judge_accuracy_real": judge.accuracy(*test),
+        "accuracy": float(np.mean(seen == wanted)),
+        "per_class": {
+            int(label): float(np.mean(seen[wanted == label] == label))
+            for label in np.unique(wanted)
+        },
+        "pictures": {
+            "drawn": len(drawn),
+            "real_train": len(train[0]),
+            "real_test": len(test[0]),
+        },
+    }
+    for name, distance in (
+        ("frechet", metrics.frechet_distance),
+        ("kernel", metrics.kernel_distance),
+    ):
+        result[name] = {
+            "drawn": distance(judge.features(drawn), reference),
+            "real_test": distance(judge.features(test[0]), reference),
+            "noise": distance(judge.features(noise), reference),
+        }
+    return result
+
+
+def report(resolution, result, class_names):
+    real = result["judge_accuracy_real"]
+    print(
+        f"\n{resolution} pixels: {result['accuracy']:.1%} of "
+        f"{result['pictures']['drawn']} drawn pictures are read as the class asked "
+        f"for; the judge reads {real:.1%} of "
+        f"{result['pictures']['real_test']} unseen real ones right."
+    )
+    entries = [
+        f"{common.class_title(label, class_names)} {share:.0%}"
+        for label, share in result["per_class"].items()
+    ]
+    width = max(map(len, entries)) + 2
+    columns = max(1, 80 // width)
+    for start in range(0, len(entries), columns):
+        row = entries[start : start + columns]
+        print("  " + "".join(f"{entry:<{width}}" for entry in row).rstrip())
+    for name in ("frechet", "kernel"):
+        values = result[name]
+        print(
+            f"  {name} distance {values['drawn']:.4g}"
+            f"  (real test pictures {values['real_test']:.4g}, "
+            f"noise {values['noise']:.4g})"
+        )
+
+
+def evaluate(args):
+    config = common.read_run(args.run)
+    if not config:
+        raise ValueError(
+            f"'{args.run}' is not a finished run: it lacks config.json or preset/."
+        )
+    common.choose_backend(args.backend)
+
+    import keras_mdm
+    from keras_mdm import data, metrics
+
+    settings = config["arguments"]
+    mdm = keras_mdm.MDM.from_preset(args.run)
+    num_classes = mdm.batch_spec.num_classes
+    if num_classes is None:
+        raise ValueError(f"the model of '{args.run}' is not class-conditional.")
+    if args.num_samples < num_classes:
+        raise ValueError(
+            f"--num-samples must be at least the {num_classes} classes. "
+            f"Received: {args.num_samples}"
+        )
+    dataset, folder = settings["dataset"], settings["data_dir"]
+    sources = [
+        data.open_source(dataset, split, folder)
+        for split in (settings["split"], args.test_split)
+    ]
+    each = args.num_samples // num_classes
+    start = time.perf_counter()
+    pyramid = mdm.generate(
+        labels=list(range(num_classes)),
+        num_samples=each,
+        return_pyramid=True,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        sampler=args.sampler,
+        num_steps=args.num_steps,
+        guidance_scale=args.guidance_scale,
+    )
+    wanted = np.repeat(np.arange(num_classes), each)
+    seconds = time.perf_counter() - start
+    print(f"Drew {len(wanted)} pictures in {seconds:.0f} s.")
+    results = {}
+    for resolution in sorted(pyramid):
+        drawn = pyramid[resolution]
+        channels = drawn.shape[-1]
+        train, test = (
+            read_real(source, resolution, channels, args.max_real, settings)
+            for source in sources
+        )
+        judge = metrics.Judge(resolution, channels, num_classes)
+        judge.fit(*train, epochs=args.judge_epochs)
+        results[resolution] = measure(judge, drawn, wanted, train, test)
+        report(resolution, results[resolution], config["class_names"])
+    path = pathlib.Path(args.run) / "evaluation.json"
+    arguments = {key: value for key, value in vars(args).items() if key != "run"}
+    found = {"arguments": arguments, "drawing_seconds": seconds, "results": results}
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"\nWritten to {path}")
+
+
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    try:
+        evaluate(args)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

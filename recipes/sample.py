@@ -1,0 +1,168 @@
+"""Draws pictures from a trained model into PNG files.
+
+    python recipes/sample.py runs/shapes --labels "red circle" "blue star" --grid
+    python recipes/sample.py runs/digits --labels 3 7 --num-samples 8 --seed 1
+
+takes a run folder of a training recipe, a preset folder or the name of a built-in
+preset. Files are numbered after those that are there; none is written over.
+"""
+
+import argparse
+import pathlib
+import re
+import sys
+
+import common
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=common.HelpFormatter
+    )
+    add = parser.add_argument
+    add("model", metavar="PRESET_OR_RUN", help="run or preset folder, or a preset name")
+    add(
+        "--labels",
+        nargs="+",
+        help="classes to draw: numbers, or names that the run knows (default: classes "
+        "in turn, --num-samples pictures in all)",
+    )
+    add("--num-samples", type=int, default=4, help="pictures of each label")
+    add("--seed", type=int, default=0, help="picture i is drawn with the seed plus i")
+    add("--resolution", type=int, help="largest one drawn (default: the model's)")
+    add("--pyramid", action="store_true", help="write every resolution")
+    add("--grid", action="store_true", help="write one grid, not a file each")
+    add("--sampler", choices=("ddim", "ddpm", "dpm_solver", "heun"), help="sampler")
+    add("--num-steps", type=int, help="sampler steps (default: the model's)")
+    add("--guidance-scale", type=float, help="1 is none (default: the model's)")
+    add("--batch-size", type=int, default=32, help="pictures drawn at once")
+    add(
+        "--output",
+        help="folder, or with --grid a .png file (default: 'drawn' in the run folder, "
+        "or here)",
+    )
+    add("--overwrite", action="store_true", help="an existing .png file is replaced")
+    common.backend_choices(parser)
+    add("--dtype", help="dtype policy, such as float32 or mixed_bfloat16")
+    add(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=sys.stdout.isatty(),
+        help="show the steps (default: in a terminal)",
+    )
+    return parser.parse_args(arguments)
+
+
+def find_labels(given, num_classes, class_names, num_samples):
+    """Turns `--labels` into numbers; returns them and the pictures of each.
+
+    Args:
+        given: List of str, or `None`.
+        num_classes: int, or `None` for an unconditional model.
+        class_names: List of str, or `None`.
+        num_samples: int.
+    """
+    if num_classes is None:
+        if given:
+            raise ValueError("--labels: the model is not class-conditional.")
+        return None, num_samples
+    if given is None:
+        return common.spread_labels(num_samples, num_classes), 1
+    labels = []
+    for label in given:
+        # Names first: the digits' are numbers, and the same ones.
+        if class_names and label in class_names:
+            labels.append(class_names.index(label))
+        elif re.fullmatch(r"\d+", label) and int(label) < num_classes:
+            labels.append(int(label))
+        else:
+            known = f"0 to {num_classes - 1}"
+            if class_names:
+                known += f", or one of {', '.join(class_names[:40])}"
+            raise ValueError(f"--labels must be {known}. Received: {label!r}")
+    return labels, num_samples
+
+
+def find_target(args):
+    """Folder to write into, and the grid's file if it is named."""
+    output = args.output
+    if output is None:
+        inside = bool(common.read_run(args.model))
+        output = pathlib.Path(args.model) / "drawn" if inside else "drawn"
+    output = pathlib.Path(output)
+    if output.suffix.lower() != ".png":
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"--output '{output}' is a file, not a folder.")
+        return output, None
+    if not args.grid:
+        raise ValueError("--output is a .png file; that needs --grid.")
+    if output.exists() and not args.overwrite:
+        raise ValueError(f"--output '{output}' exists; pass --overwrite to replace it.")
+    return output.parent, output
+
+
+def next_number(folder):
+    """First number that no file of the folder begins with."""
+    numbers = [re.match(r"(\d+)", entry.name) for entry in folder.glob("*.png")]
+    return max([int(found[1]) for found in numbers if found], default=-1) + 1
+
+
+def draw(args):
+    if args.num_samples < 1:
+        raise ValueError(f"--num-samples must be at least 1. Got {args.num_samples}.")
+    folder, file = find_target(args)
+    config = common.read_run(args.model)
+    class_names = config.get("class_names")
+    common.choose_backend(args.backend)
+
+    import keras_mdm
+    from keras_mdm.training.pictures import pyramid_grid, save_picture
+
+    mdm = keras_mdm.MDM.from_preset(args.model, dtype=args.dtype)
+    labels, each = find_labels(
+        args.labels, mdm.batch_spec.num_classes, class_names, args.num_samples
+    )
+    pyramid = mdm.generate(
+        labels=labels,
+        num_samples=each,
+        resolution=args.resolution,
+        return_pyramid=True,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        sampler=args.sampler,
+        num_steps=args.num_steps,
+        guidance_scale=args.guidance_scale,
+        progress=args.progress,
+    )
+    if not args.pyramid:
+        pyramid = {max(pyramid): pyramid[max(pyramid)]}
+    titles = None
+    if labels is not None:
+        titles = [
+            common.class_title(i, class_names) for i in labels for _ in range(each)
+        ]
+    count = len(pyramid[max(pyramid)])
+    number = next_number(folder)
+    if args.grid:
+        file = file or folder / f"{number:05}_grid.png"
+        save_picture(file, pyramid_grid(pyramid, titles))
+        print(f"{count} pictures in {file}")
+        return
+    for i in range(count):
+        title = f"_{titles[i]}" if titles else ""
+        stem = re.sub(r"[^\w.-]+", "-", f"{number + i:05}{title}")
+        for resolution, pictures in pyramid.items():
+            save_picture(folder / f"{stem}_{resolution}px.png", pictures[i])
+    print(f"{count} pictures in {folder}, numbered from {number:05}")
+
+
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    try:
+        draw(args)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Evaluation: reproducible, on averaged weights; the loss of a fresh network."""
+
+import numpy as np
+import pytest
+from helpers import batch_of, equal_values, randomize, trainer, values_of
+
+
+@pytest.fixture(scope="module")
+def mdm():
+    mdm = trainer()
+    randomize(mdm.network)
+    mdm.reset_ema()
+    return mdm
+
+
+DATA = batch_of(8, 8)
+
+
+def _evaluate(mdm, data=DATA):
+    return mdm.evaluate(data, batch_size=4, verbose=0, return_dict=True)
+
+
+def test_twice_the_same(mdm):
+    weights, state = values_of(mdm.variables), values_of([mdm.seed_generator.state])
+    first, second = _evaluate(mdm), _evaluate(mdm)
+    assert first == second and set(first) == {"loss", "loss_8", "loss_4"}
+    assert first["loss"] == pytest.approx(first["loss_8"] + first["loss_4"], rel=1e-5)
+    assert equal_values(state, values_of([mdm.seed_generator.state]))
+    network = len(mdm.network.variables)
+    assert equal_values(weights[:network], values_of(mdm.variables)[:network])
+
+
+def test_noise_belongs_to_the_place(mdm):
+    turned = {key: value[::-1].copy() for key, value in DATA.items()}
+    assert _evaluate(mdm)["loss"] != _evaluate(mdm, turned)["loss"]
+
+
+def test_batches_have_different_noise(mdm):
+    """The same four pictures twice: their noise must differ in the second batch."""
+    half = {key: value[:4] for key, value in DATA.items()}
+    twice = {key: np.concatenate([value, value]) for key, value in half.items()}
+    assert _evaluate(mdm, half)["loss"] != _evaluate(mdm, twice)["loss"]
+
+
+def test_uses_the_moving_average(mdm):
+    first = _evaluate(mdm)["loss"]
+    raw = mdm.network.get_weights()
+    mdm.network.set_weights([value + 0.1 for value in raw])
+    assert _evaluate(mdm)["loss"] == first
+    mdm.reset_ema()
+    assert _evaluate(mdm)["loss"] != first
+    mdm.network.set_weights(raw)
+    mdm.reset_ema()
+    assert _evaluate(mdm)["loss"] == first
+
+
+def test_validation_data_is_evaluated(mdm):
+    history = mdm.fit(
+        batch_of(4, 8, seed=1),
+        batch_size=4,
+        validation_data=DATA,
+        validation_batch_size=4,
+        epochs=2,
+        verbose=0,
+    ).history
+    after = _evaluate(mdm)
+    assert history["val_loss"][-1] == pytest.approx(after["loss"], rel=1e-6)
+    assert history["val_loss_8"][-1] == pytest.approx(after["loss_8"], rel=1e-6)
+    assert history["val_loss"][0] != history["val_loss"][1]
+
+
+def test_on_batch_is_the_first_batch_of_evaluate(mdm):
+    batch = {key: value[:4] for key, value in DATA.items()}
+    logs = mdm.test_on_batch(batch, return_dict=True)
+    assert float(logs["loss"]) == pytest.approx(_evaluate(mdm, batch)["loss"], rel=1e-6)
+
+
+def test_fresh_network():
+    """It predicts zero, so that the loss of v is E[alpha^2 + sigma^2 x^2]."""
+    mdm = trainer()
+    data = batch_of(512, 8)
+    found = _evaluate(mdm, data)
+    clean = data["images"] / 127.5 - 1.0
+    pooled = clean.reshape(512, 4, 2, 4, 2, 1).mean(axis=(2, 4))
+    for resolution, pictures in ((8, clean), (4, pooled)):
+        gamma = mdm.schedule.alphas_cumprod(resolution / 4)[1:]
+        expected = (gamma + (1 - gamma) * (pictures**2).mean()).mean()
+        assert found[f"loss_{resolution}"] == pytest.approx(expected, rel=0.05)

@@ -1,0 +1,64 @@
+"""Runs recipes as users do, in processes of their own, on a model of a few weights."""
+
+import importlib
+import json
+import sys
+
+import keras
+import pytest
+from helpers import tiny_mdm
+from recipe_runs import ROOT, run_recipe
+
+
+@pytest.fixture(scope="session")
+def preset(tmp_path_factory):
+    """A preset of 8 -> 16 pixels in one channel that compiles fast."""
+    folder = tmp_path_factory.mktemp("preset") / "small"
+    mdm = tiny_mdm(classes=10, ema_momentum=0.9, sampling={"num_steps": 3})
+    mdm.save_to_preset(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def training_flags(preset):
+    """Flags of a run of seconds."""
+    return (
+        *("--dataset", "digits", "--preset", preset, "--backend"),
+        *(keras.backend.backend(), "--max-steps", 3, "--save-every", 2),
+        *("--batch-size", 8, "--num-samples", 3, "--seed", 5),
+    )
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, training_flags):
+    """A finished run: its folder and what it printed. Do not write into it."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    done = run_recipe(
+        "train_image.py",
+        *("--output", folder),
+        *training_flags,
+        hide_tensorflow=keras.backend.backend() == "jax",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="session")
+def finished_config(finished):
+    return json.loads((finished[0] / "config.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    """The module `recipes/train_image.py`."""
+    sys.path.insert(0, str(ROOT / "recipes"))
+    try:
+        yield importlib.import_module("train_image")
+    finally:
+        sys.path.remove(str(ROOT / "recipes"))
+
+
+@pytest.fixture
+def main(recipe):
+    """The function that `python recipes/train_image.py` calls."""
+    return recipe.main

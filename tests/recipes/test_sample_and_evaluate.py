@@ -1,0 +1,128 @@
+"""`recipes/sample.py` and `recipes/evaluate.py` on the tiny run of the session."""
+
+import importlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def sample(recipe):
+    return importlib.import_module("sample")
+
+
+@pytest.fixture
+def evaluate(recipe):
+    return importlib.import_module("evaluate")
+
+
+@pytest.fixture(scope="module")
+def run(finished, tmp_path_factory):
+    """A copy of the run that may be written into."""
+    return shutil.copytree(finished[0], tmp_path_factory.mktemp("copy") / "run")
+
+
+def test_draws_numbered_files_and_never_over_them(sample, run, tmp_path, capsys):
+    flags = [str(run), "--labels", "3", "7", "--num-samples", "2", "--output"]
+    flags += [str(tmp_path), "--no-progress"]
+    sample.main(flags)
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    assert names == [
+        "00000_3_16px.png",
+        "00001_3_16px.png",
+        "00002_7_16px.png",
+        "00003_7_16px.png",
+    ]
+    first = np.asarray(Image.open(tmp_path / names[0]))
+    assert first.shape == (16, 16)
+    sample.main([*flags, "--pyramid"])
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    assert len(names) == 4 + 8 and "00004_3_8px.png" in names
+    # The same seed draws the same pictures.
+    assert np.array_equal(first, Image.open(tmp_path / "00004_3_16px.png"))
+    assert "numbered from 00004" in capsys.readouterr().out
+
+
+def test_grid_is_not_replaced_unless_asked(sample, run, tmp_path):
+    file = tmp_path / "grid.png"
+    flags = [str(run), "--num-samples", "2", "--grid", "--output", str(file)]
+    sample.main(flags)
+    assert Image.open(file).size == (2 * 68 + 4, 82 + 4 + 4 - 4 + 0)
+    with pytest.raises(SystemExit, match="--overwrite"):
+        sample.main(flags)
+    sample.main([*flags, "--overwrite", "--pyramid"])
+    assert Image.open(file).size == (129 + 8, 2 * 82 + 4)
+
+
+def test_draws_at_an_inner_resolution_into_the_run_by_default(sample, run):
+    sample.main([str(run), "--labels", "0", "--resolution", "8", "--num-samples", "1"])
+    assert [e.name for e in (run / "drawn").iterdir()] == ["00000_0_8px.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--labels", "10"], "0 to 9"),
+        (["--labels", "red"], "'red'"),
+        (["--resolution", "32"], "resolution"),
+        (["--num-samples", "0"], "num-samples"),
+        (["--num-steps", "0"], "num_steps"),
+        (["--output", "x.png"], "--grid"),
+    ],
+)
+def test_wrong_flags_are_told(sample, run, flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = [] if "--output" in flags else ["--output", "out"]
+    with pytest.raises(SystemExit, match=message):
+        sample.main([str(run), *flags, *output])
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_model_is_told(sample):
+    with pytest.raises(SystemExit, match="Unknown preset"):
+        sample.main(["no_such_preset"])
+
+
+def test_labels_by_name(sample):
+    names = ["red circle", "blue star"]
+    assert sample.find_labels(["blue star", "0"], 2, names, 3) == ([1, 0], 3)
+    assert sample.find_labels(None, 2, names, 3) == ([0, 1, 0], 1)
+    assert sample.find_labels(None, None, None, 3) == (None, 3)
+    with pytest.raises(ValueError, match="not class-conditional"):
+        sample.find_labels(["1"], None, None, 3)
+
+
+def test_spread_labels_reach_far(recipe):
+    common = importlib.import_module("common")
+    assert common.spread_labels(12, 10) == [*range(10), 0, 1]
+    some = common.spread_labels(20, 30)
+    assert len(set(some)) == 20
+    # Colours and shapes of the 30 classes of shapes: all of them occur.
+    assert {label % 6 for label in some} == set(range(6))
+    assert {label // 6 for label in some} == set(range(5))
+
+
+def test_evaluation_of_a_run(evaluate, run, capsys):
+    flags = ["--num-samples", "20", "--judge-epochs", "2", "--max-real", "200"]
+    evaluate.main([str(run), *flags])
+    printed = capsys.readouterr().out
+    assert "8 pixels" in printed and "16 pixels" in printed
+    found = json.loads((run / "evaluation.json").read_text())["results"]
+    for result in found.values():
+        assert 0 <= result["accuracy"] <= 1
+        assert result["judge_accuracy_real"] > 0.2
+        assert sorted(map(int, result["per_class"])) == list(range(10))
+        assert result["pictures"] == {"drawn": 20, "real_train": 200, "real_test": 200}
+        for name in ("frechet", "kernel"):
+            # Untrained: nearer to noise than to real pictures.
+            assert result[name]["real_test"] < result[name]["drawn"]
+
+
+def test_evaluation_needs_a_conditional_run(evaluate, tmp_path, run):
+    with pytest.raises(SystemExit, match="not a finished run"):
+        evaluate.main([str(tmp_path)])
+    with pytest.raises(SystemExit, match="at least the 10 classes"):
+        evaluate.main([str(run), "--num-samples", "3"])

@@ -1,0 +1,213 @@
+"""`recipes/train_image.py` end to end: one tiny run a session, read by many tests."""
+
+import csv
+import json
+import re
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from helpers import tiny_mdm
+from PIL import Image
+from recipe_runs import run_recipe
+
+import keras_mdm
+
+
+def rows_of(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_is_whole(finished):
+    folder, output = finished
+    for name in ("config.json", "history.csv", "losses.png"):
+        assert (folder / name).stat().st_size > 0, name
+    assert (folder / "state" / "training_state.h5").is_file()
+    assert {entry.name for entry in (folder / "samples").iterdir()} == {
+        "stage1_8px.png",
+        "stage2_16px.png",
+    }
+    for stage in ("stage1_8px", "stage2_16px"):
+        kinds = {e.suffix for e in (folder / "logs" / stage).iterdir()}
+        assert kinds == {".history", ".samples"}
+    assert "stage2_16px.png" in output and "images/s" in output
+    assert not [e for e in folder.rglob("*") if e.name.endswith(".part")]
+
+
+def test_output_has_no_spam(finished):
+    lines = finished[1].splitlines()
+    assert "\r" not in finished[1]
+    assert len(lines) < 16, finished[1]
+    assert len([line for line in lines if line.startswith("Stage ")]) == 2
+
+
+def test_history_has_a_row_for_each_save_and_every_resolution(finished):
+    rows = rows_of(finished[0])
+    found = [(row["stage"], row["resolution"], row["step"]) for row in rows]
+    assert found == [
+        ("1", "8", "2"),
+        ("1", "8", "3"),
+        ("2", "16", "2"),
+        ("2", "16", "3"),
+    ]
+    for row in rows:
+        assert float(row["loss_8"]) > 0 and float(row["learning_rate"]) > 0
+        assert bool(row["loss_16"]) == (row["stage"] == "2")
+        parts = [float(row[key]) for key in ("loss_8", "loss_16") if row[key]]
+        assert float(row["loss"]) == pytest.approx(sum(parts), rel=1e-4)
+
+
+def test_grid_has_every_resolution_side_by_side(finished):
+    folder = finished[0] / "samples"
+    assert Image.open(folder / "stage1_8px.png").size == (2 * 68 + 4, 2 * 82 + 4)
+    # Three pictures in one column, 64 + 1 + 64 pixels wide.
+    assert Image.open(folder / "stage2_16px.png").size == (129 + 8, 3 * 82 + 4)
+    assert Image.open(finished[0] / "losses.png").size == (960, 540)
+
+
+def test_config_says_all_that_was_chosen(finished_config, preset):
+    config = finished_config
+    assert config["backend"] == keras.backend.backend()
+    assert config["seed"] == 5 and config["arguments"]["seed"] == 5
+    assert config["arguments"]["preset"] == str(preset)
+    assert config["class_names"] == [str(digit) for digit in range(10)]
+    assert [stage["resolution"] for stage in config["stages"]] == [8, 16]
+    assert [stage["steps"] for stage in config["stages"]] == [3, 3]
+    assert config["versions"]["keras"] == keras.__version__
+    assert config["model"]["prediction"] == "v"
+
+
+def test_preset_of_the_run_draws(finished):
+    mdm = keras_mdm.MDM.from_preset(finished[0])
+    assert mdm.generate(labels=[3], seed=0).shape == (1, 16, 16, 1)
+
+
+def test_refuses_a_folder_that_holds_a_run(finished, training_flags):
+    before = sorted(finished[0].rglob("*"))
+    done = run_recipe("train_image.py", "--output", finished[0], *training_flags)
+    assert done.returncode == 1 and "--resume" in done.stderr
+    assert sorted(finished[0].rglob("*")) == before
+
+
+def test_resume_goes_on_where_the_state_was_saved(finished, tmp_path):
+    """As if the run had been stopped after step 2 of 3 of the second stage."""
+    import h5py
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    shutil.rmtree(folder / "preset")
+    (folder / "samples" / "stage2_16px.png").unlink()
+    with h5py.File(folder / "state" / "training_state.h5", "r+") as file:
+        file.attrs["progress"] = json.dumps({"stage": 1, "epoch": 1})
+        count = next(k for k in file["optimizer"] if file["optimizer"][k][()].ndim == 0)
+        file["optimizer"][count][...] = 2
+    done = run_recipe("train_image.py", "--output", folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "Stage 1" not in done.stdout and "3/3" in done.stdout
+    assert [(r["stage"], r["step"]) for r in rows_of(folder)] == [
+        ("1", "2"),
+        ("1", "3"),
+        ("2", "2"),
+        ("2", "3"),
+    ]
+    assert (folder / "samples" / "stage2_16px.png").is_file()
+    assert (folder / "preset" / "model.weights.h5").is_file()
+
+    # Once more, on a run that has ended: it trains nothing and keeps the weights.
+    weights = keras_mdm.MDM.from_preset(folder).network.get_weights()
+    done = run_recipe("train_image.py", "--output", folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    again = keras_mdm.MDM.from_preset(folder).network.get_weights()
+    assert all(map(np.array_equal, weights, again))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "no_such_set"], "no_such_set"),
+        (["--dataset", "folder:/no/such/folder"], "No such folder"),
+        (["--preset", "no_such_preset"], "mdm_tiny_32"),
+        (["--resolutions", "16", "24"], r"\(16, 8\)"),
+        (["--resolutions", "16", "8"], "must rise"),
+        (["--steps", "1", "2", "3"], "one for each of the 2 stages"),
+        (["--mixed", "16=2", "32=1"], r"\[32\]"),
+        (["--mixed", "16:2"], "RESOLUTION=NUMBER"),
+        (["--guidance-scale", "-1"], "guidance_scale"),
+        (["--prediction", "w"], "invalid choice"),
+        (["--batch-size", "100000"], "fewer than"),
+        (["--resolutions", "8", "--freeze-inner", "--learning-rate", "0"], "above 0"),
+        (["--bogus"], "unrecognized"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_written(
+    flags, message, training_flags, tmp_path, main, capsys
+):
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit) as end:
+        main(["--output", str(folder), *map(str, training_flags), *flags])
+    told = capsys.readouterr().err + str(end.value.code)
+    assert re.search(message, told), told
+    assert not folder.exists()
+
+
+def test_resume_refuses_other_settings(finished, main):
+    with pytest.raises(SystemExit, match="learning_rate"):
+        main(["--output", str(finished[0]), "--resume", "--learning-rate", "0.5"])
+
+
+def test_resume_needs_a_run(tmp_path, main):
+    with pytest.raises(SystemExit, match="no run"):
+        main(["--output", str(tmp_path), "--resume"])
+
+
+def test_help_explains_every_flag(main, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for flag in ("--output", "--dataset", "--preset", "--backend", "--seed"):
+        assert flag in text
+    assert "--max-steps" in text and "(default: shapes)" in text
+    assert "default: None" not in text
+
+
+def test_folder_with_a_corrupt_picture_is_reported(preset, tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        path = tmp_path / "pictures" / ("cats", "dogs")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (20, 24, 3), dtype="uint8")
+        Image.fromarray(pixels).save(path)
+    broken = tmp_path / "pictures" / "cats" / "broken.png"
+    broken.write_bytes(path.read_bytes()[:60])
+    small = tmp_path / "preset"
+    mdm = tiny_mdm(levels=1, classes=2, sampling={"num_steps": 2})
+    mdm.save_to_preset(small)
+    done = run_recipe(
+        "train_image.py",
+        *("--output", tmp_path / "run", "--preset", small, "--batch-size", 4),
+        *("--dataset", f"folder:{tmp_path / 'pictures'}", "--split", "all"),
+        *("--steps", 10, "--num-samples", 2, "--flip", "--crop", "random"),
+        *("--backend", keras.backend.backend()),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 of 31 pictures" in done.stdout and "broken.png" in done.stdout
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["class_names"] == ["cats", "dogs"]
+
+
+def test_data_without_labels_train_an_unconditional_model(tmp_path, recipe):
+    class Source:
+        num_classes, channels, class_names = None, 1, None
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return {"image": np.zeros((32, 32, 1), "uint8")}
+
+    args, _ = recipe.parse_arguments(["--output", str(tmp_path)])
+    mdm = recipe.make_model(args, Source())
+    assert mdm.network.resolutions == (32, 16)
+    assert mdm.batch_spec.num_classes is None and mdm.network.image_channels == 1

@@ -1,0 +1,147 @@
+"""Stopping and going on: the state on disk, and a resumed run against a whole one."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import batch_of, equal_values, tiny_mdm, values_of
+
+from keras_mdm import ProgressiveSchedule, Stage
+from keras_mdm.training import state
+
+STAGES = [
+    Stage(8, steps=2, steps_per_epoch=1, batch_size=4, learning_rate=0.01),
+    Stage(
+        16, steps=3, steps_per_epoch=1, batch_size=4, learning_rate=0.01, warmup_steps=9
+    ),
+]
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+class StopAt(keras.callbacks.Callback):
+    """Stops a run at the first step of an epoch of a stage."""
+
+    def __init__(self, stage, epoch):
+        super().__init__()
+        self.wanted = (stage, epoch)
+
+    def on_stage_begin(self, index, stage):
+        self.index = index
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if (self.index, epoch) == self.wanted:
+            raise Stop
+
+
+def one_batch(stage):
+    batch = batch_of(stage.batch_size, stage.resolution)
+    while True:
+        yield batch
+
+
+def build():
+    mdm = tiny_mdm(ema_momentum=0.9)
+    # Fresh models of one test must begin alike.
+    rng = np.random.default_rng(3)
+    for variable in mdm.network.variables:
+        variable.assign(rng.normal(size=variable.shape).astype("float32") * 0.1)
+    mdm.reset_ema()
+    return mdm
+
+
+def named_values(mdm):
+    return {
+        name: values_of([variable])[0]
+        for name, variable in state.state_variables(mdm).items()
+    }
+
+
+def train(mdm, folder, callbacks=(), resume=False):
+    schedule = ProgressiveSchedule(STAGES)
+    return schedule.fit(
+        mdm,
+        one_batch,
+        callbacks=callbacks,
+        checkpoint_dir=folder,
+        resume=resume,
+        verbose=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Variables of a run that was not stopped, by name, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    mdm = build()
+    train(mdm, folder)
+    return named_values(mdm), folder
+
+
+def test_variables_have_names_of_their_own():
+    mdm, other = (tiny_mdm(levels=3, ema_momentum=0.9) for _ in range(2))
+    named = state.state_variables(mdm)
+    assert len(named) == len(mdm.variables)
+    # Whatever the process has built before.
+    assert list(named) == list(state.state_variables(other))
+
+
+@pytest.mark.parametrize("place", [(0, 1), (1, 0), (1, 2)])
+def test_resumed_run_ends_like_a_whole_one(place, whole, tmp_path):
+    with pytest.raises(Stop):
+        train(build(), tmp_path, [StopAt(*place)])
+    mdm = build()
+    logs = train(mdm, tmp_path, resume=True)
+    assert len(logs) == {(0, 1): 4, (1, 0): 3, (1, 2): 1}[place]
+    for name, value in named_values(mdm).items():
+        np.testing.assert_allclose(
+            value, whole[0][name], rtol=1e-5, atol=1e-6, err_msg=name
+        )
+
+
+def test_resuming_a_finished_run_keeps_its_weights(whole):
+    mdm = build()
+    assert train(mdm, whole[1], resume=True) == []
+    assert mdm.resolution == 16
+    for name, value in named_values(mdm).items():
+        assert np.array_equal(value, whole[0][name]), name
+
+
+def test_resume_without_a_state_begins_at_the_start(tmp_path):
+    schedule = ProgressiveSchedule(STAGES[:1])
+    logs = schedule.fit(
+        build(), one_batch, checkpoint_dir=tmp_path, resume=True, verbose=0
+    )
+    assert len(logs) == 2
+
+
+def test_state_is_restored_bit_for_bit(tmp_path):
+    def compiled():
+        mdm = build()
+        mdm.compile(optimizer=keras.optimizers.AdamW(0.01))
+        return mdm
+
+    mdm = compiled()
+    mdm.train_on_batch(batch_of(4))
+    state.save_state(mdm, tmp_path, {"stage": 1, "epoch": 2})
+    assert state.read_progress(tmp_path) == {"stage": 1, "epoch": 2}
+    other = compiled()
+    state.restore_state(other, tmp_path)
+    for kind in (lambda m: m.variables, lambda m: m.optimizer.variables):
+        assert equal_values(values_of(kind(mdm)), values_of(kind(other)))
+    assert [entry.name for entry in tmp_path.iterdir()] == [state.STATE_FILE]
+
+
+def test_a_state_that_does_not_fit_changes_nothing(whole):
+    mdm = tiny_mdm(classes=7, ema_momentum=0.9)
+    before = values_of(mdm.variables)
+    with pytest.raises(ValueError, match="does not fit"):
+        state.restore_weights(mdm, whole[1])
+    assert equal_values(before, values_of(mdm.variables))
+
+
+def test_a_damaged_state_is_told(tmp_path):
+    (tmp_path / state.STATE_FILE).write_bytes(b"not HDF5")
+    with pytest.raises(ValueError, match="damaged"):
+        state.read_progress(tmp_path)
