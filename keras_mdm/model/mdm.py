@@ -21,7 +21,7 @@ from keras_mdm.model.generate import generate
 from keras_mdm.model.objective import Objective
 from keras_mdm.model.sampling_defaults import SamplingDefaults
 from keras_mdm.networks import DenoisingNetwork
-from keras_mdm.networks.base import first
+from keras_mdm.networks.base import first, serialize
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -178,6 +178,17 @@ class MDM(keras.Model):
             freeze_inner: bool. Whether only the outermost of these dolls is trained.
                 Defaults to `False`.
         """
+        self._choose_dolls(resolution, freeze_inner)
+        if self.compiled:
+            config = dict(self._compile_arguments)
+            config["loss_weights"] = None
+            config["mixed_resolution"] = None
+            optimizer = self.optimizer
+            config["optimizer"] = type(optimizer).from_config(optimizer.get_config())
+            self.compile(**config)
+
+    def _choose_dolls(self, resolution, freeze_inner):
+        """`set_active` for those who compile the model themselves afterwards."""
         active = self.network.doll(resolution)
         if freeze_inner and len(active.dolls) == 1:
             raise ValueError(
@@ -190,13 +201,6 @@ class MDM(keras.Model):
                 layer.trainable = trained
         self._resolution = resolution
         self._frozen_inner = freeze_inner
-        if self.compiled:
-            config = dict(self._compile_arguments)
-            config["loss_weights"] = None
-            config["mixed_resolution"] = None
-            optimizer = self.optimizer
-            config["optimizer"] = type(optimizer).from_config(optimizer.get_config())
-            self.compile(**config)
 
     @property
     def active_network(self):
@@ -425,7 +429,9 @@ class MDM(keras.Model):
             batch_size = min(batch_size or 32, size)
             if self._mixed_shares is not None:
                 losses.mixed_batch_sizes(self._mixed_shares, batch_size)
-            x = batches.ArrayBatches(x, batch_size, kwargs.pop("shuffle", True))
+            x = batches.ArrayBatches(x, batch_size, kwargs.get("shuffle", True))
+            # Keras would mix the batches even of data that are not to be shuffled.
+            kwargs["shuffle"] = False
             x = backend.with_known_shapes(x, x[0][0])
             batch_size = None
         return super().fit(x, batch_size=batch_size, **kwargs)
@@ -505,7 +511,7 @@ class MDM(keras.Model):
 
     def get_config(self):
         return {
-            "network": keras.saving.serialize_keras_object(self.network),
+            "network": serialize(self.network),
             "schedule": self.schedule.get_config(),
             "prediction": self.prediction,
             "loss_target": self.loss_target,

@@ -19,6 +19,8 @@ import warnings
 
 import keras
 
+from keras_mdm.networks.base import serialize
+
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
@@ -63,9 +65,7 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
                 f"Received: path={str(path)!r}"
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    config = keras.saving.serialize_keras_object(self)
-    # How a model was trained is not part of it, and loading would warn of it.
-    config.pop("compile_config", None)
+    config = serialize(self)
     metadata = {
         "format_version": FORMAT_VERSION,
         "keras_version": keras.__version__,
@@ -192,7 +192,7 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
     _check_metadata(folder)
     found = _read_json(folder, CONFIG_FILE)["config"]["network"]
     for doll in self.network.dolls:
-        if _architecture(keras.saving.serialize_keras_object(doll)) == _architecture(
+        if _architecture(serialize(doll)) == _architecture(
             found
         ):
             _load_network(doll, folder)

@@ -165,7 +165,7 @@ class SamplingRun:
         timestep = ops.take(table["timesteps"], i)
         images = [ops.concatenate([level, level]) for level in x] if guided else x
         timesteps = ops.broadcast_to(timestep, (images[0].shape[0],))
-        outputs, _ = self.network.forward(
+        outputs, _ = self.network.denoise(
             images, timesteps, condition["encoded"], condition["features"]
         )
         clean = []

@@ -44,6 +44,20 @@ def first(x, count):
     return x if count is None or x.shape[0] in (None, count) else x[:count]
 
 
+def serialize(layer):
+    """What `keras.saving.deserialize_keras_object` makes a copy of the layer from.
+
+    Keras' own function would import TensorFlow, on any backend, if it is installed.
+    """
+    kind = type(layer)
+    return {
+        "module": kind.__module__,
+        "class_name": kind.__name__,
+        "config": layer.get_config(),
+        "registered_name": keras.saving.get_registered_name(kind),
+    }
+
+
 class DenoisingNetwork(keras.Model):
     """Base of `UNet` and `NestedUNet`: embeddings, both paths, input and output.
 
@@ -52,7 +66,7 @@ class DenoisingNetwork(keras.Model):
     It builds itself when it is made.
 
     Subclasses call `_make_paths` in their constructor and define
-    `encode_condition` and `forward`.
+    `encode_condition` and `denoise`.
     """
 
     def __init__(self, options, dtype=None, name=None):
@@ -186,12 +200,12 @@ class DenoisingNetwork(keras.Model):
             A list of float32 predictions in the order and shapes of `images`.
         """
         condition = self.encode_condition(inputs, inputs.get("condition_drop"))
-        predictions, _ = self.forward(
+        predictions, _ = self.denoise(
             inputs["images"], inputs["timesteps"], condition, inputs, training=training
         )
         return predictions
 
-    def forward(
+    def denoise(
         self,
         images,
         timesteps,
@@ -229,7 +243,7 @@ class DenoisingNetwork(keras.Model):
                 the null condition instead.
 
         Returns:
-            A nested structure of tensors for `forward`, or `None` without a
+            A nested structure of tensors for `denoise`, or `None` without a
             conditioner.
         """
         raise NotImplementedError

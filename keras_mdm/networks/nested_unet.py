@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_mdm.layers import Conv3x3
 from keras_mdm.layers.primitives import build_children
-from keras_mdm.networks.base import DenoisingNetwork, first
+from keras_mdm.networks.base import DenoisingNetwork, first, serialize
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -150,7 +150,7 @@ class NestedUNet(DenoisingNetwork):
             "keys_values": {block.name: block.keys_values(tokens) for block in blocks},
         }
 
-    def forward(
+    def denoise(
         self,
         images,
         timesteps,
@@ -184,7 +184,7 @@ class NestedUNet(DenoisingNetwork):
         rest = images[1].shape[0]
         if samples != rest:
             lent = ops.pad(lent, [[0, rest - samples], [0, 0], [0, 0], [0, 0]])
-        predictions, returned = self.inner.forward(
+        predictions, returned = self.inner.denoise(
             images[1:],
             timesteps,
             condition["inner"] if condition is not None else None,
@@ -201,7 +201,7 @@ class NestedUNet(DenoisingNetwork):
     def get_config(self):
         return {
             **super().get_config(),
-            "inner": keras.saving.serialize_keras_object(self.inner),
+            "inner": serialize(self.inner),
         }
 
     @classmethod

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_mdm.layers import ResidualBlock, TokenConditioning
 from keras_mdm.layers.primitives import build_children
-from keras_mdm.networks.base import DenoisingNetwork
+from keras_mdm.networks.base import DenoisingNetwork, serialize
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -161,7 +161,7 @@ class UNet(DenoisingNetwork):
             "keys_values": {block.name: block.keys_values(tokens) for block in blocks},
         }
 
-    def forward(
+    def denoise(
         self,
         images,
         timesteps,
@@ -194,7 +194,7 @@ class UNet(DenoisingNetwork):
     def get_config(self):
         conditioner = self.own_conditioner
         if conditioner is not None:
-            conditioner = keras.saving.serialize_keras_object(conditioner)
+            conditioner = serialize(conditioner)
             # Built by the network alone, its variables have the network's path.
             conditioner.pop("build_config", None)
         return {**super().get_config(), "conditioner": conditioner}

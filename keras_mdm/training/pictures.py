@@ -4,7 +4,7 @@ import math
 import pathlib
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 4
 _PAPER = 255
@@ -21,9 +21,8 @@ def save_picture(path, picture):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(
-            picture[..., 0] if picture.shape[-1] == 1 else picture
-        )
+        grey = picture.ndim == 3 and picture.shape[-1] == 1
+        picture = Image.fromarray(picture[..., 0] if grey else picture)
     picture.save(path)
 
 
@@ -50,6 +49,10 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None):
     rows = -(-count // columns)
     caption = 14 if titles is not None else 0
     tile_width = len(resolutions) * (size + 1) - 1
+    if titles is not None:
+        font = ImageFont.load_default()
+        widest = max(font.getlength(str(title)) for title in titles)
+        tile_width = max(tile_width, math.ceil(widest))
     width = columns * (tile_width + _GAP) + _GAP
     height = rows * (size + caption + _GAP) + _GAP
     grid = Image.new("RGB", (width, height), (_PAPER,) * 3)
@@ -64,5 +67,5 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None):
             tile = Image.fromarray(picture).resize((size, size), Image.NEAREST)
             grid.paste(tile, (x + level * (size + 1), y))
         if titles is not None:
-            draw.text((x, y + size), str(titles[i]), fill=(0, 0, 0))
+            draw.text((x, y + size), str(titles[i]), fill=(0, 0, 0), font=font)
     return grid

@@ -26,6 +26,7 @@ class Progress(StageCallback):
 
     def on_stage_begin(self, index, stage):
         super().on_stage_begin(index, stage)
+        self.watch = Stopwatch()
         print(
             f"Stage {index + 1}: {stage.resolution} pixels, batches of "
             f"{stage.batch_size}, learning rate {stage.learning_rate:g}",
@@ -40,7 +41,8 @@ class Progress(StageCallback):
             self.pause = 0.2 if self.redraws else 20.0
         self.shown = time.perf_counter()
         self.width = 0
-        self.watch = Stopwatch()
+        if self.stage is None:
+            self.watch = Stopwatch()
         self.total = self.stage.steps if self.stage else None
         if self.total is None and self.params.get("steps"):
             # Steps of this call, after those of an earlier one.

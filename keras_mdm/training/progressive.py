@@ -251,7 +251,7 @@ class ProgressiveSchedule:
         verbose,
     ):
         stage = self.stages[index]
-        mdm.set_active(stage.resolution, stage.freeze_inner)
+        mdm._choose_dolls(stage.resolution, stage.freeze_inner)
         mdm.compile(
             optimizer=self.make_optimizer(stage),
             loss_weights=stage.loss_weights,
@@ -274,6 +274,8 @@ class ProgressiveSchedule:
                 epochs=end,
                 steps_per_epoch=steps,
                 validation_data=validation,
+                # Keras warns if it is told to shuffle anything but arrays.
+                shuffle=isinstance(dataset, dict),
                 callbacks=[*callbacks, *saver],
                 verbose=verbose,
             )

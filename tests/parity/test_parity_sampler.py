@@ -28,7 +28,7 @@ class CompiledNetwork:
     def __init__(self, network):
         self._network = network
         variables = network.variables
-        self.forward = fast(network.forward, variables, repeated=True)
+        self.forward = fast(network.denoise, variables, repeated=True)
         self.encode_condition = fast(network.encode_condition, variables)
 
     def __getattr__(self, name):

@@ -37,7 +37,7 @@ def finished(tmp_path_factory, training_flags):
         "train_image.py",
         *("--output", folder),
         *training_flags,
-        hide_tensorflow=keras.backend.backend() == "jax",
+        without_tensorflow=keras.backend.backend() == "jax",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout

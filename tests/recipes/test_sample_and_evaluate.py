@@ -50,7 +50,7 @@ def test_grid_is_not_replaced_unless_asked(sample, run, tmp_path):
     file = tmp_path / "grid.png"
     flags = [str(run), "--num-samples", "2", "--grid", "--output", str(file)]
     sample.main(flags)
-    assert Image.open(file).size == (2 * 68 + 4, 82 + 4 + 4 - 4 + 0)
+    assert Image.open(file).size == (72, 2 * 82 + 4)
     with pytest.raises(SystemExit, match="--overwrite"):
         sample.main(flags)
     sample.main([*flags, "--overwrite", "--pyramid"])

@@ -1,0 +1,172 @@
+"""Options of a training step: accumulation, clipping, precision, remat, frozen dolls."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import (
+    batch_of,
+    equal_values,
+    randomize,
+    tiny_nest,
+    tiny_unet,
+    trainer,
+    uncompiled,
+    values_of,
+)
+
+from keras_mdm.diffusion.noise import sample_noise
+
+EAGER = uncompiled()
+
+
+def _norm(before, after):
+    moves = [b - a for a, b in zip(before, after, strict=True)]
+    return np.sqrt(sum(np.square(move).sum() for move in moves))
+
+
+def _fixed_noise(mdm):
+    """Noise and timesteps that follow from the batch entry `place`."""
+
+    def training_data(data):
+        batch, _, weight = keras.utils.unpack_x_y_sample_weight(data)
+        place = batch["place"]
+        shape = (*batch["images"].shape[1:3], 1)
+        noises = [sample_noise(place, 4, 0, shape)]
+        inputs, targets = mdm.diffuse(batch, noises, place * 100 + 50)
+        return inputs, targets, weight
+
+    mdm._training_data = training_data
+    return mdm
+
+
+def test_accumulated_gradients_equal_one_large_batch():
+    """Two batches of two move weights and average as one batch of four does."""
+    whole = {
+        **batch_of(4, 4, classes=0),
+        "place": np.array([1, 8, 3, 5], "int32"),
+    }
+    halves = [{k: v[i : i + 2] for k, v in whole.items()} for i in (0, 2)]
+    start, found = None, []
+    for every, batches in ((None, [whole]), (2, halves)):
+        optimizer = keras.optimizers.SGD(0.5, gradient_accumulation_steps=every)
+        network = tiny_unet(4, classes=0)
+        start = start or randomize(network).get_weights()
+        network.set_weights(start)
+        mdm = _fixed_noise(trainer(network, optimizer, EAGER))
+        mdm.train_on_batch(batches[0])
+        if every:
+            # Within the accumulation neither the weights nor the average move.
+            assert equal_values(start, network.get_weights())
+            assert int(mdm.ema.num_updates) == 0
+            assert equal_values(start, values_of(mdm.ema.averages))
+            mdm.train_on_batch(batches[1])
+        assert int(mdm.ema.num_updates) == 1
+        found.append((network.get_weights(), values_of(mdm.ema.averages)))
+    assert _norm(start, found[0][0]) > 1e-3
+    for one, other in zip(found[0], found[1], strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_gradient_clipping():
+    network = randomize(tiny_unet(4))
+    before = network.get_weights()
+    optimizer = keras.optimizers.SGD(1.0, global_clipnorm=1e-2)
+    trainer(network, optimizer, EAGER).train_on_batch(batch_of(4, 4))
+    assert _norm(before, network.get_weights()) == pytest.approx(1e-2, rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"remat": True}, {"dtype": "mixed_bfloat16"}])
+def test_network_options_train(options):
+    """As the plain network, up to rounding: all weights move, and to the same place."""
+    plain, other = tiny_unet(4), tiny_unet(4, **options)
+    start = randomize(plain).get_weights()
+    other.set_weights(start)
+    assert all(v.dtype == "float32" for v in other.variables)
+    losses = []
+    for network in (plain, other):
+        mdm = trainer(network, keras.optimizers.SGD(0.5), EAGER)
+        logs = mdm.train_on_batch(batch_of(4, 4), return_dict=True)
+        losses.append(float(logs["loss"]))
+    tolerance = 0.05 if "dtype" in options else 1e-4
+    assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+    moves = [
+        np.concatenate([(b - a).ravel() for a, b in zip(start, end, strict=True)])
+        for end in (plain.get_weights(), other.get_weights())
+    ]
+    assert np.linalg.norm(moves[0]) > 1e-3
+    assert np.linalg.norm(moves[1] - moves[0]) < tolerance * np.linalg.norm(moves[0])
+
+
+def _doll_weights(mdm):
+    """Values of the outer doll's own weights and of those inside."""
+    inner = {id(v) for v in mdm.network.inner.variables}
+    outer = [v for v in mdm.network.variables if id(v) not in inner]
+    return values_of(outer), values_of(mdm.network.inner.variables)
+
+
+def test_frozen_inner_doll():
+    mdm = trainer(randomize(tiny_nest(2, resolution=4)))
+    mdm.set_active(8, freeze_inner=True)
+    outer, inner = _doll_weights(mdm)
+    mdm.train_on_batch(batch_of(4, 8))
+    new_outer, new_inner = _doll_weights(mdm)
+    assert equal_values(inner, new_inner)
+    assert not any(np.array_equal(a, b) for a, b in zip(outer, new_outer, strict=True))
+    mdm.set_active(8)
+    mdm.train_on_batch(batch_of(4, 8))
+    newest_outer, newest_inner = _doll_weights(mdm)
+    assert not equal_values(new_inner, newest_inner)
+    assert not equal_values(new_outer, newest_outer)
+
+
+def test_inner_stage():
+    """At the inner resolution only that doll is trained, logged and averaged."""
+    mdm = trainer(randomize(tiny_nest(2, resolution=4)))
+    mdm.reset_ema()
+    count = len(mdm.optimizer.variables)
+    outer, inner = _doll_weights(mdm)
+    mdm.resolution = 4
+    assert mdm.resolutions == (4,) and len(mdm.optimizer.variables) < count
+    history = mdm.fit(batch_of(4, 4), batch_size=4, verbose=0).history
+    assert set(history) == {"loss", "loss_4"}
+    assert history["loss"] == pytest.approx(history["loss_4"])
+    new_outer, new_inner = _doll_weights(mdm)
+    assert equal_values(outer, new_outer) and not equal_values(inner, new_inner)
+    with pytest.raises(ValueError, match=r"shape \(batch, 4, 4, 1\)"):
+        mdm.train_on_batch(batch_of(4, 8))
+    mdm.resolution = 8
+    assert len(mdm.optimizer.variables) == count and int(mdm.optimizer.iterations) == 0
+    # The average of the outer doll must not have moved with the inner stage.
+    inner_ids = {id(v) for v in mdm.network.inner.variables}
+    for source, average in zip(mdm.ema.sources, mdm.ema.averages, strict=True):
+        same = np.array_equal(*values_of([source, average]))
+        assert same == (id(source) not in inner_ids)
+
+
+def test_freezing_needs_an_inner_doll():
+    mdm = trainer()
+    with pytest.raises(ValueError, match="`freeze_inner` needs a doll inside"):
+        mdm.set_active(4, freeze_inner=True)
+    with pytest.raises(ValueError, match=r"resolutions \(8, 4\).*resolution=16"):
+        mdm.resolution = 16
+
+
+def test_mixed_resolution():
+    """Samples that only the inner doll sees give the outer doll no gradient."""
+    start = randomize(tiny_nest(2, resolution=4)).get_weights()
+    first = batch_of(4, 8)
+    second = {k: v.copy() for k, v in first.items()}
+    second["images"][1:] = 255 - second["images"][1:]
+    found = []
+    for batch in (first, second):
+        network = tiny_nest(2, resolution=4)
+        network.set_weights(start)
+        options = {"mixed_resolution": {8: 1, 4: 3}}
+        mdm = trainer(network, compile_options=options)
+        mdm.train_on_batch(batch)
+        found.append(_doll_weights(mdm))
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    moved = [np.abs(a - b).max() for a, b in zip(found[0][1], found[1][1], strict=True)]
+    assert max(moved) > 1e-4

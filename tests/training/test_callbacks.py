@@ -1,0 +1,239 @@
+"""Callbacks on a model that only pretends to train."""
+
+import csv
+import io
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_mdm import Stage
+from keras_mdm.callbacks import History, Progress, SampleGrid, StopOnNaN
+from keras_mdm.training import progress, stage_callback
+
+
+class FakeModel:
+    """Has what callbacks read of an `MDM`."""
+
+    def __init__(self, resolution=16):
+        self.network = types.SimpleNamespace(resolutions=(16, 8))
+        self.resolution = resolution
+        self.optimizer = types.SimpleNamespace(_iterations=0, learning_rate=0.25)
+        self.drawn = []
+
+    def generate(self, **options):
+        self.drawn.append(options)
+        return {16: np.zeros((2, 16, 16, 1), "uint8")}
+
+    def run(self, callbacks, epochs, per_execution=1, first=0):
+        """Calls callbacks as `fit` does: `epochs` is a list of lists of losses."""
+        for callback in callbacks:
+            callback.set_model(self)
+            callback.set_params({"epochs": len(epochs), "steps": len(epochs[0])})
+            callback.on_train_begin()
+        for epoch, losses in enumerate(epochs, first):
+            for callback in callbacks:
+                callback.on_epoch_begin(epoch)
+            for i in range(per_execution - 1, len(losses), per_execution):
+                mean = np.mean(losses[: i + 1])
+                logs = {"loss": mean, "loss_16": 2 * mean}
+                for callback in callbacks:
+                    callback.on_train_batch_end(i, logs)
+            self.optimizer._iterations += len(losses)
+            for callback in callbacks:
+                callback.on_epoch_end(epoch, {**logs, "val_loss": 1.0})
+        for callback in callbacks:
+            callback.on_train_end()
+
+
+def stage_of(steps, **options):
+    return Stage(16, steps=steps, batch_size=4, **options)
+
+
+def begin(callbacks, model, index, stage):
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.on_stage_begin(index, stage)
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("per_execution", [1, 2])
+@pytest.mark.parametrize("every", [2, 4])
+def test_history_rows_are_means_of_their_window(tmp_path, every, per_execution):
+    losses = np.random.default_rng(0).uniform(size=(2, 6))
+    history = History(tmp_path / "history.csv", every=every)
+    model = FakeModel()
+    begin([history], model, 0, stage_of(12))
+    model.run([history], losses.tolist(), per_execution)
+    rows = rows_of(tmp_path / "history.csv")
+    ends = {2: [2, 4, 6, 8, 10, 12], 4: [4, 6, 8, 12]}[every]
+    assert [int(row["step"]) for row in rows] == ends
+    flat = losses.ravel()
+    for row, start, end in zip(rows, [0, *ends], ends, strict=False):
+        expected = flat[start:end].mean()
+        assert float(row["loss"]) == pytest.approx(expected)
+        assert float(row["loss_16"]) == pytest.approx(2 * expected)
+        assert row["loss_8"] == "" and float(row["learning_rate"]) == 0.25
+        assert row["stage"] == "1" and row["resolution"] == "16"
+
+
+def test_history_of_a_plain_fit_goes_on_in_a_second(tmp_path):
+    model = FakeModel()
+    for _ in range(2):
+        model.run([History(tmp_path / "h.csv", every=2)], [[1.0, 2.0, 3.0]])
+    steps = [row["step"] for row in rows_of(tmp_path / "h.csv")]
+    assert steps == ["2", "3", "4", "6"]
+
+
+def test_resumed_history_forgets_what_was_lost(tmp_path):
+    path = tmp_path / "h.csv"
+    model = FakeModel()
+    first, second = stage_of(2), stage_of(6)
+    history = History(path, every=1)
+    begin([history], model, 0, first)
+    model.run([history], [[1.0, 1.0]])
+    model.optimizer._iterations = 0
+    begin([history], model, 1, second)
+    model.run([history], [[2.0, 2.0], [3.0]])
+    assert len(rows_of(path)) == 5
+    # Stopped here; the state saved last is that of step 2 of the second stage.
+    model.optimizer._iterations = 2
+    history = History(path, every=1)
+    begin([history], model, 1, second)
+    model.run([history], [[4.0, 4.0], [5.0, 5.0]], first=1)
+    rows = rows_of(path)
+    found = [(r["stage"], r["step"], float(r["loss"])) for r in rows]
+    assert found == [
+        ("1", "1", 1.0),
+        ("1", "2", 1.0),
+        ("2", "1", 2.0),
+        ("2", "2", 2.0),
+        ("2", "3", 4.0),
+        ("2", "4", 4.0),
+        ("2", "5", 5.0),
+        ("2", "6", 5.0),
+    ]
+    assert sorted(e.name for e in tmp_path.iterdir()) == ["h.csv"]
+
+
+def test_tensorboard_logs_are_in_a_folder_for_each_stage(tmp_path):
+    pytest.importorskip("tensorboardX")
+    history = History(None, every=1, log_dir=tmp_path)
+    grid = SampleGrid(tmp_path / "samples", log_dir=tmp_path)
+    for index in range(2):
+        model = FakeModel()
+        begin([history, grid], model, index, stage_of(1))
+        model.run([history, grid], [[1.0]])
+        for callback in (history, grid):
+            callback.on_stage_end(index, stage_of(1))
+    for name in ("stage1_16px", "stage2_16px"):
+        files = sorted(entry.suffix for entry in (tmp_path / name).iterdir())
+        assert files == [".history", ".samples"]
+
+
+class Clock:
+    """A clock that is turned on by a second at every reading."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(stage_callback, "time", clock)
+    return clock
+
+
+def test_progress_in_a_log_file_adds_few_lines(clock, capsys):
+    bar = Progress(interval=10)
+    model = FakeModel()
+    begin([bar], model, 0, stage_of(20))
+    model.run([bar], [[0.5] * 10] * 2)
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert "\r" not in out
+    assert lines[0].startswith("Stage 1: 16 pixels, batches of 4")
+    # Two readings a step, so a line every five or six steps, and the last one.
+    assert 3 <= len(lines) - 1 <= 5
+    assert "20/20 steps" in lines[-1] and "0:00 left" in lines[-1]
+    assert "loss 0.5000  loss_16 1.0000" in lines[-1]
+    assert "images/s" in lines[-1]
+
+
+def test_progress_in_a_terminal_redraws_one_line(clock, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    bar = Progress(batch_size=4)
+    FakeModel().run([bar], [[0.5] * 4] * 3)
+    text = terminal.getvalue()
+    assert text.count("\n") == 1 and text.endswith("\n")
+    assert text.count("\r") >= 12
+    assert "12/12 steps" in text.split("\r")[-1]
+
+
+def test_stopwatch_leaves_out_pauses(monkeypatch):
+    clock = types.SimpleNamespace(now=0.0)
+    clock.perf_counter = lambda: clock.now
+    monkeypatch.setattr(stage_callback, "time", clock)
+    watch = stage_callback.Stopwatch()
+    assert watch.rate() is None
+    for moment, step in ((100.0, 1), (101.0, 2), (102.0, 4)):
+        clock.now = moment
+        watch.tick(step)
+    watch.pause()
+    clock.now = 900.0
+    watch.tick(5)
+    clock.now = 902.0
+    watch.tick(7)
+    assert (watch.steps, watch.seconds) == (5, 4.0)
+    assert watch.rate() == 1.25
+
+
+def test_clock_format():
+    assert progress._clock(0.4) == "0:00"
+    assert progress._clock(61) == "1:01"
+    assert progress._clock(3 * 3600 + 65) == "3:01:05"
+
+
+def test_sample_grid_files(tmp_path):
+    grid = SampleGrid(tmp_path, every=2, titles=["a", "b"], labels=[1, 2], num_steps=3)
+    model = FakeModel()
+    begin([grid], model, 0, stage_of(6))
+    model.run([grid], [[0.1], [0.1], [0.1], [0.1, 0.1, 0.1]])
+    grid.on_stage_end(0, None)
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    # Not at step 6, where the stage ends.
+    assert names == ["stage1_16px.png", "stage1_16px_step2.png"]
+    assert model.drawn[0] == {
+        "return_pyramid": True,
+        "seed": 0,
+        "labels": [1, 2],
+        "num_steps": 3,
+    }
+    assert Image.open(tmp_path / names[0]).size == (72, 2 * 82 + 4)
+
+
+def test_stop_on_nan():
+    guard = StopOnNaN(every=3)
+    guard.on_train_batch_end(2, {"loss": 1.0})
+    guard.on_train_batch_end(3, {"loss": float("nan")})  # Not looked at.
+    with pytest.raises(FloatingPointError, match="step 6"):
+        guard.on_train_batch_end(5, {"loss": float("nan")})
+    with pytest.raises(FloatingPointError, match="epoch 1"):
+        guard.on_epoch_end(0, {"loss": float("inf")})
