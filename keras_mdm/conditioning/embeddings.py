@@ -47,4 +47,8 @@ class TextEmbeddings(keras.layers.Layer):
         return tokens, mask
 
     def get_config(self):
-        return {**super().get_config(), "size": self.size}
+        return {
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+            "size": self.size,
+        }

@@ -58,7 +58,8 @@ class ClassLabels(keras.layers.Layer):
 
     def get_config(self):
         return {
-            **super().get_config(),
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
             "num_classes": self.num_classes,
             "size": self.size,
         }

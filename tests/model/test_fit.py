@@ -6,7 +6,7 @@ One compiled step serves most of this file.
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, counting, equal_values, trainer, values_of
+from helpers import batch_of, counting, equal_values, trainer, uncompiled, values_of
 
 BATCH = batch_of(4, 8)
 
@@ -102,7 +102,7 @@ def test_kinds_of_data_agree():
     start = None
     found = []
     for data in (whole, iter(halves), Pairs()):
-        mdm = trainer()
+        mdm = trainer(compile_options=uncompiled())
         start = start or mdm.network.get_weights()
         mdm.network.set_weights(start)
         steps = 2 if hasattr(data, "__next__") else None
@@ -122,7 +122,7 @@ def test_same_seed_same_training():
     start = None
     found = []
     for seed in (0, 0, 1):
-        mdm = trainer(seed=seed)
+        mdm = trainer(seed=seed, compile_options=uncompiled())
         start = start or mdm.network.get_weights()
         mdm.network.set_weights(start)
         found.append(float(mdm.train_on_batch(BATCH, return_dict=True)["loss"]))

@@ -28,7 +28,7 @@ class CompiledNetwork:
     def __init__(self, network):
         self._network = network
         variables = network.variables
-        self.forward = fast(network.denoise, variables, repeated=True)
+        self.denoise = fast(network.denoise, variables, repeated=True)
         self.encode_condition = fast(network.encode_condition, variables)
 
     def __getattr__(self, name):
@@ -42,7 +42,7 @@ class Constant:
         self.resolutions = network.resolutions
         self.predictions = predictions
 
-    def forward(self, *args):
+    def denoise(self, *args):
         return self.predictions, None
 
 

@@ -10,6 +10,7 @@ from keras_mdm import NoiseSchedule
 from keras_mdm.diffusion import losses
 from keras_mdm.diffusion.guidance import threshold
 from keras_mdm.layers.embeddings import sinusoidal_embedding
+from keras_mdm.training import LinearWarmup
 
 
 def _check_schedule(case, official, count):
@@ -72,3 +73,13 @@ def test_parity_thresholds(name):
             found = threshold(kind, x0 * scale, percentile, maximum) / scale
             key = f"threshold/{official}/scale{scale}"
             case.check(to_theirs(to_numpy(found)), key, "single")
+
+
+@pytest.mark.parametrize("name", cases("schedules"))
+def test_parity_warmup(name):
+    case = Case(name)
+    for warmup_steps, count in case.config["lr"]:
+        recorded = case.outputs[f"lr/warmup{warmup_steps}"]
+        schedule = LinearWarmup(1.0, warmup_steps)
+        found = [float(to_numpy(schedule(step))) for step in range(count)]
+        np.testing.assert_allclose(found, recorded / recorded[-1], rtol=1e-6)
