@@ -69,12 +69,11 @@ def uncompiled():
 
 
 def randomize(network, scale=0.2, seed=0):
-    """Moves every weight at random: a fresh network predicts zero whatever it sees."""
+    """Sets every weight at random: a fresh network predicts zero whatever it sees."""
     rng = np.random.default_rng(seed)
     for variable in network.variables:
-        value = keras.ops.convert_to_numpy(variable.value)
-        noise = rng.normal(size=value.shape).astype("float32")
-        variable.assign((value + scale * noise).astype(value.dtype))
+        middle = float(variable.path.endswith("gamma"))
+        variable.assign(rng.normal(middle, scale, variable.shape).astype("float32"))
     return network
 
 

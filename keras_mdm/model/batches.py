@@ -78,6 +78,8 @@ class BatchSpec:
                 "`mdm.resolution`, and channels come last. "
                 f"Received: shape={tuple(images.shape)}"
             )
+        if not len(images):
+            raise ValueError("the data set is empty: 'images' has no entry.")
         kind = keras.backend.standardize_dtype(images.dtype)
         if kind == "uint8":
             return

@@ -119,7 +119,8 @@ class MDM(keras.Model):
         self.condition_dropout = condition_dropout
         self.output_limit = output_limit
         self.sampling = SamplingDefaults(**(sampling or {}))
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        # Named, or else its variable has another path in the next model.
+        self.seed_generator = keras.random.SeedGenerator(seed, name="seed_generator")
         self._seed = seed
         self.objective = Objective(
             schedule,

@@ -20,7 +20,7 @@ def test_three_fits(mdm):
     """Keras' optimizer average breaks the second on JAX; ours must not."""
     assert mdm.ema is not None
     before = values_of(mdm.network.variables)
-    with counting(mdm.network, "forward") as calls:
+    with counting(mdm.network, "denoise") as calls:
         for run in range(3):
             history = mdm.fit(batch_of(8, 8), batch_size=4, epochs=2, verbose=0)
             assert set(history.history) == {"loss", "loss_8", "loss_4"}

@@ -26,7 +26,7 @@ def mdm():
     keras.backend.backend() == "torch", reason="torch runs eagerly: nothing is traced"
 )
 def test_what_is_compiled_anew(mdm):
-    with counting(mdm.network, "forward") as calls:
+    with counting(mdm.network, "denoise") as calls:
 
         def traced(**options):
             before = len(calls)
@@ -101,7 +101,7 @@ def test_each_step_adds_noise_of_its_own():
         return result
 
     compiled = backend.compile_with_weights(
-        advance, network.variables, network.variables, "auto" == "never"
+        advance, network.variables, network.variables, False
     )
 
     def after(x, first, stop):

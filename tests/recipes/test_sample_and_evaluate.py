@@ -106,7 +106,7 @@ def test_spread_labels_reach_far(recipe):
 
 
 def test_evaluation_of_a_run(evaluate, run, capsys):
-    flags = ["--num-samples", "20", "--judge-epochs", "2", "--max-real", "200"]
+    flags = ["--num-samples", "20", "--judge-epochs", "8", "--max-real", "200"]
     evaluate.main([str(run), *flags])
     printed = capsys.readouterr().out
     assert "8 pixels" in printed and "16 pixels" in printed

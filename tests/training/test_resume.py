@@ -87,7 +87,10 @@ def test_variables_have_names_of_their_own():
     assert list(named) == list(state.state_variables(other))
 
 
-@pytest.mark.parametrize("place", [(0, 1), (1, 0), (1, 2)])
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param((0, 1), marks=pytest.mark.slow), (1, 0), (1, 2)],
+)
 def test_resumed_run_ends_like_a_whole_one(place, whole, tmp_path):
     with pytest.raises(Stop):
         train(build(), tmp_path, [StopAt(*place)])

@@ -1,0 +1,82 @@
+"""Flags that the training recipes share: stages, model, samples and saving."""
+
+import argparse
+
+
+def add_stage_flags(parser):
+    group = parser.add_argument_group(
+        "stages", "One value holds for all stages; or give one for each."
+    )
+    add = group.add_argument
+    add(
+        "--resolutions",
+        type=int,
+        nargs="+",
+        help="resolution of each stage (default: those of the preset, rising)",
+    )
+    add("--steps", type=int, nargs="+", default=[600], help="training steps")
+    add("--batch-size", type=int, nargs="+", default=[64], help="pictures a step")
+    add("--learning-rate", type=float, nargs="+", default=[1e-3], help="peak rate")
+    add("--warmup-steps", type=int, nargs="+", default=[50], help="of learning rate")
+    add("--max-steps", type=int, help="cap on the steps of each stage, for a quick try")
+    add(
+        "--mixed",
+        type=_pair,
+        nargs="+",
+        metavar="RESOLUTION=SHARE",
+        help="mixed-resolution batches, such as 64=2 32=1: part of each batch skips "
+        "the larger resolutions (default: off)",
+    )
+    add(
+        "--loss-weights",
+        type=_pair,
+        nargs="+",
+        metavar="RESOLUTION=WEIGHT",
+        help="weight of the loss of each resolution (default: 1)",
+    )
+    add(
+        "--freeze-inner",
+        action="store_true",
+        help="after the first stage, train only what the stage added",
+    )
+    add(
+        "--accumulate",
+        type=int,
+        default=1,
+        help="batches averaged for one update",
+    )
+
+
+def add_model_flags(parser):
+    group = parser.add_argument_group("model", "Defaults are those of the preset.")
+    add = group.add_argument
+    add("--prediction", choices=("v", "epsilon", "x0"), help="what is predicted")
+    add("--loss-target", choices=("v", "epsilon", "x0"), help="what the loss compares")
+    add(
+        "--loss-weighting",
+        choices=("uniform", "snr", "min_snr", "sigmoid", "vdm"),
+        help="weight of each noise level",
+    )
+    add("--condition-dropout", type=float, help="share of dropped conditions")
+    add("--ema-momentum", type=float, help="of the averaged weights")
+    add("--dtype", help="dtype policy, such as float32 or mixed_bfloat16")
+
+    group = parser.add_argument_group("samples and saving")
+    add = group.add_argument
+    add("--num-samples", type=int, default=20, help="pictures in each grid")
+    add("--sampler", choices=("ddim", "ddpm", "dpm_solver", "heun"), help="sampler")
+    add("--sampling-steps", type=int, help="sampler steps")
+    add("--guidance-scale", type=float, help="of the condition; 1 is none")
+    add("--sample-every", type=int, help="steps between grids (default: stage ends)")
+    add("--save-every", type=int, default=500, help="steps between states to resume")
+
+
+def _pair(text):
+    """`"64=2"` as `(64, 2.0)`."""
+    try:
+        resolution, value = text.split("=")
+        return int(resolution), float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be RESOLUTION=NUMBER, such as 64=2. Received: {text!r}"
+        ) from None

@@ -1,0 +1,47 @@
+"""What importing costs, and life without TensorFlow."""
+
+import keras
+import pytest
+from helpers import run_python
+
+IMPORT = """
+import sys, time
+import keras
+start = time.perf_counter()
+import keras_mdm
+print(time.perf_counter() - start, "tensorflow" in sys.modules)
+"""
+
+
+def test_import_is_quick(capsys):
+    seconds, tensorflow = run_python(IMPORT).split()
+    with capsys.disabled():
+        print(f"\nimport keras_mdm: {float(seconds):.2f} s on top of Keras")
+    assert float(seconds) < 2.0
+    if keras.backend.backend() == "jax":
+        assert tensorflow == "False"
+
+
+WITHOUT = """
+import sys
+sys.modules["tensorflow"] = None  # an import of it raises ImportError
+import tempfile
+import numpy as np
+from helpers import batch_of, keras, keras_mdm, trainer
+mdm = trainer()
+mdm.fit(batch_of(4, 8), batch_size=4, verbose=0)
+pictures = mdm.generate([0, 1], num_steps=2, seed=0)
+assert pictures.shape == (2, 8, 8, 1)
+folder = tempfile.mkdtemp() + "/preset"
+mdm.save_to_preset(folder)
+other = keras_mdm.MDM.from_preset(folder)
+np.testing.assert_array_equal(other.generate([0, 1], num_steps=2, seed=0), pictures)
+print("done")
+"""
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="this is the TensorFlow backend"
+)
+def test_without_tensorflow():
+    assert run_python(WITHOUT).split()[-1] == "done"

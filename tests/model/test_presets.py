@@ -1,0 +1,206 @@
+"""Preset folders: what is saved is what is loaded, in whole or not at all."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import (
+    equal_values,
+    other_backend,
+    randomize,
+    run_python,
+    tiny_mdm,
+    tiny_nest,
+    values_of,
+)
+
+import keras_mdm
+
+DRAW = {"labels": [0, 2], "num_steps": 2, "seed": 3, "output": "float"}
+
+
+@pytest.fixture(scope="module")
+def mdm():
+    mdm = tiny_mdm(
+        network=randomize(tiny_nest(2, resolution=4)),
+        schedule="cosine",
+        ema_momentum=0.5,
+        condition_dropout=0.2,
+        sampling={"guidance_scale": 3.0},
+    )
+    for average in mdm.ema.averages:  # something else than the weights
+        average.assign(np.random.default_rng(1).normal(0, 0.2, average.shape))
+    return mdm
+
+
+@pytest.fixture(scope="module")
+def folder(mdm, tmp_path_factory):
+    path = tmp_path_factory.mktemp("presets") / "tiny"
+    raw = mdm.network.get_weights()
+    mdm.save_to_preset(path)
+    assert equal_values(raw, mdm.network.get_weights())
+    return path
+
+
+def test_round_trip(mdm, folder):
+    """Options and averaged weights, in the network and in its new average."""
+    other = keras_mdm.MDM.from_preset(folder)
+    assert other.get_config() == mdm.get_config()
+    averages = values_of(mdm.ema.averages)
+    assert equal_values(averages, values_of(other.network.variables))
+    assert equal_values(averages, values_of(other.ema.averages))
+    assert int(other.ema.num_updates) == 0
+
+
+def test_folder(mdm, folder):
+    names = {"config.json", "metadata.json", "model.weights.h5"}
+    assert {entry.name for entry in folder.iterdir()} == names
+    assert [entry.name for entry in folder.parent.iterdir()] == ["tiny"]
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata["format_version"] == 1 and metadata["averaged"] is True
+    assert metadata["parameters"] == mdm.network.count_params()
+
+
+def test_raw_weights(mdm, tmp_path):
+    mdm.save_to_preset(tmp_path / "raw", use_ema=False)
+    other = keras_mdm.MDM.from_preset(tmp_path / "raw", ema_momentum=None)
+    assert other.ema is None
+    assert equal_values(mdm.network.get_weights(), other.network.get_weights())
+
+
+def test_saved_at_another_resolution(mdm, folder, tmp_path):
+    """The stage of progressive training must not change what a preset holds."""
+    mdm.resolution = 4
+    try:
+        mdm.save_to_preset(tmp_path / "inner_stage")
+    finally:
+        mdm.resolution = 8
+    saved = [
+        keras_mdm.MDM.from_preset(f).network.get_weights()
+        for f in (folder, tmp_path / "inner_stage")
+    ]
+    assert equal_values(*saved)
+
+
+def test_other_backend_draws_the_same(mdm, folder, tmp_path):
+    name = other_backend()
+    if name is None:
+        pytest.skip("no other backend is installed")
+    expected = mdm.generate(**DRAW)
+    target = tmp_path / "drawn.npy"
+    run_python(
+        f"""
+import numpy as np, keras_mdm
+mdm = keras_mdm.MDM.from_preset({str(folder)!r})
+np.save({str(target)!r}, mdm.generate(**{DRAW!r}))
+""",
+        name,
+    )
+    np.testing.assert_allclose(np.load(target), expected, atol=2e-3)
+
+
+def test_refuses_to_overwrite(mdm, folder, tmp_path):
+    with pytest.raises(ValueError, match="`path` exists; pass `overwrite=True`"):
+        mdm.save_to_preset(folder)
+    (tmp_path / "thesis.txt").write_text("important")
+    for overwrite in (False, True):  # not a preset: never
+        with pytest.raises(ValueError, match="`path` exists"):
+            mdm.save_to_preset(tmp_path, overwrite=overwrite)
+    assert (tmp_path / "thesis.txt").read_text() == "important"
+    mdm.save_to_preset(tmp_path / "p")
+    mdm.save_to_preset(tmp_path / "p", use_ema=False, overwrite=True)
+    other = keras_mdm.MDM.from_preset(tmp_path / "p")
+    assert equal_values(mdm.network.get_weights(), other.network.get_weights())
+
+
+def test_nothing_half_written(mdm, tmp_path, monkeypatch):
+    path = tmp_path / "p"
+    mdm.save_to_preset(path)
+    before = {entry.name: entry.read_bytes() for entry in path.iterdir()}
+
+    def fail(self, filepath, **kwargs):
+        filepath.write_bytes(b"half")
+        raise OSError("disk full")
+
+    raw = mdm.network.get_weights()
+    monkeypatch.setattr(keras.Model, "save_weights", fail)
+    for target in (path, tmp_path / "new"):
+        with pytest.raises(OSError, match="disk full"):
+            mdm.save_to_preset(target, overwrite=True)
+    assert equal_values(raw, mdm.network.get_weights())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p"]
+    assert before == {entry.name: entry.read_bytes() for entry in path.iterdir()}
+
+
+def test_inner_preset_in_a_larger_nest(tmp_path):
+    """Weights of a small model go into the doll that they fit."""
+    inner = tiny_mdm(network=randomize(tiny_nest(2, resolution=4)))
+    inner.save_to_preset(tmp_path / "p")
+    nest = tiny_mdm(
+        network=randomize(tiny_nest(3, resolution=4), seed=1), ema_momentum=0.5
+    )
+    nest_ids = {id(v) for v in nest.network.inner.variables}
+    outer = [v for v in nest.network.variables if id(v) not in nest_ids]
+    before = values_of(outer)
+    nest.load_weights(tmp_path / "p")
+    assert equal_values(inner.network.get_weights(), nest.network.inner.get_weights())
+    assert equal_values(before, values_of(outer))
+    assert equal_values(values_of(nest.ema.sources), values_of(nest.ema.averages))
+
+
+def test_preset_that_fits_no_doll(folder):
+    other = tiny_mdm(network=tiny_nest(2, classes=5, resolution=4))
+    with pytest.raises(ValueError, match="not one of the dolls of this model"):
+        other.load_weights(folder)
+
+
+def test_run_folder(mdm, folder, tmp_path):
+    mdm.save_to_preset(tmp_path / "run" / "preset")
+    (tmp_path / "run" / "log.txt").write_text("")
+    other = keras_mdm.MDM.from_preset(tmp_path / "run")
+    saved = keras_mdm.MDM.from_preset(folder)
+    assert equal_values(saved.network.get_weights(), other.network.get_weights())
+
+
+def test_without_weights_and_overrides(mdm, folder):
+    other = keras_mdm.MDM.from_preset(
+        folder, load_weights=False, ema_momentum=None, prediction="epsilon"
+    )
+    assert other.prediction == "epsilon" and other.ema is None
+    assert not any(np.any(v) for v in values_of(other.network.conv_out.weights))
+
+
+def test_dtype(folder):
+    other = keras_mdm.MDM.from_preset(folder, dtype="mixed_bfloat16")
+    for doll in other.network.dolls:
+        assert doll.compute_dtype == "bfloat16"
+        assert doll.down_blocks[0].residuals[0].conv_1.compute_dtype == "bfloat16"
+    assert other.network.conditioner.compute_dtype == "bfloat16"
+    assert all(v.dtype == "float32" for v in other.network.trainable_variables)
+
+
+def test_num_classes_of_a_preset_with_weights(folder):
+    with pytest.raises(ValueError, match="can't be changed in a preset with weights"):
+        keras_mdm.MDM.from_preset(folder, num_classes=5)
+
+
+@pytest.mark.parametrize("kind", ["keras", "weights"])
+def test_keras_files(mdm, tmp_path, kind):
+    """Keras' own files hold the average as well as the weights."""
+    if kind == "keras":
+        mdm.save(tmp_path / "model.keras")
+        other = keras.saving.load_model(tmp_path / "model.keras")
+        assert other.get_config() == mdm.get_config()
+    else:
+        mdm.resolution = 4
+        mdm.save_weights(tmp_path / "model.weights.h5")
+        mdm.resolution = 8
+        other = keras_mdm.MDM.from_config(mdm.get_config())
+        other.load_weights(tmp_path / "model.weights.h5")
+    assert [v.path for v in other.variables] == [v.path for v in mdm.variables]
+    for one, two in (
+        (mdm.network.variables, other.network.variables),
+        (mdm.ema.averages, other.ema.averages),
+    ):
+        assert equal_values(values_of(one), values_of(two))
