@@ -4,6 +4,8 @@ Everything else in the package is written with `keras.ops` and runs on every bac
 Called by `layers.attention`, `model.generate` and `model.mdm`.
 """
 
+import ctypes
+
 import keras
 
 
@@ -22,6 +24,22 @@ def fused_attention_pays():
 
         return jax.default_backend() != "cpu"
     return name() == "torch"
+
+
+def keep_freed_memory():
+    """Lets this process keep the memory it frees, for programs that train on a CPU.
+
+    Otherwise each large tensor is mapped and handed back to Linux at every step; a
+    training step of `mdm_tiny_64` with TensorFlow took a fifth less processor time
+    without that. Nothing happens where there is no glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # Of malloc.h.
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, 1 << 30)
 
 
 def with_known_shapes(data, example):

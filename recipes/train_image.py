@@ -67,6 +67,10 @@ def parse_arguments(arguments=None):
     return parser.parse_args(arguments), parser
 
 
+# Steps of the first, the second and every later stage.
+DEFAULT_STEPS = (900, 200, 80)
+
+
 def make_model(args, source):
     """The model for the data: a built-in preset takes its classes and channels."""
     import keras_mdm
@@ -128,6 +132,9 @@ def make_stages(args, mdm):
     if sorted(set(resolutions)) != resolutions:
         raise ValueError(f"--resolutions must rise. Received: {resolutions}")
     save_every = min(args.save_every, args.sample_every or args.save_every)
+    if args.steps is None:
+        count = len(resolutions)
+        args.steps = [*DEFAULT_STEPS[:count], *DEFAULT_STEPS[-1:] * (count - 3)]
     columns = {}
     for name in ("steps", "batch_size", "learning_rate", "warmup_steps"):
         values = getattr(args, name)
@@ -190,11 +197,12 @@ def train(args, parser):
     args.backend = common.choose_backend(args.backend)
 
     import keras_mdm
-    from keras_mdm import callbacks, data
+    from keras_mdm import backend, callbacks, data
 
     # What Keras draws the seeds of weights from. Its own `set_random_seed` imports
     # TensorFlow.
     random.seed(args.seed)
+    backend.keep_freed_memory()
     source = data.open_source(args.dataset, args.split, args.data_dir)
     if source.is_video:
         raise ValueError(f"the data set '{args.dataset}' has clips, not pictures.")

@@ -14,10 +14,16 @@ def add_stage_flags(parser):
         nargs="+",
         help="resolution of each stage (default: those of the preset, rising)",
     )
-    add("--steps", type=int, nargs="+", default=[600], help="training steps")
-    add("--batch-size", type=int, nargs="+", default=[64], help="pictures a step")
-    add("--learning-rate", type=float, nargs="+", default=[1e-3], help="peak rate")
-    add("--warmup-steps", type=int, nargs="+", default=[50], help="of learning rate")
+    add(
+        "--steps",
+        type=int,
+        nargs="+",
+        help="training steps (default: 900 in the first stage, 200 in the second, 80 "
+        "in the others: most is learned at the lowest resolution)",
+    )
+    add("--batch-size", type=int, nargs="+", default=[16], help="pictures a step")
+    add("--learning-rate", type=float, nargs="+", default=[2e-3], help="peak rate")
+    add("--warmup-steps", type=int, nargs="+", default=[20], help="of learning rate")
     add("--max-steps", type=int, help="cap on the steps of each stage, for a quick try")
     add(
         "--mixed",

@@ -192,9 +192,7 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
     _check_metadata(folder)
     found = _read_json(folder, CONFIG_FILE)["config"]["network"]
     for doll in self.network.dolls:
-        if _architecture(serialize(doll)) == _architecture(
-            found
-        ):
+        if _architecture(serialize(doll)) == _architecture(found):
             _load_network(doll, folder)
             self.reset_ema()
             return None
