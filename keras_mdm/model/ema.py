@@ -36,7 +36,11 @@ class ExponentialMovingAverage(keras.layers.Layer):
 
     def build(self, input_shape=None):
         self.num_updates = self.add_weight(
-            shape=(), dtype="int32", initializer="zeros", name="num_updates"
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            name="num_updates",
         )
         self.averages = [
             self.add_weight(
