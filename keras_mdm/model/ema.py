@@ -47,7 +47,8 @@ class ExponentialMovingAverage(keras.layers.Layer):
                 shape=source.shape,
                 initializer="zeros",
                 trainable=False,
-                name=source.path.replace("/", "."),
+                # Torch takes no dot in a name.
+                name=source.path.replace("/", "__"),
             )
             for source in self.sources
         ]
