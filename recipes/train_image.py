@@ -68,7 +68,7 @@ def parse_arguments(arguments=None):
 
 
 # Steps of the first, the second and every later stage.
-DEFAULT_STEPS = (900, 200, 80)
+DEFAULT_STEPS = (500, 250, 60)
 
 
 def make_model(args, source):

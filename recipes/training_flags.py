@@ -18,7 +18,7 @@ def add_stage_flags(parser):
         "--steps",
         type=int,
         nargs="+",
-        help="training steps (default: 900 in the first stage, 200 in the second, 80 "
+        help="training steps (default: 500 in the first stage, 250 in the second, 60 "
         "in the others: most is learned at the lowest resolution)",
     )
     add("--batch-size", type=int, nargs="+", default=[16], help="pictures a step")
