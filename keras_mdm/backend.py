@@ -1,7 +1,7 @@
 """The few lines that differ from backend to backend, in one place.
 
 Everything else in the package is written with `keras.ops` and runs on every backend.
-Called by `layers.attention`, `model.generate` and `model.mdm`.
+Called by `layers.attention`, the files of `model`, and the recipes.
 """
 
 import ctypes

@@ -9,7 +9,6 @@ Keras' own. Drawing is in `generate`, saving in `presets`.
 import contextlib
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_mdm import backend
@@ -163,7 +162,8 @@ class MDM(keras.Model):
 
         Setting it to a smaller one leaves the outer dolls out: progressive training
         begins there and needs no second model. A compiled model is compiled again
-        with the same arguments and a fresh optimizer.
+        with a fresh optimizer and no `loss_weights` or `mixed_resolution`, which
+        belong to the resolutions it had.
         """
         return self._resolution
 
@@ -181,12 +181,9 @@ class MDM(keras.Model):
         """
         self._choose_dolls(resolution, freeze_inner)
         if self.compiled:
-            config = dict(self._compile_arguments)
-            config["loss_weights"] = None
-            config["mixed_resolution"] = None
             optimizer = self.optimizer
-            config["optimizer"] = type(optimizer).from_config(optimizer.get_config())
-            self.compile(**config)
+            optimizer = type(optimizer).from_config(optimizer.get_config())
+            self.compile(optimizer, **self._compile_arguments)
 
     def _choose_dolls(self, resolution, freeze_inner):
         """`set_active` for those who compile the model themselves afterwards."""
@@ -242,8 +239,6 @@ class MDM(keras.Model):
                 `keras.Model.compile`.
         """
         self._compile_arguments = {
-            "loss_weights": loss_weights,
-            "mixed_resolution": mixed_resolution,
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
@@ -253,13 +248,7 @@ class MDM(keras.Model):
         self._mixed_shares = losses.mixed_shares(mixed_resolution, self.resolutions)
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = keras.optimizers.AdamW(1e-4, global_clipnorm=2.0)
-        super().compile(
-            optimizer=optimizer,
-            run_eagerly=run_eagerly,
-            steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile,
-            auto_scale_loss=auto_scale_loss,
-        )
+        super().compile(optimizer=optimizer, **self._compile_arguments)
         # Variables that are made in the first step would make TensorFlow trace the
         # step twice.
         self.optimizer.build(self.trainable_variables)
@@ -300,7 +289,8 @@ class MDM(keras.Model):
         batch_size = ops.cast(ops.shape(y[-1]["x_t"])[0], "float32")
         shares = [1.0] * len(y)
         if training and self._mixed_shares is not None:
-            shares = np.cumsum(self._mixed_shares)
+            size = y[-1]["x_t"].shape[0]
+            _, shares = losses.mixed_batch_sizes(self._mixed_shares, size)
         for resolution, level, value, share in zip(
             self.resolutions, y, y_pred, shares, strict=True
         ):
