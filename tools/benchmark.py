@@ -125,8 +125,10 @@ def measure(arguments):
     import numpy as np
 
     import keras_mdm
+    from keras_mdm import backend
     from keras_mdm.networks.cost import count_condition_flops, count_flops
 
+    backend.keep_freed_memory()
     mdm = make_model(arguments)
     network = mdm.network
     _, tokens = make_condition(mdm, 1)
@@ -271,6 +273,8 @@ def stdout_to_stderr():
 def main(argv=None):
     arguments = parse_arguments(argv)
     os.environ["KERAS_BACKEND"] = arguments.backend
+    # As the recipes do; TensorFlow turns it off on CPUs without AVX-512.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
         with stdout_to_stderr():
             result = measure(arguments)

@@ -1,8 +1,4 @@
 """Training over several stages, and the callbacks that report on it."""
 
-from keras_mdm.training.progressive import (
-    LinearWarmup,
-    ProgressiveSchedule,
-    Stage,
-    default_optimizer,
-)
+from keras_mdm.training.progressive import ProgressiveSchedule
+from keras_mdm.training.stage import Stage, StageLearningRate, default_optimizer

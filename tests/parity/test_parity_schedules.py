@@ -10,7 +10,7 @@ from keras_mdm import NoiseSchedule
 from keras_mdm.diffusion import losses
 from keras_mdm.diffusion.guidance import threshold
 from keras_mdm.layers.embeddings import sinusoidal_embedding
-from keras_mdm.training import LinearWarmup
+from keras_mdm.training import StageLearningRate
 
 
 def _check_schedule(case, official, count):
@@ -80,6 +80,6 @@ def test_parity_warmup(name):
     case = Case(name)
     for warmup_steps, count in case.config["lr"]:
         recorded = case.outputs[f"lr/warmup{warmup_steps}"]
-        schedule = LinearWarmup(1.0, warmup_steps)
+        schedule = StageLearningRate(1.0, warmup_steps)
         found = [float(to_numpy(schedule(step))) for step in range(count)]
         np.testing.assert_allclose(found, recorded / recorded[-1], rtol=1e-6)

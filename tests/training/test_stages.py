@@ -6,7 +6,7 @@ import pytest
 from helpers import batch_of, tiny_mdm, values_of
 
 from keras_mdm import ProgressiveSchedule, Stage
-from keras_mdm.training import LinearWarmup, default_optimizer
+from keras_mdm.training import StageLearningRate, default_optimizer
 
 
 def forever(stage):
@@ -80,15 +80,28 @@ def test_a_schedule_needs_stages_and_resume_a_folder():
 
 
 def test_linear_warmup_is_its_closed_form():
-    schedule = LinearWarmup(0.4, 4)
+    schedule = StageLearningRate(0.4, 4)
     rates = [float(schedule(step)) for step in range(7)]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4], rtol=1e-6)
-    copy = LinearWarmup.from_config(schedule.get_config())
+    copy = StageLearningRate.from_config(schedule.get_config())
     assert float(copy(3)) == float(schedule(3))
     restored = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(schedule)
     )
-    assert isinstance(restored, LinearWarmup)
+    assert isinstance(restored, StageLearningRate)
+
+
+def test_a_cosine_falls_to_zero_at_the_end_of_the_stage():
+    schedule = StageLearningRate(0.4, 2, 10)
+    rates = [float(schedule(step)) for step in (1, 2, 4, 6, 10, 11)]
+    quarter = 0.2 * (1 + np.cos(np.pi / 4))
+    np.testing.assert_allclose(rates, [0.2, 0.4, quarter, 0.2, 0, 0], atol=1e-7)
+    optimizer = default_optimizer(Stage(8, steps=10, decay="cosine"))
+    assert optimizer._learning_rate.decay_steps == 10
+    with pytest.raises(ValueError, match="`decay` must be one of"):
+        Stage(8, steps=1, decay="linear")
+    with pytest.raises(ValueError, match="`decay` needs"):
+        Stage(8, epochs=1, decay="cosine")
 
 
 def test_default_optimizer_follows_the_stage():

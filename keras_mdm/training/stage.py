@@ -1,0 +1,154 @@
+"""What one stage of progressive training is: data for `progressive.py`."""
+
+import dataclasses
+import math
+
+import keras
+
+DECAYS = ("constant", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of a `ProgressiveSchedule`.
+
+    Args:
+        resolution: int. Largest resolution that takes part, in pixels.
+        steps: int or `None`. Training steps; the data set must repeat.
+        epochs: int or `None`. Passes over the data set instead of `steps`.
+        batch_size: int. Pictures a step. Defaults to 32.
+        learning_rate: float. Defaults to 1e-4.
+        warmup_steps: int. Steps over which the learning rate rises linearly from
+            zero. Defaults to 0.
+        decay: str. `"constant"`, or `"cosine"`: the learning rate falls to zero at the
+            end of the stage, which must count `steps`. Defaults to `"constant"`.
+        mixed: dict or `None`. Resolution to its share of the batch; see
+            `MDM.compile(mixed_resolution=...)`.
+        loss_weights: dict or `None`. See `MDM.compile`.
+        freeze_inner: bool. Whether only the outermost doll of the stage is trained.
+        accumulate: int. Batches whose gradients are averaged for one update.
+            `steps` counts batches. Defaults to 1.
+        steps_per_epoch: int or `None`. After how many steps callbacks see the end of
+            an epoch and training can be resumed. Defaults to `steps`, at most 1000.
+
+    Example:
+
+    ```python
+    Stage(resolution=64, steps=400_000, batch_size=512, learning_rate=1e-4)
+    Stage(resolution=256, steps=400_000, batch_size=512, mixed={256: 2, 64: 1})
+    ```
+    """
+
+    resolution: int
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    decay: str = "constant"
+    mixed: dict | None = None
+    loss_weights: dict | None = None
+    freeze_inner: bool = False
+    accumulate: int = 1
+    steps_per_epoch: int | None = None
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                "a `Stage` must have either `steps` or `epochs`. "
+                f"Received: steps={self.steps}, epochs={self.epochs}"
+            )
+        counts = ("resolution", "steps", "epochs", "batch_size", "accumulate")
+        for name in (*counts, "steps_per_epoch"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(
+                    f"`{name}` must be a whole number from 1. Received: {name}={value}"
+                )
+        if self.learning_rate <= 0 or self.warmup_steps < 0:
+            raise ValueError(
+                "`learning_rate` must be above 0 and `warmup_steps` at least 0. "
+                f"Received: learning_rate={self.learning_rate}, "
+                f"warmup_steps={self.warmup_steps}"
+            )
+        if self.decay not in DECAYS:
+            raise ValueError(
+                f"`decay` must be one of {DECAYS}. Received: decay={self.decay!r}"
+            )
+        if self.decay != "constant" and self.steps is None:
+            raise ValueError(
+                "`decay` needs a stage that counts `steps`, to know where it ends. "
+                f"Received: decay={self.decay!r}, epochs={self.epochs}"
+            )
+
+    def rounds(self):
+        """Steps of each epoch, as a list; `[None] * epochs` for a stage in epochs."""
+        if self.epochs is not None:
+            return [None] * self.epochs
+        size = min(self.steps_per_epoch or 1000, self.steps)
+        full, rest = divmod(self.steps, size)
+        return [size] * full + ([rest] if rest else [])
+
+
+@keras.saving.register_keras_serializable("keras_mdm")
+class StageLearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate that rises linearly, then stays or falls to zero as a cosine.
+
+    Step n of the warm-up has the share `max(1, n) / warmup_steps`, as in the official
+    training, which knows no decay.
+
+    Args:
+        learning_rate: float. Rate after the warm-up.
+        warmup_steps: int.
+        decay_steps: int or `None`. Step at which the rate reaches zero. Defaults to
+            `None`: it stays.
+    """
+
+    def __init__(self, learning_rate, warmup_steps, decay_steps=None):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+        self.decay_steps = decay_steps
+
+    def __call__(self, step):
+        ops = keras.ops
+        step = ops.cast(step, "float32")
+        warm = ops.maximum(step, 1.0) / max(self.warmup_steps, 1)
+        rate = self.learning_rate * ops.minimum(warm, 1.0)
+        if self.decay_steps is None:
+            return rate
+        length = max(self.decay_steps - self.warmup_steps, 1)
+        done = ops.clip((step - self.warmup_steps) / length, 0.0, 1.0)
+        return rate * 0.5 * (1.0 + ops.cos(math.pi * done))
+
+    def get_config(self):
+        return {
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+            "decay_steps": self.decay_steps,
+        }
+
+
+def default_optimizer(stage):
+    """AdamW without weight decay, clipped to the global norm 2, for one stage.
+
+    Args:
+        stage: `Stage`.
+
+    Returns:
+        A Keras optimizer.
+    """
+    rate = stage.learning_rate
+    if stage.warmup_steps or stage.decay == "cosine":
+        rate = StageLearningRate(
+            rate,
+            stage.warmup_steps,
+            stage.steps if stage.decay == "cosine" else None,
+        )
+    return keras.optimizers.AdamW(
+        rate,
+        weight_decay=0.0,
+        epsilon=1e-8,
+        global_clipnorm=2.0,
+        gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None,
+    )
