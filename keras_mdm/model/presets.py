@@ -253,7 +253,7 @@ def _load_network(network, folder):
 def _architecture(serialized):
     """What must agree for weights to fit: the configuration without names and dtype."""
     if isinstance(serialized, dict):
-        left_out = ("name", "dtype", "build_config", "compile_config", "remat")
+        left_out = ("name", "dtype", "remat")
         return {
             key: _architecture(value)
             for key, value in serialized.items()
