@@ -6,3 +6,4 @@ from keras_mdm.data.shapes import is_held_out, make_scene
 from keras_mdm.data.shapes_drawing import draw, draw_clips
 from keras_mdm.data.source import Source, UnusablePicture
 from keras_mdm.data.sources import open_source
+from keras_mdm.data.transforms import prepare as prepare_picture
