@@ -2,7 +2,7 @@
 
     python recipes/sample.py runs/shapes --labels "red circle" "blue star" --grid
     python recipes/sample.py runs/digits --labels 3 7 --num-samples 8 --seed 1
-    python recipes/sample.py runs/sentences --prompts "a red circle on a white background"
+    python recipes/sample.py runs/sentences --prompts "a red circle in the centre"
 
 takes a run folder of a training recipe, a preset folder or the name of a built-in
 preset. Files are numbered after those that are there; none is written over.

@@ -8,6 +8,11 @@ draws coloured shapes from sentences, with a text encoder that is trained jointl
     python recipes/train_text_to_image.py --output runs/scenes --dataset shapes/scenes
     python recipes/train_text_to_image.py --output runs/mine --dataset folder:PATH
 
+CC12M with FLAN-T5-XL, as the paper (`tools/encode_captions.py` says how to get both):
+
+    python recipes/train_text_to_image.py --output runs/cc12m --preset mdm_s256_text \
+        --dataset webdataset:cc12m --embeddings cc12m_t5 --text-encoder flan-t5-xl
+
 The run folder is that of train_image.py; `samples/` and TensorBoard get pictures of
 validation prompts, drawn with the averaged weights.
 """
@@ -53,7 +58,8 @@ def parse_arguments(arguments=None):
     add(
         "--dataset",
         default="shapes",
-        help="'shapes', 'shapes/scenes', a TFDS set with captions, or 'folder:PATH'",
+        help="'shapes', 'shapes/scenes', a TFDS set with captions, 'folder:PATH' or "
+        "'webdataset:PATH'",
     )
     add(
         "--preset",
@@ -74,6 +80,12 @@ def parse_arguments(arguments=None):
         type=int,
         help="longer captions are cut (default: the preset's 40 words, or 128 bytes)",
     )
+    add(
+        "--embeddings",
+        help="folder of tools/encode_captions.py, for presets on embeddings: the "
+        "encoder is then needed for --prompts alone",
+    )
+    add("--text-encoder", help="folder of a Hugging Face T5 model, for such presets")
     add(
         "--prompts",
         nargs="+",
@@ -137,15 +149,68 @@ def find_words(source, limit=20_000):
     return find_vocabulary(item["caption"] for item in training.readable(source, limit))
 
 
-def find_prompts(args, source):
-    """Prompts of the sample grids."""
+def find_prompts(args, source, mdm, embeddings):
+    """Arguments of `SampleGrid`: prompts, or the embeddings of captions."""
     from keras_mdm import data
 
+    if embeddings is not None and mdm.text_encoder is None:
+        if args.prompts:
+            raise ValueError("--prompts needs --text-encoder to encode them.")
+        captions = find_captions(source, args.num_samples, embeddings)
+        return {"features": embeddings.look_up(captions), "titles": captions}
     if args.prompts:
-        return args.prompts
+        return {"prompts": args.prompts, "titles": args.prompts}
     if args.dataset.startswith("shapes"):
         source = data.open_source(args.dataset, "validation", args.data_dir)
-    return [item["caption"] for item in training.readable(source, args.num_samples)]
+    captions = find_captions(source, args.num_samples)
+    return {"prompts": captions, "titles": captions}
+
+
+def find_captions(source, count, among=None):
+    """The first captions of a source, of those that are `among` others if given."""
+    captions = [item["caption"] for item in training.readable(source, 20 * count)]
+    captions = [text for text in captions if among is None or text in among]
+    if not captions:
+        raise ValueError(f"no caption of {source.name!r} is in --embeddings.")
+    return captions[:count]
+
+
+def attach_text(args, mdm):
+    """Opens embeddings and attaches the encoder, for a model on embeddings.
+
+    Returns:
+        `EmbeddingShards` or `None`.
+    """
+    import keras_mdm
+    from keras_mdm import data
+
+    conditioner = mdm.network.conditioner
+    if not isinstance(conditioner, keras_mdm.TextEmbeddings):
+        if args.embeddings or args.text_encoder:
+            raise ValueError(
+                "--embeddings and --text-encoder are for presets on embeddings, such "
+                f"as mdm_s64_text. Received: --preset {args.preset}"
+            )
+        return None
+    if not args.embeddings and not args.text_encoder:
+        raise ValueError(
+            f"'{args.preset}' reads embeddings of size {conditioner.size}, of "
+            f"{conditioner.encoder_name or 'some encoder'}: give --embeddings, or "
+            "--text-encoder to encode captions while training."
+        )
+    if args.text_encoder:
+        from keras_mdm.conditioning.t5 import T5Encoder
+
+        mdm.text_encoder = T5Encoder.from_hugging_face(args.text_encoder)
+    if not args.embeddings:
+        return None
+    embeddings = data.EmbeddingShards(args.embeddings, conditioner.max_tokens)
+    if embeddings.size != conditioner.size:
+        raise ValueError(
+            f"--embeddings '{args.embeddings}' have the size {embeddings.size}; the "
+            f"model '{args.preset}' was made for {conditioner.size}."
+        )
+    return embeddings
 
 
 def make_optimizer(args):
@@ -168,16 +233,18 @@ def train(args, parser):
 
     default_steps = fill_defaults(args)
     source = data.open_source(args.dataset, args.split, args.data_dir)
-    if source.is_video or not source.has_captions:
-        what = "clips, not pictures" if source.is_video else "no captions"
-        raise ValueError(f"the data set '{args.dataset}' has {what}.")
+    if source.is_video:
+        raise ValueError(f"the data set '{args.dataset}' has clips, not pictures.")
+    source.require_captions(f"--dataset {args.dataset}")
     mdm = make_model(args, source)
     if not isinstance(mdm.network.conditioner, TextConditioner):
         raise ValueError(f"the preset '{args.preset}' is not conditional on text.")
     stages = training.make_stages(args, mdm, default_steps)
     options = training.sampling_options(args, mdm)
-    options["prompts"] = options["titles"] = find_prompts(args, source)
-    make_dataset = training.dataset_maker(args, source, mdm, ("images", "captions"))
+    embeddings = attach_text(args, mdm)
+    options.update(find_prompts(args, source, mdm, embeddings))
+    keep = ("images", "captions") if embeddings is None else ("images",)
+    make_dataset = training.dataset_maker(args, source, mdm, keep, embeddings)
     training.fit(
         args,
         output,

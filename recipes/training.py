@@ -141,7 +141,7 @@ def sampling_options(args, mdm):
     return {**given, "seed": args.seed}
 
 
-def dataset_maker(args, source, mdm, keep):
+def dataset_maker(args, source, mdm, keep, embeddings=None):
     """The function from a stage to its data set.
 
     Args:
@@ -149,6 +149,7 @@ def dataset_maker(args, source, mdm, keep):
         source: `keras_mdm.data.Source`.
         mdm: `MDM`.
         keep: Tuple of what a batch has; see `keras_mdm.data.make_dataset`.
+        embeddings: Optional `EmbeddingShards`.
     """
     from keras_mdm import data
 
@@ -165,6 +166,8 @@ def dataset_maker(args, source, mdm, keep):
             num_workers=args.num_workers,
             channels=mdm.network.image_channels,
             keep=keep,
+            numbers=mdm.batch_spec.optional,
+            embeddings=embeddings,
         )
 
     return make_dataset

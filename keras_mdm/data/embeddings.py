@@ -166,7 +166,7 @@ def write_shard(folder, number, texts, embeddings, masks):
         np.asarray(rows)[np.asarray(mask, "bool")].astype("float16")
         for rows, mask in zip(embeddings, masks, strict=True)
     ]
-    tokens = np.concatenate(kept)
+    tokens = np.concatenate(kept) if kept else np.zeros((0, 1), "float16")
     if not np.isfinite(tokens).all():
         raise ValueError("the encoder's embeddings are not finite in float16.")
     index = {
