@@ -70,6 +70,52 @@ def with_known_shapes(data, example):
     return dataset.prefetch(2)
 
 
+def belongs_to(value, package):
+    """Whether a value's class, or one that it derives from, is a package's."""
+    return any(c.__module__.split(".")[0] == package for c in type(value).__mro__)
+
+
+def map_captions(data, prepare, example):
+    """A tf.data data set whose batches go through `prepare` on the host.
+
+    Args:
+        data: `tf.data.Dataset` of batch dicts with `captions`, or of tuples that begin
+            with one.
+        prepare: Callable from a dict of numpy arrays to one without `captions`.
+        example: The first batch.
+
+    Returns:
+        A `tf.data.Dataset`.
+    """
+    import tensorflow as tf
+
+    names = sorted(example)
+    result = prepare({name: example[name].numpy() for name in names})
+    kept = sorted(result)
+
+    def encode(batch):
+        def on_host(*arrays):
+            found = prepare(dict(zip(names, arrays, strict=True)))
+            return [found[name] for name in kept]
+
+        values = tf.numpy_function(
+            on_host,
+            [batch[name] for name in names],
+            [result[name].dtype for name in kept],
+        )
+        for name, value in zip(kept, values, strict=True):
+            # Entries of the batch keep what tf.data knows of their shape.
+            known = batch["images"].shape[:1].concatenate(result[name].shape[1:])
+            value.set_shape(batch[name].shape if name in batch else known)
+        return dict(zip(kept, values, strict=True))
+
+    def map_element(*element):
+        encoded = encode(element[0])
+        return (encoded, *element[1:]) if len(element) > 1 else encoded
+
+    return data.map(map_element, num_parallel_calls=tf.data.AUTOTUNE)
+
+
 def compile_with_weights(function, variables, substitutes, jit_compile):
     """Compiles a function that reads variables, for many calls.
 

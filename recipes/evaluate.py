@@ -1,13 +1,18 @@
-"""Measures a class-conditional run: are its pictures of the class asked for?
+"""Measures a run: do its pictures show what was asked for?
 
     python recipes/evaluate.py runs/digits --num-samples 500
+    python recipes/evaluate.py runs/sentences
 
-draws pictures of all classes alike. At each resolution, a small classifier (the judge)
-is trained on the real training pictures; printed are its accuracy on real test
-pictures it has not seen, the share of drawn pictures it reads as the class asked for,
-and the Frechet and the kernel distance (KID) from the training pictures in the judge's
-features, with those of real test pictures (as low as one can hope for) and of noise
-beside. All of it goes into `evaluation.json` in the run folder.
+Of a class-conditional run it draws pictures of all classes alike. At each resolution, a
+small classifier (the judge) is trained on the real training pictures; printed are its
+accuracy on real test pictures it has not seen, the share of drawn pictures it reads as
+the class asked for, and the Frechet and the kernel distance (KID) from the training
+pictures in the judge's features, with those of real test pictures (as low as one can
+hope for) and of noise beside. All of it goes into `evaluation.json` in the run folder.
+
+Of a run of train_text_to_image.py on shapes it draws captions of the test split, and of
+`test_held_out`, whose combinations of colour, shape and place training never had; the
+judge reads shapes, colours, places and their number at the largest resolution.
 
 The judge knows only these classes: it tells whether a class can be recognised, not
 whether a picture is beautiful.
@@ -20,6 +25,7 @@ import sys
 import time
 
 import common
+import evaluate_scenes
 import numpy as np
 
 
@@ -28,16 +34,25 @@ def parse_arguments(arguments=None):
         description=__doc__, formatter_class=common.HelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help="run folder of train_image.py")
-    add("--num-samples", type=int, default=500, help="pictures drawn, of all classes")
+    add("run", metavar="RUN", help="run folder of a training recipe")
+    add(
+        "--num-samples",
+        type=int,
+        default=500,
+        help="pictures drawn, of all classes or of a split's captions",
+    )
     add("--seed", type=int, default=1000, help="of the pictures drawn")
     add("--batch-size", type=int, default=100, help="pictures drawn at once")
     add("--sampler", choices=("ddim", "ddpm", "dpm_solver", "heun"), help="sampler")
     add("--num-steps", type=int, help="sampler steps (default: the model's)")
     add("--guidance-scale", type=float, help="1 is none (default: the model's)")
     add("--test-split", default="test", help="split of the real test pictures")
-    add("--max-real", type=int, default=6000, help="cap on real pictures of a split")
-    add("--judge-epochs", type=int, default=15, help="passes that train the judge")
+    add("--max-real", type=int, default=8000, help="cap on real pictures of a split")
+    add(
+        "--judge-epochs",
+        type=int,
+        help="passes that train the judge (default: 15 for classes, 4 for scenes)",
+    )
     common.backend_choices(parser)
     return parser.parse_args(arguments)
 
@@ -125,22 +140,18 @@ def report(resolution, result, class_names):
         )
 
 
-def evaluate(args):
-    config = common.read_run(args.run)
-    if not config:
-        raise ValueError(
-            f"'{args.run}' is not a finished run: it lacks config.json or preset/."
-        )
-    common.choose_backend(args.backend)
+def evaluate_classes(args, config, mdm):
+    """Draws, judges and reports a class-conditional run.
 
-    import keras_mdm
+    Returns:
+        A pair: seconds of drawing, and results by resolution.
+    """
     from keras_mdm import data, metrics
 
     settings = config["arguments"]
-    mdm = keras_mdm.MDM.from_preset(args.run)
     num_classes = mdm.batch_spec.num_classes
     if num_classes is None:
-        raise ValueError(f"the model of '{args.run}' is not class-conditional.")
+        raise ValueError(f"the model of '{args.run}' is not conditional.")
     if args.num_samples < num_classes:
         raise ValueError(
             f"--num-samples must be at least the {num_classes} classes. "
@@ -165,7 +176,6 @@ def evaluate(args):
     )
     wanted = np.repeat(np.arange(num_classes), each)
     seconds = time.perf_counter() - start
-    print(f"Drew {len(wanted)} pictures in {seconds:.0f} s.")
     results = {}
     for resolution in sorted(pyramid):
         drawn = pyramid[resolution]
@@ -178,11 +188,33 @@ def evaluate(args):
         judge.fit(*train, epochs=args.judge_epochs)
         results[resolution] = measure(judge, drawn, wanted, train, test)
         report(resolution, results[resolution], config["class_names"])
+    return seconds, results
+
+
+def evaluate(args):
+    config = common.read_run(args.run)
+    if not config:
+        raise ValueError(
+            f"'{args.run}' is not a finished run: it lacks config.json or preset/."
+        )
+    common.choose_backend(args.backend)
+
+    import keras_mdm
+
+    mdm = keras_mdm.MDM.from_preset(args.run)
+    on_text = mdm.batch_spec.text is not None
+    if args.judge_epochs is None:
+        args.judge_epochs = 4 if on_text else 15
+    if on_text:
+        evaluate_scenes.check(config["arguments"]["dataset"])
+        seconds, results = evaluate_scenes.evaluate(args, config["arguments"], mdm)
+    else:
+        seconds, results = evaluate_classes(args, config, mdm)
     path = pathlib.Path(args.run) / "evaluation.json"
     arguments = {key: value for key, value in vars(args).items() if key != "run"}
     found = {"arguments": arguments, "drawing_seconds": seconds, "results": results}
     path.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"\nWritten to {path}")
+    print(f"\nDrawing took {seconds:.0f} s. Written to {path}")
 
 
 def main(arguments=None):

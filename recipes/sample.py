@@ -2,6 +2,7 @@
 
     python recipes/sample.py runs/shapes --labels "red circle" "blue star" --grid
     python recipes/sample.py runs/digits --labels 3 7 --num-samples 8 --seed 1
+    python recipes/sample.py runs/sentences --prompts "a red circle in the centre"
 
 takes a run folder of a training recipe, a preset folder or the name of a built-in
 preset. Files are numbered after those that are there; none is written over.
@@ -27,7 +28,9 @@ def parse_arguments(arguments=None):
         help="classes to draw: numbers, or names that the run knows (default: classes "
         "in turn, --num-samples pictures in all)",
     )
-    add("--num-samples", type=int, default=4, help="pictures of each label")
+    add("--prompts", nargs="+", help="sentences to draw, for a model on text")
+    add("--negative-prompt", help="what guidance leads away from")
+    add("--num-samples", type=int, default=4, help="pictures of each label or prompt")
     add("--seed", type=int, default=0, help="picture i is drawn with the seed plus i")
     add("--resolution", type=int, help="largest one drawn (default: the model's)")
     add("--pyramid", action="store_true", help="write every resolution")
@@ -119,11 +122,15 @@ def draw(args):
     from keras_mdm.training.pictures import pyramid_grid, save_picture
 
     mdm = keras_mdm.MDM.from_preset(args.model, dtype=args.dtype)
+    if mdm.batch_spec.text is not None and not args.prompts:
+        raise ValueError("the model draws from sentences: give --prompts.")
     labels, each = find_labels(
         args.labels, mdm.batch_spec.num_classes, class_names, args.num_samples
     )
     pyramid = mdm.generate(
+        args.prompts,
         labels=labels,
+        negative_prompt=args.negative_prompt,
         num_samples=each,
         resolution=args.resolution,
         return_pyramid=True,
@@ -137,10 +144,11 @@ def draw(args):
     if not args.pyramid:
         pyramid = {max(pyramid): pyramid[max(pyramid)]}
     titles = None
+    named = args.prompts
     if labels is not None:
-        titles = [
-            common.class_title(i, class_names) for i in labels for _ in range(each)
-        ]
+        named = [common.class_title(label, class_names) for label in labels]
+    if named is not None:
+        titles = [name for name in named for _ in range(each)]
     count = len(pyramid[max(pyramid)])
     number = next_number(folder)
     if args.grid:
@@ -149,7 +157,7 @@ def draw(args):
         print(f"{count} pictures in {file}")
         return
     for i in range(count):
-        title = f"_{titles[i]}" if titles else ""
+        title = f"_{titles[i][:80]}" if titles else ""
         stem = re.sub(r"[^\w.-]+", "-", f"{number + i:05}{title}")
         for resolution, pictures in pyramid.items():
             save_picture(folder / f"{stem}_{resolution}px.png", pictures[i])

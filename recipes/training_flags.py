@@ -2,6 +2,31 @@
 
 import argparse
 
+import common
+
+
+def add_run_flags(parser):
+    add = parser.add_argument
+    add("--output", required=True, help="run folder to write; new, or empty")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --output, with the settings in its config.json",
+    )
+    common.backend_choices(parser)
+    add("--seed", type=int, default=0, help="of weights, noise, order and samples")
+
+
+def add_data_flags(parser):
+    group = parser.add_argument_group("data")
+    add = group.add_argument
+    add("--split", default="train", help="split of the data set")
+    add("--data-dir", help="where TFDS keeps its sets (default: that of TFDS)")
+    add("--crop", choices=("center", "random"), default="center", help="to a square")
+    add("--flip", action="store_true", help="mirror half of the pictures")
+    add("--upscale", action="store_true", help="enlarge small pictures, not skip them")
+    add("--num-workers", type=int, default=0, help="processes that read pictures")
+
 
 def add_stage_flags(parser):
     group = parser.add_argument_group(
@@ -24,6 +49,12 @@ def add_stage_flags(parser):
     add("--batch-size", type=int, nargs="+", default=[16], help="pictures a step")
     add("--learning-rate", type=float, nargs="+", default=[2e-3], help="peak rate")
     add("--warmup-steps", type=int, nargs="+", default=[20], help="of learning rate")
+    add(
+        "--decay",
+        choices=("constant", "cosine"),
+        default="constant",
+        help="what the learning rate does after the warm-up of each stage",
+    )
     add("--max-steps", type=int, help="cap on the steps of each stage, for a quick try")
     add(
         "--mixed",

@@ -1,15 +1,26 @@
-"""Text embeddings that were computed beforehand."""
+"""Embeddings of a frozen text encoder: computed beforehand, or by one attached."""
 
 import keras
+import numpy as np
 from keras import ops
+
+from keras_mdm.conditioning.text import TextConditioner
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
-class TextEmbeddings(keras.layers.Layer):
+class TextEmbeddings(TextConditioner):
     """Conditioner that takes the embeddings of a text encoder as they are.
+
+    Batches bring embeddings that were computed beforehand (`tools/encode_captions.py`).
+    To give texts instead, set `encoder`: it stays outside of the model, which neither
+    trains nor saves it.
 
     Args:
         size: int. Size of an embedding, such as 2048 for FLAN-T5-XL.
+        max_tokens: int. Length of the rows of embeddings that `encode_texts` makes.
+            Defaults to 128.
+        encoder_name: Optional str. Which encoder the model was trained with, such as
+            `"google/flan-t5-xl"`: for people and errors, nothing is loaded by it.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -25,13 +36,35 @@ class TextEmbeddings(keras.layers.Layer):
 
     feature_names = ("text_embeddings", "text_mask")
 
-    def __init__(self, size, **kwargs):
+    def __init__(self, size, max_tokens=128, encoder_name=None, **kwargs):
         kwargs.setdefault("name", "text_embeddings")
         super().__init__(**kwargs)
         self.size = size
+        self.max_tokens = max_tokens
+        self.encoder_name = encoder_name
+        # In a function: Keras tracks and saves a layer that is an attribute.
+        self._attached = lambda: None
 
     def build(self, input_shape=None):
         pass
+
+    @property
+    def encoder(self):
+        """Encoder of texts, or `None`.
+
+        An object with `size` and `encode(texts)`, which returns float32 embeddings of
+        shape `(texts, tokens, size)` and a bool mask of shape `(texts, tokens)`.
+        """
+        return self._attached()
+
+    @encoder.setter
+    def encoder(self, encoder):
+        if encoder is not None and encoder.size != self.size:
+            raise ValueError(
+                f"`encoder` must yield embeddings of the size {self.size} that the "
+                f"model's conditioner was made for. Received: size {encoder.size}"
+            )
+        self._attached = lambda: encoder
 
     def call(self, features, drop=None):
         tokens = ops.cast(features["text_embeddings"], self.compute_dtype)
@@ -46,9 +79,72 @@ class TextEmbeddings(keras.layers.Layer):
             mask = ops.where(drop[:, None], first[None, :], mask)
         return tokens, mask
 
+    def check_features(self, features):
+        embeddings = features.get("text_embeddings")
+        if embeddings is None:
+            return
+        shape = tuple(embeddings.shape)
+        if len(shape) != 3 or shape[-1] != self.size:
+            raise ValueError(
+                f"'text_embeddings' must have the shape (batch, tokens, {self.size}): "
+                f"the model's conditioner was made for the size {self.size}. "
+                f"Received: shape={shape}"
+            )
+        mask = features.get("text_mask")
+        if mask is not None and tuple(mask.shape) != shape[:2]:
+            raise ValueError(
+                f"'text_mask' must have the shape {shape[:2]} of the embeddings. "
+                f"Received: shape={tuple(mask.shape)}"
+            )
+
+    def _encode(self, texts):
+        if self.encoder is None:
+            which = self.encoder_name or f"with embeddings of size {self.size}"
+            raise ValueError(
+                "the model reads embeddings of texts, and no text encoder is attached. "
+                "Give `text_embeddings` and `text_mask`, or set "
+                f"`mdm.text_encoder` to an encoder ({which}), such as "
+                "`keras_mdm.conditioning.t5.T5Encoder.from_hugging_face(folder)`."
+            )
+        embeddings, mask = self.encoder.encode(texts)
+        return pad_embeddings(embeddings, mask, texts, self.max_tokens), (), ()
+
     def get_config(self):
         return {
             "name": self.name,
             "dtype": self.dtype_policy.name,
             "size": self.size,
+            "max_tokens": self.max_tokens,
+            "encoder_name": self.encoder_name,
         }
+
+
+def pad_embeddings(embeddings, mask, texts, max_tokens):
+    """Embeddings of texts as features of `TextEmbeddings`, all of one length.
+
+    Args:
+        embeddings: Array of shape `(texts, tokens, size)`.
+        mask: Bool array of shape `(texts, tokens)`.
+        texts: List of str. Empty ones get the null condition, a token of zeros.
+        max_tokens: int. Length of the rows; longer ones are cut.
+
+    Returns:
+        dict of `text_embeddings` and `text_mask`.
+    """
+    count, length, size = np.shape(embeddings)
+    length = min(length, max_tokens)
+    features = {
+        "text_embeddings": np.zeros((count, max_tokens, size), "float32"),
+        "text_mask": np.zeros((count, max_tokens), "bool"),
+    }
+    for row, text in enumerate(texts):
+        if not text.strip():
+            features["text_mask"][row, 0] = True
+            continue
+        kept = np.asarray(mask[row][:length], "bool")
+        features["text_mask"][row, :length] = kept
+        # Padding is zero, as in training data that were read from disk.
+        features["text_embeddings"][row, :length] = (
+            np.asarray(embeddings[row][:length], "float32") * kept[:, None]
+        )
+    return features

@@ -1,7 +1,7 @@
 """A folder of pictures on disk as a source: `open_source("folder:PATH")`.
 
-Sub-folders are classes. Any format that Pillow reads; what it cannot read is
-skipped and reported, never fatal.
+Sub-folders are classes, unless the pictures have captions. Any format that Pillow
+reads; what it cannot read is skipped and reported, never fatal.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import struct
 
 import numpy as np
 
+from keras_mdm.data.captions import find_captions
 from keras_mdm.data.source import Source, UnusablePicture
 
 # Share of a hundred that goes to each split, by a hash of the relative path.
@@ -19,7 +20,12 @@ SPLITS = (*_SHARES, "all")
 
 
 class Folder(Source):
-    """Pictures of a folder, with its sub-folders as classes.
+    """Pictures of a folder, with captions, or with its sub-folders as classes.
+
+    Captions are in a file `NAME.txt` beside each picture, or in `metadata.csv` or
+    `metadata.jsonl` with the columns `file_name` and `text` (or `caption`), in the
+    folder or in its sub-folders. A picture without one is then skipped, and there are
+    no classes.
 
     Pictures may lie at any depth; the class is the first sub-folder. Without
     sub-folders the source is unlabelled. If there are sub-folders with pictures,
@@ -48,22 +54,39 @@ class Folder(Source):
                 f"No such folder: {self._root} (absolute: {self._root.absolute()})."
             )
         found = _find_pictures(self._root)
-        classes = sorted({file.parts[0] for file in found if len(file.parts) > 1})
-        super().__init__(f"folder:{path}", channels=3, class_names=classes or None)
+        self._captions, why = find_captions(self._root, found)
+        classes = []
+        if self._captions is None:
+            classes = sorted({file.parts[0] for file in found if len(file.parts) > 1})
+        super().__init__(
+            f"folder:{path}",
+            channels=3,
+            class_names=classes or None,
+            has_captions=self._captions is not None,
+            no_captions=why,
+        )
+        flaws = {file: self._flaw(file) for file in found}
         self._files = [
             file
             for file in found
-            if (not classes or len(file.parts) > 1) and _belongs(file, split)
+            if not flaws[file] and belongs(file.as_posix(), split)
         ]
         if not self._files:
             raise ValueError(
                 f"The split {split!r} of {self._root} is empty: it got none of the "
                 f"{len(found)} pictures found. Use split='all', or add pictures."
             )
-        if classes:
-            for file in found:
-                if len(file.parts) == 1:
-                    self.skip(str(self._root / file), "lies in no class folder")
+        for file, flaw in flaws.items():
+            if flaw:
+                self.skip(str(self._root / file), flaw)
+
+    def _flaw(self, file):
+        """Why a picture can't be used, or `None`."""
+        if self._captions is not None and file not in self._captions:
+            return "has no caption"
+        if self.class_names is not None and len(file.parts) == 1:
+            return "lies in no class folder"
+        return None
 
     def __len__(self):
         return len(self._files)
@@ -74,19 +97,22 @@ class Folder(Source):
     def _read(self, index):
         file = self._files[index]
         item = {"image": read_picture(self._root / file)}
+        if self._captions is not None:
+            item["caption"] = self._captions[file]
         if self.class_names is not None:
             item["label"] = self.class_names.index(file.parts[0])
         return item
 
 
-def read_picture(path):
+def read_picture(path, name=None):
     """Reads a picture file as 8-bit RGB.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit greys
     are scaled, and of an animation the first frame is taken.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or a binary file object.
+        name: String. Its name in errors. Defaults to the path.
 
     Returns:
         uint8 array `(height, width, 3)`.
@@ -113,7 +139,9 @@ def read_picture(path):
         struct.error,
         Image.DecompressionBombError,
     ) as error:
-        raise UnusablePicture(str(path), f"corrupt or unreadable: {error}") from error
+        raise UnusablePicture(
+            str(name or path), f"corrupt or unreadable: {error}"
+        ) from error
 
 
 def _to_rgb(picture):
@@ -161,8 +189,9 @@ def _find_pictures(root):
     return sorted(found)
 
 
-def _belongs(file, split):
+def belongs(name, split):
+    """Whether the picture of a name is in a split: by a hash of the name."""
     if split == "all":
         return True
-    digest = hashlib.sha256(file.as_posix().encode()).digest()
+    digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") % 100 in _SHARES[split]

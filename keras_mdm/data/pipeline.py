@@ -2,7 +2,9 @@
 
 Users and recipes call `make_dataset`. A batch is a dict of `images`
 `(batch, height, width, channels)` or `videos` `(batch, frames, height, width,
-channels)`, uint8 in [0, 255], and `labels` `(batch,)`, int32.
+channels)`, uint8 in [0, 255], and, if wanted, `labels` `(batch,)`, int32, `captions`
+`(batch,)`, strings, or the captions' `text_embeddings` with `text_mask`, and numbers
+`(batch,)`, float32, by their names.
 """
 
 from keras_mdm.data.preparation import Preparation
@@ -24,6 +26,8 @@ def make_dataset(
     num_workers=0,
     channels=None,
     keep=("images", "videos", "labels"),
+    numbers=(),
+    embeddings=None,
     shard=(0, 1),
 ):
     """Makes a dataset of batches that `keras.Model.fit` accepts on every backend.
@@ -58,8 +62,13 @@ def make_dataset(
             `repeat=True` saves starting them at each pass.
         channels: 1 or 3. Defaults to the channels of the source.
         keep: Which of `"images"`, `"videos"`, `"labels"`, `"captions"` a batch has,
-            as far as the source has them. Captions are strings: `fit` on JAX does
-            not take them.
+            as far as the source has them. Captions are strings, which `MDM.fit`
+            encodes; of several captions of a picture, each pass takes one at random.
+        numbers: Names of the numbers for micro-conditioning that a batch has:
+            `"scale"` (the shorter side of the original picture, in pixels), and what
+            else the source's items have in their `numbers`.
+        embeddings: Optional `EmbeddingShards` of the captions: a batch then has
+            `text_embeddings` and `text_mask`.
         shard: Pair `(index, count)`: this process reads every `count`-th picture,
             from `index` on. All shards have the same length.
 
@@ -103,6 +112,8 @@ def make_dataset(
     if channels not in (None, 1, 3):
         raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
     _check_keep(keep, source)
+    if embeddings is not None:
+        source.require_captions("embeddings=...")
     indices = _shard_indices(len(source), shard)
     if len(indices) < batch_size:
         raise ValueError(
@@ -117,6 +128,8 @@ def make_dataset(
         indices=indices,
         seed=(seed, shard[0]),
         keep=tuple(keep),
+        numbers=tuple(numbers),
+        embeddings=embeddings,
         flip=flip,
         may_cache=num_workers == 0,
         options=dict(
@@ -174,8 +187,5 @@ def _check_keep(keep, source):
             f"`keep` must be some of {_KEYS}, with {picture_key!r} among them for "
             f"{source.name!r}. Received: keep={keep!r}"
         )
-    if "captions" in keep and not source.has_captions:
-        raise ValueError(
-            f"`keep` has 'captions', but {source.name!r} has none. "
-            f"Received: keep={keep!r}"
-        )
+    if "captions" in keep:
+        source.require_captions(f"keep={keep!r}")

@@ -21,17 +21,32 @@ class Preparation:
         indices: Range of the source indices that can occur.
         seed: Tuple of ints. Crops and flips depend on it and on the positions.
         keep: Tuple of keys of a batch.
+        numbers: Tuple of names of an item's numbers that a batch has as well.
+        embeddings: `EmbeddingShards` of the captions, or `None`.
         flip: Bool. Whether pictures are mirrored with probability 1/2.
         may_cache: Bool. Whether prepared pictures are kept in memory if all take
             less than `CACHE_LIMIT`.
         options: Dict of arguments of `transforms.prepare`.
     """
 
-    def __init__(self, source, indices, seed, keep, flip, may_cache, options):
+    def __init__(
+        self,
+        source,
+        indices,
+        seed,
+        keep,
+        flip,
+        may_cache,
+        options,
+        numbers=(),
+        embeddings=None,
+    ):
         self.source = source
         self.indices = indices
         self.seed = seed
         self._keep = keep
+        self._numbers = numbers
+        self._embeddings = embeddings
         self._flip = flip
         self._options = options
         self._pictures_key = "videos" if source.is_video else "images"
@@ -54,7 +69,7 @@ class Preparation:
         """
         positions, indices = chunk
         rng = np.random.default_rng((*self.seed, int(positions[0])))
-        elements, unusable = [], []
+        elements, captions, unusable = [], [], []
         for index in indices.tolist():
             element = self._cache.get(index)
             if element is None:
@@ -66,12 +81,28 @@ class Preparation:
                     continue
                 if self._fits(element):
                     self._cache[index] = element
+            if "texts" in element:
+                # Another caption each time, where a picture has several.
+                texts = element["texts"]
+                text = texts[rng.integers(len(texts)) if len(texts) > 1 else 0]
+                if self._embeddings is not None and text not in self._embeddings:
+                    what = self.source.describe(index)
+                    why = f"its caption has no embedding: {text[:100]!r}"
+                    unusable.append(UnusablePicture(what, why))
+                    continue
+                captions.append(text)
             elements.append(element)
         if not elements:
             return None, unusable
         batch = {
-            key: np.stack([element[key] for element in elements]) for key in elements[0]
+            key: np.stack([element[key] for element in elements])
+            for key in elements[0]
+            if key != "texts"
         }
+        if "captions" in self._keep:
+            batch["captions"] = np.array(captions)
+        if self._embeddings is not None:
+            batch.update(self._embeddings.look_up(captions))
         if self._flip:
             mirrored = rng.random(len(elements)) < 0.5
             pictures = batch[self._pictures_key]
@@ -81,6 +112,12 @@ class Preparation:
     def _make(self, index, rng):
         item = self.source[index]
         pixels = item["video" if self.source.is_video else "image"]
+        numbers = {"scale": min(pixels.shape[-3:-1]), **item.get("numbers", {})}
+        missing = [name for name in self._numbers if name not in numbers]
+        if missing:
+            raise UnusablePicture(
+                self.source.describe(index), f"has no number {' and '.join(missing)}"
+            )
         try:
             pixels = transforms.prepare(pixels, rng=rng, **self._options)
         except transforms.TooSmall as error:
@@ -88,8 +125,10 @@ class Preparation:
         element = {self._pictures_key: pixels}
         if "labels" in self._keep and "label" in item:
             element["labels"] = np.int32(item["label"])
-        if "captions" in self._keep:
-            element["captions"] = item["caption"]
+        if "captions" in self._keep or self._embeddings is not None:
+            element["texts"] = item.get("captions") or (item["caption"],)
+        for name in self._numbers:
+            element[name] = np.float32(numbers[name])
         return element
 
     def _fits(self, element):

@@ -184,7 +184,7 @@ def describe(scene):
         return f"{_name(items[0])} moves {scene.direction} {ending}"
     if len(items) == 2:
         first, second = items
-        return f"{_name(first)} {_relation(first, second)} {_name(second)} {ending}"
+        return f"{_name(first)} {relation(first, second)} {_name(second)} {ending}"
     phrases = [f"{_name(item)} {_where(item.place)}" for item in items]
     if len(phrases) == 1:
         return f"{phrases[0]} {ending}"
@@ -249,7 +249,8 @@ def _where(place):
     return "in the centre" if place == "centre" else f"at the {place}"
 
 
-def _relation(first, second):
+def relation(first, second):
+    """How a first item lies to a second one, by their `x` and `y`."""
     dx, dy = first.x - second.x, first.y - second.y
     if abs(dy) >= abs(dx):
         return "above" if dy < 0 else "below"

@@ -30,8 +30,10 @@ class Source:
 
     An item is a dict with `image` (uint8, `(height, width, channels)`) or `video`
     (uint8, `(frames, height, width, channels)`), and, where the source has them,
-    `label` (int), `caption` (str) and `attributes` (dict). Sub-classes implement
-    `__len__` and `_read(index)`; the latter raises `UnusablePicture`.
+    `label` (int), `caption` (str), `captions` (tuple of str, where a picture has
+    several), `numbers` (dict of float, such as the original `scale` in pixels) and
+    `attributes` (dict). Sub-classes implement `__len__` and `_read(index)`; the latter
+    raises `UnusablePicture`.
 
     Args:
         name: String. Name that messages use.
@@ -40,6 +42,7 @@ class Source:
         num_classes: Int or `None`. Defaults to the number of `class_names`.
         has_captions: Bool. Whether every item has a `caption`.
         is_video: Bool. Whether items hold `video` instead of `image`.
+        no_captions: String. Why there are none, for messages.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Source:
         num_classes=None,
         has_captions=False,
         is_video=False,
+        no_captions="",
     ):
         self.name = name
         self.channels = channels
@@ -59,6 +63,7 @@ class Source:
         self.num_classes = num_classes
         self.has_captions = has_captions
         self.is_video = is_video
+        self._no_captions = no_captions
         self._skipped = {}
         self._lock = threading.Lock()
 
@@ -101,6 +106,18 @@ class Source:
         """
         with self._lock:
             self._skipped[what] = why
+
+    def require_captions(self, received):
+        """Raises a `ValueError` that says why, if there are no captions.
+
+        Args:
+            received: String. What asks for them, such as `"keep=('captions',)"`.
+        """
+        if not self.has_captions:
+            why = f": {self._no_captions}" if self._no_captions else ""
+            raise ValueError(
+                f"{self.name!r} has no captions{why}. Received: {received}"
+            )
 
     def report(self):
         """Says in a sentence or two what was skipped so far, and why.

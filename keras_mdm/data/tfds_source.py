@@ -23,7 +23,8 @@ class TfdsSource(Source):
 
     The picture is the feature `image` (or the only picture or clip there is), the
     label the feature `label` (or the only class label), the caption the text
-    feature `caption`, `captions` (the first of them), `text` or `description`.
+    feature `caption`, `captions` (of several, a batch has one at random), `text` or
+    `description`.
 
     Args:
         name: String. TFDS name, with configuration and version if wanted.
@@ -53,6 +54,8 @@ class TfdsSource(Source):
             num_classes=label.num_classes if label else None,
             has_captions=self._caption_key is not None,
             is_video=is_video,
+            no_captions=f"none of its features {sorted(features)} is a text named "
+            f"{' or '.join(map(repr, _CAPTIONS))}",
         )
 
     def __len__(self):
@@ -75,7 +78,12 @@ class TfdsSource(Source):
         if self._label_key is not None:
             item["label"] = int(record[self._label_key])
         if self._caption_key is not None:
-            item["caption"] = _first_text(record[self._caption_key])
+            texts = _texts(record[self._caption_key])
+            if not texts:
+                raise UnusablePicture(self.describe(index), "has no caption")
+            item["caption"] = texts[0]
+            if len(texts) > 1:
+                item["captions"] = texts
         if self._has_attributes:
             item["attributes"] = _shape_attributes(record)
         return item
@@ -196,12 +204,15 @@ def _find_caption(features):
     return None
 
 
-def _first_text(value):
+def _texts(value):
     if isinstance(value, dict):
         value = value["text"]
-    if not isinstance(value, (bytes, str)):
-        value = value[0]
-    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+    if isinstance(value, (bytes, str)):
+        value = [value]
+    return tuple(
+        text if isinstance(text, str) else text.decode("utf-8", "replace")
+        for text in value
+    )
 
 
 def _shape_attributes(record):

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_mdm import backend
 from keras_mdm.model.requests import (
+    Given,
     check_count,
     gather_condition,
     gather_negative,
@@ -18,10 +19,12 @@ from keras_mdm.model.sampling import RunKind, SamplingRun, plan
 
 def generate(
     self,
-    labels=None,
+    prompts=None,
     num_samples=1,
     *,
+    labels=None,
     features=None,
+    negative_prompt=None,
     negative_labels=None,
     negative_features=None,
     resolution=None,
@@ -48,12 +51,18 @@ def generate(
     nothing, whatever its seed, scale, number of steps or weights.
 
     Args:
+        prompts: str or sequence of str. What to draw, for a model on text. An empty
+            one is the null condition; of one that is too long, a warning shows what
+            was cut off.
+        num_samples: int. Pictures for each prompt or label; of an unconditional
+            model, pictures in all.
         labels: int or sequence of int. Classes to draw, for a class-conditional model.
-        num_samples: int. Pictures for each label; without labels, pictures in all.
         features: Optional dict of arrays: other features of the condition, such as
-            `text_embeddings` and `text_mask`, and micro-conditioning values.
-        negative_labels: Optional int or sequence of int, one for each label: what
+            `text_embeddings` and `text_mask`, and micro-conditioning values (one
+            number, or one for each prompt or label).
+        negative_prompt: Optional str or sequence of str, one for each prompt: what
             guidance leads away from. Defaults to the null condition.
+        negative_labels: Optional int or sequence of int: the same for labels.
         negative_features: Optional dict of arrays: the same for other features.
         resolution: int. Largest resolution drawn; the dolls around it are not run.
             Defaults to `mdm.resolution`.
@@ -88,6 +97,7 @@ def generate(
     Example:
 
     ```python
+    mdm.generate("a red circle above a small blue square", num_samples=4)
     mdm.generate(labels=[207, 281], num_steps=50, guidance_scale=2.0, seed=0)
     mdm.generate(labels=3, num_samples=4, resolution=16, return_pyramid=True)
     ```
@@ -110,21 +120,24 @@ def generate(
     check_count("num_samples", num_samples)
     network = self.network.doll(resolution or self.resolution)
     conditioner = network.conditioner
-    condition = gather_condition(
-        "labels", labels, "features", features, conditioner, num_samples
-    )
+    given = Given(("prompts", "labels", "features"), prompts, labels, features)
+    condition = gather_condition(given, conditioner, num_samples)
     total = len(next(iter(condition.values()))) if condition else num_samples
     guided = conditioner is not None and options.guidance_scale != 1.0
     negative = None
-    if negative_labels is not None or negative_features is not None:
+    unwanted = Given(
+        ("negative_prompt", "negative_labels", "negative_features"),
+        negative_prompt,
+        negative_labels,
+        negative_features,
+    )
+    if unwanted:
         if not guided:
             raise ValueError(
                 "a negative condition needs a conditional model and a `guidance_scale` "
                 f"other than 1. Received: guidance_scale={options.guidance_scale}"
             )
-        negative = gather_negative(
-            negative_labels, negative_features, condition, conditioner, num_samples
-        )
+        negative = gather_negative(unwanted, condition, conditioner, num_samples)
     seeds = sample_seeds(seed, total)
     if options.eta and options.sampler != "ddim":
         # The default eta of a model is meant for DDIM.

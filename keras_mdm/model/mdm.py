@@ -12,9 +12,10 @@ import keras
 from keras import ops
 
 from keras_mdm import backend
+from keras_mdm.conditioning import TextConditioner
 from keras_mdm.diffusion import losses, predictions
 from keras_mdm.diffusion.schedules import NoiseSchedule
-from keras_mdm.model import batches, presets
+from keras_mdm.model import batches, presets, streams
 from keras_mdm.model.ema import ExponentialMovingAverage
 from keras_mdm.model.generate import generate
 from keras_mdm.model.objective import Objective
@@ -385,11 +386,30 @@ class MDM(keras.Model):
             channels=network.image_channels,
             features=tuple(getattr(conditioner, "feature_names", ())),
             num_classes=getattr(conditioner, "num_classes", None),
-            token_size=getattr(conditioner, "size", None),
+            text=conditioner if isinstance(conditioner, TextConditioner) else None,
             optional=tuple(
                 {name for doll in network.dolls for name in doll.micro_conditioning}
             ),
         )
+
+    @property
+    def text_encoder(self):
+        """Encoder of texts for a model on embeddings; see `TextEmbeddings.encoder`.
+
+        It is no part of the model: it is not trained, not saved, and must be set again
+        after loading. `None` if there is none.
+        """
+        return getattr(self.network.conditioner, "encoder", None)
+
+    @text_encoder.setter
+    def text_encoder(self, encoder):
+        conditioner = self.network.conditioner
+        if not hasattr(conditioner, "encoder"):
+            raise ValueError(
+                "`text_encoder` is for models whose conditioner is `TextEmbeddings`. "
+                f"This one has {type(conditioner).__name__}."
+            )
+        conditioner.encoder = encoder
 
     def fit(self, x=None, y=None, batch_size=None, **kwargs):
         """Trains the model; see `keras.Model.fit`.
@@ -397,7 +417,8 @@ class MDM(keras.Model):
         Args:
             x: Data set of batch dicts `{"images": ..., "labels": ...}`: a grain or
                 tf.data data set, a PyDataset, a generator, or a dict of arrays.
-                Pictures have the size `mdm.resolution`.
+                Pictures have the size `mdm.resolution`. A model on text takes
+                `captions`, strings that are encoded on the way to the step.
             y: Must be `None`: targets are made here.
             batch_size: int. Only for a dict of arrays.
             **kwargs: Arguments of `keras.Model.fit`.
@@ -410,9 +431,9 @@ class MDM(keras.Model):
         """
         self._assert_compile_called("fit")
         _check_no_targets(y)
-        x = batches.checked(x, self.batch_spec)
+        x = streams.prepared(x, self.batch_spec)
         if kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = _checked_validation(
+            kwargs["validation_data"] = _prepared_validation(
                 kwargs["validation_data"], self.batch_spec
             )
         if isinstance(x, dict):
@@ -420,7 +441,7 @@ class MDM(keras.Model):
             batch_size = min(batch_size or 32, size)
             if self._mixed_shares is not None:
                 losses.mixed_batch_sizes(self._mixed_shares, batch_size)
-            x = batches.ArrayBatches(x, batch_size, kwargs.get("shuffle", True))
+            x = streams.ArrayBatches(x, batch_size, kwargs.get("shuffle", True))
             # Keras would mix the batches even of data that are not to be shuffled.
             kwargs["shuffle"] = False
             x = backend.with_known_shapes(x, x[0][0])
@@ -444,7 +465,7 @@ class MDM(keras.Model):
         """
         _check_no_targets(y)
         if not kwargs.get("_use_cached_eval_dataset"):
-            x = batches.checked(x, self.batch_spec)
+            x = streams.prepared(x, self.batch_spec)
         self._evaluated_samples.assign(0)
         return super().evaluate(x, batch_size=batch_size, **kwargs)
 
@@ -452,13 +473,13 @@ class MDM(keras.Model):
         """One training step on one batch; see `keras.Model.train_on_batch`."""
         self._assert_compile_called("train_on_batch")
         _check_no_targets(y)
-        self.batch_spec.check(x)
+        x = self.batch_spec.prepare(x, warn=True)
         return super().train_on_batch(x, **kwargs)
 
     def test_on_batch(self, x, y=None, **kwargs):
         """Loss of one batch on fixed noise; see `keras.Model.test_on_batch`."""
         _check_no_targets(y)
-        self.batch_spec.check(x)
+        x = self.batch_spec.prepare(x, warn=True)
         self._evaluated_samples.assign(0)
         return super().test_on_batch(x, **kwargs)
 
@@ -532,7 +553,7 @@ def _check_no_targets(y):
         )
 
 
-def _checked_validation(data, spec):
+def _prepared_validation(data, spec):
     if isinstance(data, tuple):
-        return (batches.checked(data[0], spec), *data[1:])
-    return batches.checked(data, spec)
+        return (streams.prepared(data[0], spec), *data[1:])
+    return streams.prepared(data, spec)

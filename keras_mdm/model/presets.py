@@ -95,6 +95,7 @@ def from_preset(
     dtype=None,
     num_classes=None,
     image_channels=None,
+    conditioner=None,
     **overrides,
 ):
     """Builds a model from a built-in preset, a folder or a hub repository.
@@ -111,6 +112,8 @@ def from_preset(
             class-conditional preset without weights; 0 makes it unconditional.
         image_channels: int or `None`. Replaces the number of channels of a preset
             without weights.
+        conditioner: Optional layer of `keras_mdm.conditioning` that replaces that of a
+            preset without weights.
         **overrides: Arguments of the constructor that replace the preset's, such as
             `ema_momentum=None`.
 
@@ -151,13 +154,19 @@ def from_preset(
         )
     config["config"].update(overrides)
     network = config["config"]["network"]
-    changes = {"num_classes": num_classes, "image_channels": image_channels}
+    changes = {
+        "num_classes": num_classes,
+        "image_channels": image_channels,
+        "conditioner": conditioner,
+    }
     changes = {key: value for key, value in changes.items() if value is not None}
     if changes and folder is not None:
         raise ValueError(
             f"{sorted(changes)} can't be changed in a preset with weights. "
             f"Received: {changes}, preset={name!r}"
         )
+    if conditioner is not None:
+        _innermost(network)["config"]["conditioner"] = serialize(conditioner)
     if num_classes is not None:
         _set_num_classes(network, num_classes)
     if image_channels is not None:

@@ -1,14 +1,37 @@
 """What a call of `generate` asks for, checked and brought into arrays.
 
-Every error about a label, a condition or a seed is raised here, before anything is
-compiled. Called by `generate` alone.
+Texts are encoded here, and every error about a text, a label, a condition or a seed is
+raised, before anything is compiled. Called by `generate` alone.
 """
 
+import dataclasses
 import secrets
 
 import numpy as np
 
-from keras_mdm.model.batches import check_labels
+from keras_mdm.conditioning import TextConditioner
+from keras_mdm.model.batches import check_labels, missing_features
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """The condition, or the negative one, as `generate` was given it.
+
+    Attributes:
+        names: Names of the three arguments, for errors.
+        texts: str, sequence of str, or `None`.
+        labels: int, sequence of int, or `None`.
+        features: dict of arrays, or `None`.
+    """
+
+    names: tuple
+    texts: object = None
+    labels: object = None
+    features: object = None
+
+    def __bool__(self):
+        given = (self.texts, self.labels, self.features)
+        return any(value is not None for value in given)
 
 
 def check_count(name, value):
@@ -18,20 +41,42 @@ def check_count(name, value):
         )
 
 
-def gather_condition(label_name, labels, name, features, conditioner, num_samples):
-    """One dict of the condition's arrays, each entry repeated `num_samples` times."""
-    gathered = {key: np.asarray(value) for key, value in (features or {}).items()}
-    if labels is not None:
-        gathered["labels"] = np.atleast_1d(np.asarray(labels))
+def gather_condition(given, conditioner, num_samples):
+    """One dict of the condition's arrays, each entry repeated `num_samples` times.
+
+    Args:
+        given: `Given`.
+        conditioner: The network's conditioner, or `None`.
+        num_samples: int.
+
+    Returns:
+        dict of arrays.
+    """
+    gathered = {key: np.asarray(value) for key, value in (given.features or {}).items()}
+    text_name, label_name, feature_name = given.names
+    if given.texts is not None:
+        if not isinstance(conditioner, TextConditioner):
+            raise ValueError(
+                f"`{text_name}` was given to a model that is not conditional on text. "
+                f"Received: {text_name}={given.texts!r}. Classes are given as "
+                f"`{label_name}`."
+            )
+        texts = given.texts
+        texts = [texts] if isinstance(texts, str | bytes) else texts
+        gathered.update(conditioner.encode_texts(texts, text_name))
+    if given.labels is not None:
+        gathered["labels"] = np.atleast_1d(np.asarray(given.labels))
     needed = tuple(getattr(conditioner, "feature_names", ()))
     if "labels" in gathered and "labels" not in needed:
         raise ValueError(
             f"`{label_name}` was given to a model that is not class-conditional. "
-            f"Received: {label_name}={labels}"
+            f"Received: {label_name}={given.labels}"
         )
-    missing = [k for k in needed if k not in gathered and not k.endswith("_mask")]
+    missing = missing_features(needed, gathered)
     if missing:
-        where = label_name if missing == ["labels"] else name
+        where = label_name if missing == ["labels"] else feature_name
+        if isinstance(conditioner, TextConditioner):
+            where = f"{text_name}` (strings), or as `{where}"
         raise ValueError(
             f"the model's condition needs {missing}; give them as `{where}`. "
             f"Received: {sorted(gathered) or None}"
@@ -39,25 +84,32 @@ def gather_condition(label_name, labels, name, features, conditioner, num_sample
     if "labels" in gathered:
         check_labels(gathered["labels"], conditioner.num_classes)
         gathered["labels"] = gathered["labels"].astype("int32")
-    lengths = {len(value) for value in gathered.values()}
-    if len(lengths) > 1:
+    if isinstance(conditioner, TextConditioner):
+        conditioner.check_features(gathered)
+    lengths = {len(value) for value in gathered.values() if value.ndim}
+    if len(lengths) > 1 or 0 in lengths:
+        sizes = {key: len(value) for key, value in gathered.items() if value.ndim}
         raise ValueError(
-            "every feature of the condition must have the same number of entries. "
-            f"Received: { {key: len(value) for key, value in gathered.items()} }"
+            "every feature of the condition must have the same number of entries, "
+            f"at least one. Received: {sizes}"
         )
-    return {key: np.repeat(v, num_samples, axis=0) for key, v in gathered.items()}
+    # A single number, such as a micro-condition, holds for every entry.
+    count = lengths.pop() if lengths else 1
+    return {
+        key: np.repeat(value if value.ndim else [value] * count, num_samples, axis=0)
+        for key, value in gathered.items()
+    }
 
 
-def gather_negative(labels, features, condition, conditioner, num_samples):
+def gather_negative(given, condition, conditioner, num_samples):
     """Features of the negative condition, one for each picture."""
-    negative = gather_condition(
-        "negative_labels",
-        labels,
-        "negative_features",
-        features,
-        conditioner,
-        1,
-    )
+    negative = gather_condition(given, conditioner, 1)
+    foreign = sorted(set(negative) - set(condition))
+    if foreign:
+        raise ValueError(
+            f"the negative condition has {foreign}, which the condition lacks: give "
+            f"both in the same way. The condition has {sorted(condition)}."
+        )
     total = len(next(iter(condition.values())))
     for key, value in negative.items():
         if len(value) == 1:
@@ -65,9 +117,11 @@ def gather_negative(labels, features, condition, conditioner, num_samples):
         elif len(value) * num_samples == total:
             negative[key] = np.repeat(value, num_samples, axis=0)
         else:
+            name = given.names[0 if given.texts is not None else 1]
             raise ValueError(
-                "the negative condition must have one entry, or one for each entry of "
-                f"the condition ({total // num_samples}). Received: {len(value)}"
+                f"the negative condition (`{name}`) must have one entry, or one for "
+                f"each entry of the condition ({total // num_samples}). "
+                f"Received: {len(value)}"
             )
         if key in condition and negative[key].shape[1:] != condition[key].shape[1:]:
             raise ValueError(

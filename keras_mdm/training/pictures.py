@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 4
+_LINE = 14
 _PAPER = 255
 
 
@@ -47,12 +48,14 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None):
     size = size or max(64, resolutions[-1])
     columns = columns or max(1, round(math.sqrt(count / len(resolutions))))
     rows = -(-count // columns)
-    caption = 14 if titles is not None else 0
     tile_width = len(resolutions) * (size + 1) - 1
+    caption = 0
     if titles is not None:
         font = ImageFont.load_default()
-        widest = max(font.getlength(str(title)) for title in titles)
-        tile_width = max(tile_width, math.ceil(widest))
+        titles = [_wrapped(str(title), font, tile_width) for title in titles]
+        lines = [line for title in titles for line in title]
+        tile_width = max(tile_width, math.ceil(max(map(font.getlength, lines))))
+        caption = _LINE * max(map(len, titles))
     width = columns * (tile_width + _GAP) + _GAP
     height = rows * (size + caption + _GAP) + _GAP
     grid = Image.new("RGB", (width, height), (_PAPER,) * 3)
@@ -67,5 +70,19 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None):
             tile = Image.fromarray(picture).resize((size, size), Image.NEAREST)
             grid.paste(tile, (x + level * (size + 1), y))
         if titles is not None:
-            draw.text((x, y + size), str(titles[i]), fill=(0, 0, 0), font=font)
+            for number, line in enumerate(titles[i]):
+                place = (x, y + size + number * _LINE)
+                draw.text(place, line, fill=(0, 0, 0), font=font)
     return grid
+
+
+def _wrapped(title, font, width):
+    """Lines of a title, as wide as may be; a longer word has a line of its own."""
+    lines = [""]
+    for word in title.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

@@ -30,12 +30,13 @@ import numpy as np
 from helpers import batch_of, keras, keras_mdm, trainer
 mdm = trainer()
 mdm.fit(batch_of(4, 8), batch_size=4, verbose=0)
-pictures = mdm.generate([0, 1], num_steps=2, seed=0)
+pictures = mdm.generate(labels=[0, 1], num_steps=2, seed=0)
 assert pictures.shape == (2, 8, 8, 1)
 folder = tempfile.mkdtemp() + "/preset"
 mdm.save_to_preset(folder)
 other = keras_mdm.MDM.from_preset(folder)
-np.testing.assert_array_equal(other.generate([0, 1], num_steps=2, seed=0), pictures)
+again = other.generate(labels=[0, 1], num_steps=2, seed=0)
+np.testing.assert_array_equal(again, pictures)
 print("done")
 """
 

@@ -1,0 +1,191 @@
+"""Embeddings of captions on disk, found by the caption itself.
+
+`tools/encode_captions.py` writes a folder of them and `make_dataset(embeddings=...)`
+reads it. A folder has `embeddings.json` (what made them) and, for each shard,
+`NUMBER.tokens.npy` (the tokens of all captions, one after the other, without padding)
+and `NUMBER.index.npz` (hash and length of each caption), which is written last: a shard
+that has it is whole.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import numpy as np
+
+_ABOUT = "embeddings.json"
+_FORMAT = 1
+
+
+class EmbeddingShards:
+    """Embeddings of captions, looked up by caption.
+
+    They are mapped, not read, into memory; the index takes 24 bytes a caption.
+
+    Args:
+        folder: String or path of the folder.
+        max_tokens: Int. Rows of a batch have this length; longer captions are cut.
+            Defaults to what the encoder's limit was.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no shard in it.
+    """
+
+    def __init__(self, folder, max_tokens=None):
+        self._folder = pathlib.Path(folder)
+        about = read_about(self._folder)
+        self.size = about["size"]
+        self.encoder_name = about["encoder"]
+        self.max_tokens = max_tokens or about["max_tokens"]
+        numbers = written_shards(self._folder)
+        if not numbers:
+            raise FileNotFoundError(f"{self._folder} has no finished shard.")
+        hashes, shards, starts, lengths = [], [], [], []
+        for number in numbers:
+            with np.load(self._folder / f"{number:05}.index.npz") as index:
+                hashes.append(index["hashes"])
+                lengths.append(index["lengths"])
+            starts.append(np.cumsum(lengths[-1], dtype="int64") - lengths[-1])
+            shards.append(np.full(len(lengths[-1]), number, "int32"))
+        order = np.argsort(np.concatenate(hashes), kind="stable")
+        self._hashes = np.concatenate(hashes)[order]
+        self._shards = np.concatenate(shards)[order]
+        self._starts = np.concatenate(starts)[order]
+        self._lengths = np.concatenate(lengths)[order]
+        self._tokens = {}
+
+    def __len__(self):
+        return len(self._hashes)
+
+    def __contains__(self, text):
+        return not text.strip() or self._find(text) is not None
+
+    def _find(self, text):
+        wanted = hash_text(text)
+        place = int(np.searchsorted(self._hashes, wanted))
+        if place < len(self._hashes) and self._hashes[place] == wanted:
+            return place
+        return None
+
+    def look_up(self, texts):
+        """Returns features of `keras_mdm.TextEmbeddings` for captions.
+
+        Args:
+            texts: Sequence of strings. An empty one gets the null condition, a token
+                of zeros.
+
+        Returns:
+            Dict of `text_embeddings` `(texts, max_tokens, size)`, float16, and
+            `text_mask` `(texts, max_tokens)`.
+
+        Raises:
+            KeyError: If a caption is not there.
+        """
+        shape = (len(texts), self.max_tokens)
+        embeddings = np.zeros((*shape, self.size), "float16")
+        mask = np.zeros(shape, "bool")
+        for row, text in enumerate(texts):
+            if not text.strip():
+                mask[row, 0] = True
+                continue
+            place = self._find(text)
+            if place is None:
+                raise KeyError(text)
+            length = min(int(self._lengths[place]), self.max_tokens)
+            start = int(self._starts[place])
+            tokens = self._shard(int(self._shards[place]))
+            embeddings[row, :length] = tokens[start : start + length]
+            mask[row, :length] = True
+        return {"text_embeddings": embeddings, "text_mask": mask}
+
+    def _shard(self, number):
+        if number not in self._tokens:
+            path = self._folder / f"{number:05}.tokens.npy"
+            self._tokens[number] = np.load(path, mmap_mode="r")
+        return self._tokens[number]
+
+    def __getstate__(self):
+        # Worker processes map the files themselves.
+        return {**self.__dict__, "_tokens": {}}
+
+
+def hash_text(text):
+    """Number of 64 bits that stands for a caption; blanks around it do not count."""
+    digest = hashlib.sha256(text.strip().encode()).digest()
+    return np.frombuffer(digest[:8], "<u8")[0]
+
+
+def write_about(folder, encoder, size, max_tokens):
+    """Writes what made the embeddings, or checks that it is what is there.
+
+    Raises:
+        ValueError: If the folder has embeddings of another kind.
+    """
+    folder = pathlib.Path(folder)
+    about = {
+        "format": _FORMAT,
+        "encoder": encoder,
+        "size": int(size),
+        "max_tokens": int(max_tokens),
+    }
+    if (folder / _ABOUT).is_file():
+        found = read_about(folder)
+        if found != about:
+            raise ValueError(
+                f"'{folder}' has embeddings of another kind: {found}. Received: {about}"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_whole(folder / _ABOUT, lambda file: file.write(json.dumps(about).encode()))
+
+
+def read_about(folder):
+    """What `write_about` wrote, as a dict."""
+    path = pathlib.Path(folder) / _ABOUT
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"'{folder}' has no embeddings (no {_ABOUT}). `tools/encode_captions.py` "
+            "makes them."
+        )
+    return json.loads(path.read_text())
+
+
+def write_shard(folder, number, texts, embeddings, masks):
+    """Writes the embeddings of some captions as one shard.
+
+    Args:
+        folder: Path of the folder.
+        number: Int. Number of the shard.
+        texts: List of strings.
+        embeddings: List of float arrays `(tokens, size)`, one for each text.
+        masks: List of bool arrays `(tokens,)`: tokens that are no padding.
+    """
+    folder = pathlib.Path(folder)
+    kept = [
+        np.asarray(rows)[np.asarray(mask, "bool")].astype("float16")
+        for rows, mask in zip(embeddings, masks, strict=True)
+    ]
+    tokens = np.concatenate(kept) if kept else np.zeros((0, 1), "float16")
+    if not np.isfinite(tokens).all():
+        raise ValueError("the encoder's embeddings are not finite in float16.")
+    index = {
+        "hashes": np.array([hash_text(text) for text in texts], "uint64"),
+        "lengths": np.array([len(rows) for rows in kept], "int32"),
+    }
+    _write_whole(folder / f"{number:05}.tokens.npy", lambda f: np.save(f, tokens))
+    _write_whole(folder / f"{number:05}.index.npz", lambda f: np.savez(f, **index))
+
+
+def written_shards(folder):
+    """Sorted numbers of the shards that are whole."""
+    names = pathlib.Path(folder).glob("*.index.npz")
+    return sorted(int(path.name.split(".")[0]) for path in names)
+
+
+def _write_whole(path, write):
+    """Writes a file that is there whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        write(file)
+    part.replace(path)

@@ -1,0 +1,265 @@
+"""Trains a nested text-to-image model progressively, from low to high resolution.
+
+    python recipes/train_text_to_image.py --output runs/sentences
+
+draws coloured shapes from sentences, with a text encoder that is trained jointly, at
+16, then 32, then 64 pixels. Other data with captions:
+
+    python recipes/train_text_to_image.py --output runs/scenes --dataset shapes/scenes
+    python recipes/train_text_to_image.py --output runs/mine --dataset folder:PATH
+
+CC12M with FLAN-T5-XL, as the paper (`tools/encode_captions.py` says how to get both):
+
+    python recipes/train_text_to_image.py --output runs/cc12m --preset mdm_s256_text \
+        --dataset webdataset:cc12m --embeddings cc12m_t5 --text-encoder flan-t5-xl
+
+The run folder is that of train_image.py; `samples/` and TensorBoard get pictures of
+validation prompts, drawn with the averaged weights.
+"""
+
+import argparse
+
+import common
+import training
+import training_flags
+
+# Of `mdm_shapes_64`, for a CPU.
+SMALL = {
+    "batch_size": [32],
+    "learning_rate": [1e-3],
+    "warmup_steps": [50],
+    "decay": "cosine",
+    "beta_2": 0.999,
+    "sample_every": 500,
+}
+SMALL_STEPS = (1500, 500, 100)
+# As printed for the MDM baseline in Kaleido (arXiv 2405.21048), appendix B: 400,000
+# steps at 64 pixels first, then 400,000 more. What the last stage of the 1024-pixel
+# model took is not printed.
+PAPER = {
+    "batch_size": [512],
+    "learning_rate": [1e-4],
+    "warmup_steps": [10_000],
+    "decay": "constant",
+    "beta_2": 0.99,
+    "sample_every": 10_000,
+    "dtype": "mixed_bfloat16",
+}
+PAPER_STEPS = (400_000,)
+PAPER_PRESETS = ("mdm_s64_text", "mdm_s256_text", "mdm_s1024_text")
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=common.HelpFormatter
+    )
+    add = parser.add_argument
+    training_flags.add_run_flags(parser)
+    add(
+        "--dataset",
+        default="shapes",
+        help="'shapes', 'shapes/scenes', a TFDS set with captions, 'folder:PATH' or "
+        "'webdataset:PATH'",
+    )
+    add(
+        "--preset",
+        default="mdm_shapes_64",
+        help="built-in preset or preset folder to start from",
+    )
+
+    group = parser.add_argument_group("text")
+    add = group.add_argument
+    add(
+        "--tokens",
+        choices=("words", "bytes"),
+        help="of the jointly trained encoder: words of the data set, or UTF-8 bytes "
+        "(default: those of the preset for shapes, bytes for other data)",
+    )
+    add(
+        "--max-tokens",
+        type=int,
+        help="longer captions are cut (default: the preset's 40 words, or 128 bytes)",
+    )
+    add(
+        "--embeddings",
+        help="folder of tools/encode_captions.py, for presets on embeddings: the "
+        "encoder is then needed for --prompts alone",
+    )
+    add("--text-encoder", help="folder of a Hugging Face T5 model, for such presets")
+    add(
+        "--prompts",
+        nargs="+",
+        help="what the sample grids show (default: captions of the validation split of "
+        "shapes, or the first ones of other data)",
+    )
+
+    training_flags.add_stage_flags(parser)
+    add = parser.add_argument_group("optimizer").add_argument
+    add("--beta-2", type=float, help="of AdamW (default: 0.999; paper presets 0.99)")
+    training_flags.add_data_flags(parser)
+    training_flags.add_model_flags(parser)
+    parser.set_defaults(**dict.fromkeys((*SMALL, "steps")), num_samples=16)
+    return parser.parse_args(arguments), parser
+
+
+def fill_defaults(args):
+    """Settings that were not given: the paper's for its presets."""
+    paper = args.preset in PAPER_PRESETS
+    for name, value in (PAPER if paper else SMALL).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return PAPER_STEPS if paper else SMALL_STEPS
+
+
+def make_model(args, source):
+    """The model for the data: a jointly trained encoder takes the tokens asked for."""
+    import keras_mdm
+
+    options = {"dtype": args.dtype, "seed": args.seed, **training.model_options(args)}
+    if args.preset not in keras_mdm.MDM.builtin_presets():
+        if args.tokens or args.max_tokens:
+            raise ValueError(
+                "--tokens and --max-tokens are for built-in presets: the encoder of "
+                f"'{args.preset}' has its own."
+            )
+        return keras_mdm.MDM.from_preset(args.preset, **options)
+    options.update(load_weights=False, image_channels=source.channels)
+    mdm = keras_mdm.MDM.from_preset(args.preset, **options)
+    tokens = args.tokens
+    if tokens is None and not args.dataset.startswith("shapes"):
+        tokens = "bytes"
+    conditioner = mdm.network.conditioner
+    if not isinstance(conditioner, keras_mdm.TextEncoder):
+        return mdm
+    if tokens is None and args.max_tokens is None:
+        return mdm
+    changes = {}
+    if args.max_tokens is not None or tokens == "bytes":
+        changes["max_tokens"] = args.max_tokens or 128
+    if tokens is not None:
+        changes["vocabulary"] = find_words(source) if tokens == "words" else None
+    encoder = keras_mdm.TextEncoder(**{**conditioner.get_config(), **changes})
+    return keras_mdm.MDM.from_preset(args.preset, conditioner=encoder, **options)
+
+
+def find_words(source, limit=20_000):
+    """Words of the first captions of a source."""
+    from keras_mdm.conditioning import find_vocabulary
+
+    return find_vocabulary(item["caption"] for item in training.readable(source, limit))
+
+
+def find_prompts(args, source, mdm, embeddings):
+    """Arguments of `SampleGrid`: prompts, or the embeddings of captions."""
+    from keras_mdm import data
+
+    if embeddings is not None and mdm.text_encoder is None:
+        if args.prompts:
+            raise ValueError("--prompts needs --text-encoder to encode them.")
+        captions = find_captions(source, args.num_samples, embeddings)
+        return {"features": embeddings.look_up(captions), "titles": captions}
+    if args.prompts:
+        return {"prompts": args.prompts, "titles": args.prompts}
+    if args.dataset.startswith("shapes"):
+        source = data.open_source(args.dataset, "validation", args.data_dir)
+    captions = find_captions(source, args.num_samples)
+    return {"prompts": captions, "titles": captions}
+
+
+def find_captions(source, count, among=None):
+    """The first captions of a source, of those that are `among` others if given."""
+    captions = [item["caption"] for item in training.readable(source, 20 * count)]
+    captions = [text for text in captions if among is None or text in among]
+    if not captions:
+        raise ValueError(f"no caption of {source.name!r} is in --embeddings.")
+    return captions[:count]
+
+
+def attach_text(args, mdm):
+    """Opens embeddings and attaches the encoder, for a model on embeddings.
+
+    Returns:
+        `EmbeddingShards` or `None`.
+    """
+    import keras_mdm
+    from keras_mdm import data
+
+    conditioner = mdm.network.conditioner
+    if not isinstance(conditioner, keras_mdm.TextEmbeddings):
+        if args.embeddings or args.text_encoder:
+            raise ValueError(
+                "--embeddings and --text-encoder are for presets on embeddings, such "
+                f"as mdm_s64_text. Received: --preset {args.preset}"
+            )
+        return None
+    if not args.embeddings and not args.text_encoder:
+        raise ValueError(
+            f"'{args.preset}' reads embeddings of size {conditioner.size}, of "
+            f"{conditioner.encoder_name or 'some encoder'}: give --embeddings, or "
+            "--text-encoder to encode captions while training."
+        )
+    if args.text_encoder:
+        from keras_mdm.conditioning.t5 import T5Encoder
+
+        mdm.text_encoder = T5Encoder.from_hugging_face(args.text_encoder)
+    if not args.embeddings:
+        return None
+    embeddings = data.EmbeddingShards(args.embeddings, conditioner.max_tokens)
+    if embeddings.size != conditioner.size:
+        raise ValueError(
+            f"--embeddings '{args.embeddings}' have the size {embeddings.size}; the "
+            f"model '{args.preset}' was made for {conditioner.size}."
+        )
+    return embeddings
+
+
+def make_optimizer(args):
+    """The function from a stage to its optimizer."""
+    from keras_mdm.training.stage import default_optimizer
+
+    def make(stage):
+        optimizer = default_optimizer(stage)
+        optimizer.beta_2 = args.beta_2
+        return optimizer
+
+    return make
+
+
+def train(args, parser):
+    output, args = training.begin(args, parser)
+
+    from keras_mdm import data
+    from keras_mdm.conditioning import TextConditioner
+
+    default_steps = fill_defaults(args)
+    source = data.open_source(args.dataset, args.split, args.data_dir)
+    if source.is_video:
+        raise ValueError(f"the data set '{args.dataset}' has clips, not pictures.")
+    source.require_captions(f"--dataset {args.dataset}")
+    mdm = make_model(args, source)
+    if not isinstance(mdm.network.conditioner, TextConditioner):
+        raise ValueError(f"the preset '{args.preset}' is not conditional on text.")
+    stages = training.make_stages(args, mdm, default_steps)
+    options = training.sampling_options(args, mdm)
+    embeddings = attach_text(args, mdm)
+    options.update(find_prompts(args, source, mdm, embeddings))
+    keep = ("images", "captions") if embeddings is None else ("images",)
+    make_dataset = training.dataset_maker(args, source, mdm, keep, embeddings)
+    training.fit(
+        args,
+        output,
+        source,
+        mdm,
+        stages,
+        make_dataset,
+        options,
+        make_optimizer=make_optimizer(args),
+    )
+
+
+def main(arguments=None):
+    training.run(train, *parse_arguments(arguments))
+
+
+if __name__ == "__main__":
+    main()

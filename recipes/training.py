@@ -1,0 +1,268 @@
+"""What the training recipes do alike: from flags to stages, the run itself, its end.
+
+Nothing here imports Keras at the top: `begin` chooses the backend before that.
+"""
+
+import pathlib
+import random
+import sys
+import traceback
+
+import common
+import run_folder
+
+# Steps of the first, the second and every later stage.
+DEFAULT_STEPS = (500, 250, 60)
+
+
+def begin(args, parser):
+    """Chooses the run folder, the backend and the seed.
+
+    Returns:
+        A pair: path of the run folder, and the arguments; on `--resume` those of the
+        run.
+    """
+    output, args = run_folder.check_output(args, parser)
+    args.backend = common.choose_backend(args.backend)
+
+    from keras_mdm import backend
+
+    # What Keras draws the seeds of weights from. Its own `set_random_seed` imports
+    # TensorFlow.
+    random.seed(args.seed)
+    backend.keep_freed_memory()
+    return output, args
+
+
+def model_options(args):
+    """Arguments of `MDM` that replace those of the preset."""
+    names = (
+        "prediction",
+        "loss_target",
+        "loss_weighting",
+        "condition_dropout",
+        "ema_momentum",
+    )
+    given = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def readable(source, count):
+    """Yields up to `count` items that can be read, the first ones."""
+    found = 0
+    for index in range(min(len(source), count + 100)):
+        try:
+            item = source[index]
+        except ValueError:  # Damaged: skipped and counted.
+            continue
+        found += 1
+        yield item
+        if found == count:
+            return
+    if not found:
+        raise ValueError(f"no picture can be read. {source.report()}")
+
+
+def picture_size(source):
+    """Shorter side of the first picture that can be read."""
+    return min(next(readable(source, 1))["image"].shape[:2])
+
+
+def make_stages(args, mdm, default_steps=DEFAULT_STEPS):
+    """The stages that the arguments ask for, smallest resolution first.
+
+    Args:
+        args: Flags of `training_flags.add_stage_flags`.
+        mdm: `MDM`.
+        default_steps: Steps of the first stages; others have those of the last.
+
+    Returns:
+        List of `Stage`.
+    """
+    import keras_mdm
+
+    resolutions = args.resolutions or sorted(mdm.network.resolutions)
+    if sorted(set(resolutions)) != resolutions:
+        raise ValueError(f"--resolutions must rise. Received: {resolutions}")
+    save_every = min(args.save_every, args.sample_every or args.save_every)
+    if args.steps is None:
+        count = len(resolutions)
+        missing = count - len(default_steps)
+        args.steps = [*default_steps[:count], *default_steps[-1:] * missing]
+    columns = {}
+    for name in ("steps", "batch_size", "learning_rate", "warmup_steps"):
+        values = getattr(args, name)
+        if len(values) not in (1, len(resolutions)):
+            raise ValueError(
+                f"--{name.replace('_', '-')} must have one value, or one for each of "
+                f"the {len(resolutions)} stages. Received: {values}"
+            )
+        columns[name] = values if len(values) > 1 else values * len(resolutions)
+    stages = []
+    for i, resolution in enumerate(resolutions):
+        active = mdm.network.doll(resolution).resolutions
+        given = {key: values[i] for key, values in columns.items()}
+        if args.max_steps is not None:
+            given["steps"] = min(given["steps"], args.max_steps)
+        mixed = {r: share for r, share in args.mixed or () if r in active}
+        weights = {r: weight for r, weight in args.loss_weights or () if r in active}
+        stages.append(
+            keras_mdm.Stage(
+                resolution,
+                mixed=mixed if len(mixed) > 1 else None,
+                loss_weights=weights or None,
+                freeze_inner=args.freeze_inner and i > 0,
+                accumulate=args.accumulate,
+                decay=args.decay,
+                steps_per_epoch=save_every,
+                **given,
+            )
+        )
+    for name in ("mixed", "loss_weights"):
+        unknown = {r for r, _ in getattr(args, name) or ()} - set(active)
+        if unknown:
+            raise ValueError(
+                f"--{name.replace('_', '-')} must have resolutions among {active}. "
+                f"Received: {sorted(unknown)}"
+            )
+    return stages
+
+
+def sampling_options(args, mdm):
+    """Arguments of `SampleGrid` that do not depend on the condition."""
+    given = {
+        "sampler": args.sampler,
+        "num_steps": args.sampling_steps,
+        "guidance_scale": args.guidance_scale,
+    }
+    mdm.sampling.override(**given)  # Raises an error for a wrong value.
+    if args.num_samples < 1:
+        raise ValueError(f"--num-samples must be at least 1. Got {args.num_samples}.")
+    return {**given, "seed": args.seed}
+
+
+def dataset_maker(args, source, mdm, keep, embeddings=None):
+    """The function from a stage to its data set.
+
+    Args:
+        args: Flags of `training_flags.add_data_flags`.
+        source: `keras_mdm.data.Source`.
+        mdm: `MDM`.
+        keep: Tuple of what a batch has; see `keras_mdm.data.make_dataset`.
+        embeddings: Optional `EmbeddingShards`.
+    """
+    from keras_mdm import data
+
+    def make_dataset(stage):
+        return data.make_dataset(
+            source,
+            stage.resolution,
+            stage.batch_size,
+            seed=args.seed,
+            flip=args.flip,
+            crop=args.crop,
+            upscale=args.upscale,
+            repeat=True,
+            num_workers=args.num_workers,
+            channels=mdm.network.image_channels,
+            keep=keep,
+            numbers=mdm.batch_spec.optional,
+            embeddings=embeddings,
+        )
+
+    return make_dataset
+
+
+def fit(
+    args,
+    output,
+    source,
+    mdm,
+    stages,
+    make_dataset,
+    grid_options,
+    class_names=None,
+    **schedule_options,
+):
+    """Runs the stages and writes the run folder.
+
+    Args:
+        args: All flags.
+        output: Path of the run folder.
+        source: `keras_mdm.data.Source`.
+        mdm: `MDM`.
+        stages: List of `Stage`.
+        make_dataset: Callable from `Stage` to a data set.
+        grid_options: dict of arguments of `SampleGrid`.
+        class_names: List of str, or `None`.
+        **schedule_options: Arguments of `ProgressiveSchedule`.
+    """
+    import keras_mdm
+    from keras_mdm import callbacks
+
+    schedule = keras_mdm.ProgressiveSchedule(stages, **schedule_options)
+    schedule.check(mdm)
+    for stage in stages:
+        # The largest stage may find pictures too small: say so before the first.
+        next(iter(make_dataset(stage)))
+    if not args.resume:
+        run_folder.write_config(output / "config.json", args, mdm, stages, class_names)
+    print(
+        f"{len(source)} pictures of '{args.dataset}', "
+        f"{mdm.network.count_params():,} parameters, backend {args.backend}; "
+        f"writing to {output}"
+    )
+    logs = output / "logs"
+    grid = callbacks.SampleGrid(
+        output / "samples", args.sample_every, log_dir=logs, **grid_options
+    )
+    schedule.fit(
+        mdm,
+        make_dataset,
+        callbacks=[
+            callbacks.StopOnNaN(),
+            callbacks.Progress(),
+            callbacks.History(output / "history.csv", log_dir=logs),
+            grid,
+        ],
+        checkpoint_dir=output / "state",
+        resume=args.resume,
+        verbose=0,
+    )
+    mdm.save_to_preset(output / "preset", overwrite=True)
+    common.plot_losses(output / "history.csv", output / "losses.png")
+    last = f"stage{len(stages)}_{stages[-1].resolution}px.png"
+    if not (output / "samples" / last).is_file():
+        # The run was stopped between its last step and its last grid.
+        grid.set_model(mdm)
+        grid.on_stage_begin(len(stages) - 1, stages[-1])
+        grid.draw("")
+    if source.skipped:
+        print(source.report())
+    print(
+        f"Done. Model: {output / 'preset'}  Losses: {output / 'losses.png'}\n"
+        f"Pictures: {output / 'samples' / last}\n"
+        f"Draw more: python recipes/sample.py {output}"
+    )
+
+
+def run(train, args, parser):
+    """Calls `train(args, parser)`, as the main program of a recipe.
+
+    Mistakes of the user end it with a line, and an interrupted run is told how to go
+    on.
+    """
+    try:
+        train(args, parser)
+    except KeyboardInterrupt:
+        state = pathlib.Path(args.output) / "config.json"
+        if not state.is_file():
+            sys.exit("\nInterrupted before the run began; nothing was written.")
+        sys.exit(
+            f"\nInterrupted. Go on from the last saved state with\n"
+            f"  python {sys.argv[0]} --output {args.output} --resume"
+        )
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        if not isinstance(error, ValueError):
+            traceback.print_exc()
+        sys.exit(f"error: {error}")
