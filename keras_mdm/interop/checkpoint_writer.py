@@ -87,8 +87,5 @@ def _tensor(key, shape):
         _name("collections", "OrderedDict") + b")R",
     )
     return (
-        _name("torch._utils", "_rebuild_tensor_v2")
-        + b"("
-        + b"".join(arguments)
-        + b"tR"
+        _name("torch._utils", "_rebuild_tensor_v2") + b"(" + b"".join(arguments) + b"tR"
     )

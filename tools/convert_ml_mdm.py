@@ -1,0 +1,113 @@
+"""Converts checkpoints of the official implementation to presets, and back.
+
+A checkpoint of apple/ml-mdm becomes a folder for `MDM.from_preset`:
+
+    python tools/convert_ml_mdm.py vis_model.pth --config cc12m_256x256.yaml --output DIR
+
+and with `--reverse` a preset becomes `vis_model.pth` and `config.yaml`, which the
+official code reads. Both directions keep every number as it is.
+
+The checkpoint is read without torch and without running anything that it holds: a
+file that names other functions than those that describe tensors is refused. Every
+tensor is checked; missing, unexpected and misshapen ones are listed by name, and then
+nothing is written. The output folder appears whole or not at all.
+
+MEASURED
+"""
+
+import argparse
+import os
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def parse_arguments(argv=None):
+    """Reads the command line; ends the program with a message if it is wrong."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="official checkpoint file; with --reverse, a preset (a folder, a built-in "
+        "name or hf://user/repository)",
+    )
+    parser.add_argument(
+        "--config", metavar="YAML", help="official configuration of the checkpoint"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", required=True, help="folder to write"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing folder there"
+    )
+    parser.add_argument(
+        "--reverse", action="store_true", help="from a preset to the official form"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.reverse and arguments.config:
+        parser.error("--config belongs to a checkpoint; a preset has its own")
+    if not arguments.reverse and not arguments.config:
+        parser.error("--config is needed: the YAML file of the checkpoint")
+    return arguments
+
+
+class Progress:
+    """One line on the standard error that says how many tensors are done."""
+
+    def __init__(self, doing):
+        self._doing = doing
+        self._shown = 0.0
+
+    def __call__(self, done, total):
+        now = time.monotonic()
+        if done < total and now - self._shown < 0.2:
+            return
+        self._shown = now
+        end = "\n" if done == total else ""
+        print(
+            f"\r{self._doing}: {done} of {total} tensors",
+            end=end,
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def main(argv=None):
+    """Runs the program.
+
+    Returns:
+        Exit status: 0, or 1 with a message on the standard error.
+    """
+    arguments = parse_arguments(argv)
+    from keras_mdm.interop.convert import convert_checkpoint, convert_preset
+
+    started = time.monotonic()
+    try:
+        if arguments.reverse:
+            convert_preset(
+                arguments.checkpoint,
+                arguments.output,
+                arguments.overwrite,
+                Progress("writing"),
+            )
+        else:
+            convert_checkpoint(
+                arguments.checkpoint,
+                arguments.config,
+                arguments.output,
+                arguments.overwrite,
+                Progress("reading"),
+            )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    seconds = time.monotonic() - started
+    print(f"wrote {arguments.output} in {seconds:.0f} s", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
