@@ -2,7 +2,7 @@
 
 A checkpoint of apple/ml-mdm becomes a folder for `MDM.from_preset`:
 
-    python tools/convert_ml_mdm.py vis_model.pth --config cc12m_256x256.yaml --output DIR
+    python tools/convert_ml_mdm.py vis_model.pth --config YAML --output DIR
 
 and with `--reverse` a preset becomes `vis_model.pth` and `config.yaml`, which the
 official code reads. Both directions keep every number as it is.
@@ -16,11 +16,10 @@ MEASURED
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def parse_arguments(argv=None):
@@ -54,6 +53,17 @@ def parse_arguments(argv=None):
     return arguments
 
 
+def choose_backend():
+    """Takes the first backend that is installed, if none is chosen.
+
+    It only holds the numbers; what is written is the same with each.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("jax", "tensorflow", "torch"):
+        if importlib.util.find_spec(name):
+            os.environ.setdefault("KERAS_BACKEND", name)
+
+
 class Progress:
     """One line on the standard error that says how many tensors are done."""
 
@@ -82,6 +92,7 @@ def main(argv=None):
         Exit status: 0, or 1 with a message on the standard error.
     """
     arguments = parse_arguments(argv)
+    choose_backend()
     from keras_mdm.interop.convert import convert_checkpoint, convert_preset
 
     started = time.monotonic()
