@@ -16,10 +16,10 @@ MEASURED
 """
 
 import argparse
-import importlib.util
-import os
 import sys
 import time
+
+from convert_common import Progress, choose_backend
 
 
 def parse_arguments(argv=None):
@@ -51,38 +51,6 @@ def parse_arguments(argv=None):
     if not arguments.reverse and not arguments.config:
         parser.error("--config is needed: the YAML file of the checkpoint")
     return arguments
-
-
-def choose_backend():
-    """Takes the first backend that is installed, if none is chosen.
-
-    It only holds the numbers; what is written is the same with each.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in ("jax", "tensorflow", "torch"):
-        if importlib.util.find_spec(name):
-            os.environ.setdefault("KERAS_BACKEND", name)
-
-
-class Progress:
-    """One line on the standard error that says how many tensors are done."""
-
-    def __init__(self, doing):
-        self._doing = doing
-        self._shown = 0.0
-
-    def __call__(self, done, total):
-        now = time.monotonic()
-        if done < total and now - self._shown < 0.2:
-            return
-        self._shown = now
-        end = "\n" if done == total else ""
-        print(
-            f"\r{self._doing}: {done} of {total} tensors",
-            end=end,
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def main(argv=None):
