@@ -1,6 +1,7 @@
 """A folder that appears whole or not at all."""
 
 import contextlib
+import os
 import pathlib
 import shutil
 import tempfile
@@ -54,3 +55,19 @@ def check_free(path, marker, overwrite=False):
             f"`path` exists; pass `overwrite=True` to replace a preset there. "
             f"Received: path={str(path)!r}"
         )
+
+
+def reserve(folder, size):
+    """Raises an `OSError` unless the disk has room for so many bytes.
+
+    HDF5 ends the whole process if the disk fills up while it writes, so room is looked
+    for before. Systems without `posix_fallocate` are trusted.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    path = pathlib.Path(folder) / "reserved"
+    try:
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    finally:
+        path.unlink(missing_ok=True)

@@ -12,13 +12,14 @@ import copy
 import datetime
 import importlib.resources
 import json
+import math
 import pathlib
 import warnings
 
 import keras
 
 from keras_mdm.model import hub
-from keras_mdm.model.new_folder import new_folder
+from keras_mdm.model.new_folder import new_folder, reserve
 from keras_mdm.networks.base import serialize
 
 FORMAT_VERSION = 1
@@ -86,6 +87,9 @@ def write_preset(path, config, network, averaged, overwrite=False):
     with new_folder(path, CONFIG_FILE, overwrite) as folder:
         _write_json(folder / CONFIG_FILE, config)
         _write_json(folder / METADATA_FILE, metadata)
+        # Numbers, and what HDF5 writes about each array.
+        sizes = [4 * math.prod(variable.shape) for variable in network.variables]
+        reserve(folder, sum(sizes) + 4096 * len(sizes))
         network.save_weights(folder / WEIGHTS_FILE)
 
 
