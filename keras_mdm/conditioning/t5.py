@@ -6,7 +6,7 @@ Needs `keras-mdm[text]`, and is imported by its own path for that reason.
 import numpy as np
 
 from keras_mdm.conditioning import t5_files
-from keras_mdm.conditioning.t5_model import load_encoder
+from keras_mdm.conditioning.t5_model import load_encoder, mask_is_an_argument
 
 MAX_TOKENS = 128
 # Texts are padded to a multiple of this, so that few shapes are compiled. What is
@@ -131,6 +131,7 @@ class T5Encoder:
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
         inputs = {"token_ids": ids, "padding_mask": mask.astype("int32")}
-        embeddings = self.model.predict_on_batch(inputs)
+        with mask_is_an_argument():
+            embeddings = self.model.predict_on_batch(inputs)
         embeddings = np.asarray(embeddings).astype("float32") * mask[:, :, None]
         return embeddings[:, :longest], mask[:, :longest]

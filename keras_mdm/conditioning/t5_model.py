@@ -3,6 +3,7 @@
 keras-hub has no preset of FLAN-T5-XL and no reader for T5 in the form of Hugging Face.
 """
 
+import contextlib
 import re
 import warnings
 
@@ -38,6 +39,17 @@ _ACTIVATIONS = {
     "gated-gelu": (gelu_new, True),
     "gated-silu": (ops.silu, True),
 }
+
+
+@contextlib.contextmanager
+def mask_is_an_argument():
+    """Silences Keras' warning that layers drop the mask attached to the embeddings.
+
+    keras-hub's model passes it to them as an argument.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Layer .* was passed an input with a mask")
+        yield
 
 
 def load_encoder(folder, dtype):
@@ -104,9 +116,7 @@ def _build(config, dtype):
     )
 
     activation, gated = _ACTIVATIONS[config.get("feed_forward_proj", "relu")]
-    with warnings.catch_warnings():
-        # The mask is passed as an argument; Keras warns that it is not attached.
-        warnings.filterwarnings("ignore", message=".*mask.*", category=UserWarning)
+    with mask_is_an_argument():
         return EncoderModel(
             vocabulary_size=config["vocab_size"],
             num_layers=config["num_layers"],
