@@ -2,8 +2,8 @@
 
 A preset folder has `config.json` (the model without weights), `metadata.json` (the
 format and the version that wrote it) and `model.weights.h5` (the network's weights,
-averaged if the model keeps an average). Built-in presets are configurations only and
-load without a network. Bound to `MDM` as `save_to_preset`, `from_preset` and
+averaged if the model keeps an average). Built-in presets are configurations that load
+without a network, some with the address of published weights. Bound to `MDM` as `save_to_preset`, `from_preset` and
 `load_weights`.
 """
 
@@ -19,7 +19,7 @@ import warnings
 import keras
 
 from keras_mdm.model import hub
-from keras_mdm.model.new_folder import new_folder, reserve
+from keras_mdm.model.new_folder import check_free, new_folder, reserve
 from keras_mdm.networks.base import serialize
 
 FORMAT_VERSION = 1
@@ -57,6 +57,7 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
     Raises:
         ValueError: if `path` exists and may not be replaced.
     """
+    check_free(path, CONFIG_FILE, overwrite)
     with self.ema_scope() if use_ema else contextlib.nullcontext():
         write_preset(
             path,
@@ -97,10 +98,10 @@ def from_preset(
     cls,
     preset,
     load_weights=True,
-    weights=None,
     dtype=None,
     num_classes=None,
     image_channels=None,
+    weights=None,
     **overrides,
 ):
     """Builds a model from a built-in preset, a folder or a hub repository.
@@ -113,15 +114,15 @@ def from_preset(
         load_weights: bool. Whether weights are loaded, if the preset has any.
             Published ones are downloaded at their first use. A built-in preset without
             published weights says so once. Defaults to `True`.
-        weights: str or path. Checkpoint file of the official implementation, such as
-            `"vis_model.pth"`, whose weights are taken instead of the preset's.
-            Defaults to `None`.
         dtype: Dtype policy of the network, such as `"mixed_bfloat16"`. Defaults to
             the global policy.
         num_classes: int or `None`. Replaces the number of classes of a
             class-conditional preset without weights; 0 makes it unconditional.
         image_channels: int or `None`. Replaces the number of channels of a preset
             without weights.
+        weights: str or path. Checkpoint file of the official implementation, such as
+            `"vis_model.pth"`, whose weights are taken instead of the preset's.
+            Defaults to `None`.
         **overrides: Arguments of the constructor that replace the preset's, such as
             `ema_momentum=None`.
 
