@@ -12,7 +12,14 @@ file that names other functions than those that describe tensors is refused. Eve
 tensor is checked; missing, unexpected and misshapen ones are listed by name, and then
 nothing is written. The output folder appears whole or not at all.
 
-MEASURED
+Measured with a random checkpoint of the 256-pixel model (477 million parameters,
+1.91 GB) on two cores of a Xeon, of which another job took one:
+
+- to a preset: 18 s, and 4 s to start; at most 3.1 GB of memory (JAX), 3.3 GB
+  (TensorFlow); back: 16 s, 2.9 GB, every number the same;
+- `MDM.from_preset(DIR, ema_momentum=None)`: 8 to 15 s;
+- one picture in float32: 15 s for each guided step on TensorFlow, so 25 minutes for
+  the preset's 100 steps; at most 4.1 GB of memory.
 """
 
 import argparse

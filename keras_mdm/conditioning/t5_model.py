@@ -111,9 +111,15 @@ def encoder_names(names):
 
 
 def _build(config, dtype):
-    from keras_hub.src.models.stable_diffusion_3.t5_encoder import (
-        T5Encoder as EncoderModel,
-    )
+    try:
+        # keras-hub's public T5 has the decoder too, which is larger than the encoder.
+        from keras_hub.src.models.stable_diffusion_3.t5_encoder import (
+            T5Encoder as EncoderModel,
+        )
+    except ImportError as error:
+        raise ImportError(
+            'The T5 encoder needs `pip install "keras-mdm[text]"`.'
+        ) from error
 
     activation, gated = _ACTIVATIONS[config.get("feed_forward_proj", "relu")]
     with mask_is_an_argument():

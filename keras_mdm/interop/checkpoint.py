@@ -51,6 +51,7 @@ _BESIDE_EXACTLY = (
     ("builtins", "set"),
     ("__builtin__", "set"),
     ("collections", "defaultdict"),
+    ("pathlib", "PosixPath"),
     ("torch", "device"),
 )
 

@@ -7,7 +7,13 @@ resolution), `unet_config` and `diffusion_config` with the official field names.
 import pathlib
 import warnings
 
-import yaml
+try:
+    import yaml
+except ImportError as error:
+    raise ImportError(
+        "Configurations of the official implementation need "
+        '`pip install "keras-mdm[hub]"`.'
+    ) from error
 
 from keras_mdm.interop.released import SAMPLING
 

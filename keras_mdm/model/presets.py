@@ -3,8 +3,8 @@
 A preset folder has `config.json` (the model without weights), `metadata.json` (the
 format and the version that wrote it) and `model.weights.h5` (the network's weights,
 averaged if the model keeps an average). Built-in presets are configurations that load
-without a network, some with the address of published weights. Bound to `MDM` as `save_to_preset`, `from_preset` and
-`load_weights`.
+without a network, some with the address of published weights. Bound to `MDM` as
+`save_to_preset`, `from_preset` and `load_weights`.
 """
 
 import contextlib

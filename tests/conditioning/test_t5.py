@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -220,6 +221,13 @@ def test_configurations_that_do_not_fit(copy, values, words):
     _changed(copy, **values)
     with pytest.raises(ValueError, match=words):
         T5Encoder.from_hugging_face(copy)
+
+
+def test_keras_hub_that_is_not_installed(flan, monkeypatch):
+    name = "keras_hub.src.models.stable_diffusion_3.t5_encoder"
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"needs `pip install \"keras-mdm\[text\]"):
+        T5Encoder.from_hugging_face(flan[0])
 
 
 def test_hub(flan, monkeypatch):
