@@ -88,7 +88,7 @@ def main(argv=None):
                 Progress("reading"),
             )
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"\nerror: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - started
     print(f"wrote {arguments.output} in {seconds:.0f} s", file=sys.stderr)

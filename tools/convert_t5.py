@@ -57,7 +57,7 @@ def main(argv=None):
             Progress("writing"),
         )
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"\nerror: {error}", file=sys.stderr)
         return 1
     print(f"wrote {arguments.output}", file=sys.stderr)
     return 0

@@ -1,21 +1,16 @@
 """Presets from elsewhere: hub repositories, published weights, official folders."""
 
-import pathlib
 import shutil
 import sys
 
 import numpy as np
 import pytest
 from helpers import equal_values, tiny_mdm, tiny_nest
+from official import TEXT_SIZE, UNET, save_official, tensors
 
 import keras_mdm
 from keras_mdm.interop.ml_mdm import official_weights
 from keras_mdm.model import hub, presets
-
-pytest.importorskip("yaml")
-sys.path.append(str(pathlib.Path(__file__).parents[1] / "interop"))
-
-from official import TEXT_SIZE, UNET, save_official, tensors  # noqa: E402
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 MDM = keras_mdm.MDM
