@@ -173,6 +173,10 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(self._archive, f"{self._root}data/{key}", dtype)
 
     def _rebuild_tensor(self, storage, offset, shape, strides, *unused):
+        numbers = (offset, *shape, *strides)
+        whole = all(isinstance(n, int) and n >= 0 for n in numbers)
+        if not isinstance(storage, _Storage) or not whole or len(shape) != len(strides):
+            raise TypeError("a tensor is described wrongly")
         return Tensor(storage, offset, shape, strides)
 
     def _rebuild_parameter(self, data, *unused):

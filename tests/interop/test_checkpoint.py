@@ -193,6 +193,17 @@ def test_storages_that_are_missing_or_too_short(tmp_path):
             Checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    "described",
+    [b"N", b"(K\x00K\x01K\x02", b"(X\x01\x00\x00\x00aJ\xff\xff\xff\xff)(t", b"()()"],
+)
+def test_tensors_that_are_described_wrongly(tmp_path, described):
+    pickled = b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n"
+    path = _archive(tmp_path / "a.pth", pickled + described + b"tRs.")
+    with pytest.raises(ValueError, match="is damaged"):
+        Checkpoint(path)
+
+
 def test_other_files(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         Checkpoint(tmp_path / "none.pth")
