@@ -19,6 +19,7 @@ import warnings
 
 import keras
 
+from keras_mdm.model.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.networks.base import serialize
 
 FORMAT_VERSION = 1
@@ -105,7 +106,7 @@ def from_preset(
             that `save_to_preset` wrote (or a run folder of a recipe, which has one),
             or `hf://user/repository`.
         load_weights: bool. Whether weights are loaded, if the preset has any. A
-            built-in preset without published weights says so once. Defaults to `True`.
+            built-in preset without trained weights says so once. Defaults to `True`.
         dtype: Dtype policy of the network, such as `"mixed_bfloat16"`. Defaults to
             the global policy.
         num_classes: int or `None`. Replaces the number of classes of a
@@ -132,10 +133,11 @@ def from_preset(
     """
     name = str(preset)
     builtin = builtin_presets()
-    folder = None
+    folder = shipped = None
     if name in builtin:
         config = copy.deepcopy(builtin[name]["config"])
-        if load_weights and name not in _told:
+        shipped = shipped_weights(name) if load_weights else None
+        if load_weights and shipped is None and name not in _told:
             _told.add(name)
             warnings.warn(
                 f"No trained weights are published for preset '{name}': the network "
@@ -160,9 +162,10 @@ def from_preset(
         "conditioner": conditioner,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
-    if changes and folder is not None:
+    if changes and (folder or shipped) is not None:
         raise ValueError(
-            f"{sorted(changes)} can't be changed in a preset with weights. "
+            f"{sorted(changes)} can't be changed in a preset with weights; of a "
+            "built-in one take the architecture alone, with `load_weights=False`. "
             f"Received: {changes}, preset={name!r}"
         )
     if conditioner is not None:
@@ -176,6 +179,8 @@ def from_preset(
     if folder is not None and load_weights:
         _load_network(mdm.network, folder)
         mdm.reset_ema()
+    if shipped is not None:
+        read_shipped_weights(mdm, shipped)
     return mdm
 
 
