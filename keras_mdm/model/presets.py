@@ -20,6 +20,7 @@ import keras
 
 from keras_mdm.model import hub
 from keras_mdm.model.new_folder import check_free, new_folder, reserve
+from keras_mdm.model.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.networks.base import serialize
 
 FORMAT_VERSION = 1
@@ -146,13 +147,15 @@ def from_preset(
     """
     name = str(preset)
     builtin = builtin_presets()
-    folder = None
+    folder = shipped = None
     if name in builtin:
         config = copy.deepcopy(builtin[name]["config"])
+        wanted = load_weights and weights is None
+        shipped = shipped_weights(name) if wanted else None
         published = builtin[name].get("weights")
-        if published is not None and load_weights and weights is None:
+        if published is not None and wanted:
             folder = hub.released_preset(name, published)
-        elif load_weights and weights is None and name not in _told:
+        elif wanted and shipped is None and name not in _told:
             _told.add(name)
             warnings.warn(
                 f"No trained weights are published for preset '{name}': the network "
@@ -177,9 +180,10 @@ def from_preset(
         "conditioner": conditioner,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
-    if changes and (folder is not None or weights is not None):
+    if changes and any(given is not None for given in (folder, shipped, weights)):
         raise ValueError(
-            f"{sorted(changes)} can't be changed in a preset with weights. "
+            f"{sorted(changes)} can't be changed in a preset with weights; of a "
+            "built-in one take the architecture alone, with `load_weights=False`. "
             f"Received: {changes}, preset={name!r}"
         )
     if conditioner is not None:
@@ -196,6 +200,8 @@ def from_preset(
     elif folder is not None and load_weights:
         _load_network(mdm.network, folder)
         mdm.reset_ema()
+    if shipped is not None:
+        read_shipped_weights(mdm, shipped)
     return mdm
 
 

@@ -1,4 +1,4 @@
-"""Conditioners on text: masks, the null condition, configurations, attached encoders."""
+"""Conditioners on text: masks, null condition, configurations, attached encoders."""
 
 import keras
 import numpy as np
@@ -109,7 +109,10 @@ def test_without_an_encoder_texts_are_refused():
 @pytest.mark.parametrize(
     ("features", "words"),
     [
-        ({"text_embeddings": np.zeros((2, 3, 4))}, r"\(batch, tokens, 8\).*\(2, 3, 4\)"),
+        (
+            {"text_embeddings": np.zeros((2, 3, 4))},
+            r"\(batch, tokens, 8\).*\(2, 3, 4\)",
+        ),
         ({"text_embeddings": np.zeros((2, 8))}, r"\(2, 8\)"),
         (
             {"text_embeddings": np.zeros((2, 3, 8)), "text_mask": np.ones((2, 4))},
