@@ -20,6 +20,12 @@ import keras
 
 from keras_mdm.model import hub
 from keras_mdm.model.new_folder import check_free, new_folder, reserve
+from keras_mdm.model.serialized import (
+    architecture,
+    innermost,
+    set_dtype,
+    set_num_classes,
+)
 from keras_mdm.model.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.networks.base import serialize
 
@@ -187,12 +193,12 @@ def from_preset(
             f"Received: {changes}, preset={name!r}"
         )
     if conditioner is not None:
-        _innermost(network)["config"]["conditioner"] = serialize(conditioner)
+        innermost(network)["config"]["conditioner"] = serialize(conditioner)
     if num_classes is not None:
-        _set_num_classes(network, num_classes)
+        set_num_classes(network, num_classes)
     if image_channels is not None:
-        _innermost(network)["config"]["image_channels"] = image_channels
-    _set_dtype(network, dtype or keras.config.dtype_policy().name)
+        innermost(network)["config"]["image_channels"] = image_channels
+    set_dtype(network, dtype or keras.config.dtype_policy().name)
     mdm = keras.saving.deserialize_keras_object(config, custom_objects={"MDM": cls})
     if weights is not None:
         hub.load_official(mdm.network, weights)
@@ -227,7 +233,7 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
     _check_metadata(folder)
     found = _read_json(folder, CONFIG_FILE)["config"]["network"]
     for doll in self.network.dolls:
-        if _architecture(serialize(doll)) == _architecture(found):
+        if architecture(serialize(doll)) == architecture(found):
             _load_network(doll, folder)
             self.reset_ema()
             return None
@@ -284,49 +290,6 @@ def _load_network(network, folder):
             f"the weights of preset '{folder}' can't be loaded: {WEIGHTS_FILE} is "
             f"damaged or does not belong to {CONFIG_FILE}. Cause: {error}"
         ) from error
-
-
-def _architecture(serialized):
-    """What must agree for weights to fit: the configuration without names and dtype."""
-    if isinstance(serialized, dict):
-        left_out = ("name", "dtype", "remat")
-        return {
-            key: _architecture(value)
-            for key, value in serialized.items()
-            if key not in left_out
-        }
-    if isinstance(serialized, list | tuple):
-        return [_architecture(value) for value in serialized]
-    return serialized
-
-
-def _innermost(network):
-    while network["config"].get("inner") is not None:
-        network = network["config"]["inner"]
-    return network
-
-
-def _set_num_classes(network, num_classes):
-    innermost = _innermost(network)
-    conditioner = innermost["config"].get("conditioner")
-    if num_classes == 0:
-        innermost["config"]["conditioner"] = None
-    elif conditioner is None or conditioner["class_name"] != "ClassLabels":
-        raise ValueError(
-            "`num_classes` belongs to class-conditional presets. "
-            f"Received: num_classes={num_classes}"
-        )
-    else:
-        conditioner["config"]["num_classes"] = num_classes
-
-
-def _set_dtype(network, dtype):
-    """Replaces the dtype policy of a serialized network and all inside it."""
-    network["config"]["dtype"] = dtype
-    for key in ("inner", "conditioner"):
-        child = network["config"].get(key)
-        if child is not None:
-            _set_dtype(child, dtype)
 
 
 def _write_json(path, value):
