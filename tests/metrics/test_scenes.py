@@ -84,8 +84,7 @@ def test_summary_pools_attributes():
 def test_the_judge_reads_real_pictures():
     def real(split, count):
         scenes = [make_scene("single", split, i) for i in range(count)]
-        pictures = np.stack([draw(scene, 32) for scene in scenes])
-        return pictures, [_items(scene) for scene in scenes]
+        return draw(scenes, 32), [_items(scene) for scene in scenes]
 
     pictures, scenes = real("train", 3000)
     judge = SceneJudge(32)

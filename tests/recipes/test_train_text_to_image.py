@@ -86,7 +86,7 @@ def test_run_on_embeddings_needs_no_encoder(folder, tmp_path, recipe):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dataset", "digits"], "'digits' has no captions"),
+        (["--dataset", "digits", "--split", "train"], "'digits' has no captions"),
         (["--preset", "mdm_tiny_32"], "not conditional on text"),
         (["--embeddings", "nowhere"], "presets on embeddings"),
         (["--preset", "EMBEDDINGS"], "give --embeddings, or --text-encoder"),
