@@ -91,6 +91,13 @@ def test_captions_of_public_sets(mocked):
     source = open_source("coco_captions", data_dir=mocked)
     assert source.has_captions and source.num_classes is None
     assert isinstance(source[0]["caption"], str)
+    # A batch has any of the captions of a picture.
+    several = [source[i].get("captions", ()) for i in range(len(source))]
+    assert max(map(len, several)) > 1
+    keep = ("images", "captions")
+    batch = next(iter(make_dataset(source, 8, 2, shuffle=False, keep=keep)))
+    for text, texts in zip(batch["captions"].tolist(), several, strict=False):
+        assert text in texts
 
 
 def test_set_without_pictures(mocked):

@@ -51,7 +51,7 @@ def test_same_seed_same_judge(judge):
 def test_shifts_stay_within_reach():
     image = np.arange(32 * 32, dtype="int32").reshape(1, 32, 32, 1)
     rng = np.random.default_rng(0)
-    moved = _shifted(np.repeat(image, 50, axis=0), rng)
+    moved = _shifted(np.repeat(image, 50, axis=0), rng, 2)
     assert moved.shape == (50, 32, 32, 1)
     gap = image[0, 16, 16, 0] - moved[:, 16, 16, 0]
     allowed = {32 * down + right for down in range(-2, 3) for right in range(-2, 3)}

@@ -45,11 +45,18 @@ def test_long_titles_do_not_run_into_the_next_picture():
     levels = pyramid(2, (8,))
     title = "a very long name of a class, longer than a picture"
     narrow = pyramid_grid(levels, ["a", "b"], columns=2)
-    wide = pyramid_grid(levels, [title, title], columns=2)
-    assert narrow.size[0] == 2 * 68 + 4 and wide.size[0] > narrow.size[0]
-    assert wide.size[1] == narrow.size[1] == 64 + 14 + 8
-    column = np.asarray(wide)[72:, (wide.size[0] // 2) - 1]
-    assert (column == 255).all()
+    high = pyramid_grid(levels, [title, "b"], columns=2)
+    assert narrow.size == (2 * 68 + 4, 64 + 14 + 8)
+    # Wrapped: as wide as before, with some lines below each other.
+    assert high.size[0] == narrow.size[0]
+    lines = (high.size[1] - 72) // 14
+    assert lines > 2
+    text = np.asarray(high)[68:]
+    assert (text[:, 70] == 255).all() and (text[14:, 72:] == 255).all()
+    assert all((text[14 * i : 14 * (i + 1), :70] < 255).any() for i in range(lines))
+    # A word is not broken.
+    wide = pyramid_grid(levels, ["long" * 9, "b"], columns=2)
+    assert wide.size[0] > narrow.size[0] and wide.size[1] == narrow.size[1]
 
 
 def test_save_picture(tmp_path):

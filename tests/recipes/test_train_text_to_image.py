@@ -1,0 +1,131 @@
+"""`recipes/train_text_to_image.py` end to end, and its way from flags to a model."""
+
+import importlib
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from recipe_runs import ROOT, run_recipe
+from text_helpers import text_mdm
+
+import keras_mdm
+from keras_mdm.data.embeddings import write_about, write_shard
+
+TEXTS = [f"{colour} square" for colour in ("red", "blue", "green")] * 4
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    sys.path.insert(0, str(ROOT / "recipes"))
+    try:
+        yield importlib.import_module("train_text_to_image")
+    finally:
+        sys.path.remove(str(ROOT / "recipes"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures with captions, one of them broken."""
+    folder = tmp_path_factory.mktemp("captioned")
+    for i, text in enumerate(TEXTS):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(text)
+    (folder / "0.png").write_bytes(b"no picture")
+    return folder
+
+
+def _flags(folder, preset, output, *more):
+    return (
+        *("--output", output, "--preset", preset, "--dataset", f"folder:{folder}"),
+        *("--split", "all", "--backend", keras.backend.backend(), "--steps", 4),
+        *("--batch-size", 4, "--sample-every", 2, "--num-samples", 2, *more),
+    )
+
+
+def test_run_with_validation_prompts(folder, tmp_path, recipe):
+    small = text_mdm(keras_mdm.TextEncoder(8, max_tokens=16, num_heads=2))
+    small.save_to_preset(tmp_path / "small")
+    run = tmp_path / "run"
+    done = run_recipe(
+        "train_text_to_image.py",
+        *_flags(folder, tmp_path / "small", run, "--prompts", "a red square", ""),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {entry.name for entry in (run / "samples").iterdir()}
+    assert names == {"stage1_8px_step2.png", "stage1_8px.png"}
+    kinds = {e.suffix for e in (run / "logs" / "stage1_8px").iterdir()}
+    assert kinds == {".history", ".samples"}
+    assert "1 of 12 pictures" in done.stdout and "0.png" in done.stdout
+    config = json.loads((run / "config.json").read_text())
+    assert config["arguments"]["decay"] == "cosine"
+    mdm = keras_mdm.MDM.from_preset(run)
+    assert mdm.generate("a red square", seed=0).shape == (1, 8, 8, 1)
+
+    sample = importlib.import_module("sample")
+    flags = [str(run), "--num-samples", "2", "--output", str(tmp_path), "--no-progress"]
+    sample.main([*flags, "--prompts", "a red square", "--negative-prompt", "blue"])
+    assert (tmp_path / "00001_a-red-square_8px.png").is_file()
+    with pytest.raises(SystemExit, match="--prompts"):
+        sample.main(flags)
+
+
+def test_run_on_embeddings_needs_no_encoder(folder, tmp_path, recipe):
+    small = text_mdm(keras_mdm.TextEmbeddings(8, max_tokens=4))
+    small.save_to_preset(tmp_path / "small")
+    rows = np.ones((3, 2, 8), "float32")
+    write_about(tmp_path / "embeddings", "fake", 8, 4)
+    write_shard(tmp_path / "embeddings", 0, TEXTS[:3], rows, rows[..., 0] > 0)
+    flags = _flags(folder, tmp_path / "small", tmp_path / "run", "--embeddings")
+    recipe.main([str(flag) for flag in (*flags, tmp_path / "embeddings")])
+    assert (tmp_path / "run" / "samples" / "stage1_8px.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "digits", "--split", "train"], "'digits' has no captions"),
+        (["--preset", "mdm_tiny_32"], "not conditional on text"),
+        (["--embeddings", "nowhere"], "presets on embeddings"),
+        (["--preset", "EMBEDDINGS"], "give --embeddings, or --text-encoder"),
+        (["--preset", "EMBEDDINGS", "--embeddings", "nowhere"], "has no embeddings"),
+    ],
+)
+def test_bad_input_is_told_before_the_first_step(
+    flags, message, folder, tmp_path, recipe
+):
+    small = text_mdm(keras_mdm.TextEmbeddings(8, max_tokens=4))
+    small.save_to_preset(tmp_path / "small")
+    flags = [str(tmp_path / "small") if f == "EMBEDDINGS" else f for f in flags]
+    base = _flags(folder, "mdm_shapes_64", tmp_path / "run")
+    with pytest.raises(SystemExit, match=message):
+        recipe.main([*map(str, base), *flags])
+    assert not (tmp_path / "run").exists()
+
+
+def test_defaults_of_the_paper_presets_are_the_papers(recipe, tmp_path):
+    for preset, steps, batch, rate, warmup, beta in (
+        ("mdm_s256_text", (400_000,), [512], [1e-4], [10_000], 0.99),
+        ("mdm_shapes_64", recipe.SMALL_STEPS, [32], [1e-3], [50], 0.999),
+    ):
+        args, _ = recipe.parse_arguments(["--output", "x", "--preset", preset])
+        assert recipe.fill_defaults(args) == steps
+        assert (args.batch_size, args.learning_rate) == (batch, rate)
+        assert (args.warmup_steps, args.beta_2) == (warmup, beta)
+        optimizer = recipe.make_optimizer(args)(keras_mdm.Stage(8, steps=1))
+        assert optimizer.get_config()["beta_2"] == beta
+
+
+@pytest.mark.parametrize("tokens", ["words", "bytes", None])
+def test_tokens_of_other_data(recipe, folder, tokens):
+    flags = ["--output", "x", "--dataset", f"folder:{folder}"]
+    args, _ = recipe.parse_arguments(flags + (["--tokens", tokens] if tokens else []))
+    source = keras_mdm.data.open_source(args.dataset, "all")
+    encoder = recipe.make_model(args, source).network.conditioner
+    if tokens == "words":
+        assert encoder.vocabulary == ("square", "blue", "green", "red")
+        assert encoder.max_tokens == 40
+    else:
+        assert encoder.vocabulary is None and encoder.max_tokens == 128

@@ -1,0 +1,108 @@
+"""Measures what it saves to compute the condition once a sampling run.
+
+    python tools/benchmark_condition.py --preset mdm_s64_text
+
+times one prediction of the network, as a sampling step makes it, with the tokens, keys
+and values of the text made beforehand (as `MDM.generate` does) and made anew (as it
+would be without that). The two alternate, and processor time is counted, which other
+programs on the machine disturb little; on an accelerator it is the wall clock.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+
+TEXT = "a red circle at the top on a white background"
+
+
+def make_features(conditioner, batch):
+    """Features of a text, or random embeddings of one as long as may be."""
+    from keras import ops
+
+    if hasattr(conditioner, "encoder"):
+        shape = (batch, conditioner.max_tokens, conditioner.size)
+        features = {
+            "text_embeddings": np.random.default_rng(0).normal(size=shape),
+            "text_mask": np.ones(shape[:2], "bool"),
+        }
+    else:
+        features = conditioner.encode_texts([TEXT] * batch)
+    return {key: ops.convert_to_tensor(value) for key, value in features.items()}
+
+
+def measure(network, batch, repeat):
+    """Seconds of a prediction with the condition made once, and made anew.
+
+    Args:
+        network: `UNet` or `NestedUNet` with a conditioner on text.
+        batch: int.
+        repeat: int.
+
+    Returns:
+        A pair of float, medians.
+    """
+    import keras
+    from keras import ops
+
+    from keras_mdm import backend
+
+    def compiled(function):
+        variables = network.variables
+        return backend.compile_with_weights(function, variables, variables, True)
+
+    features = make_features(network.conditioner, batch)
+    shape = (network.image_channels,)
+    images = [ops.zeros((batch, r, r, *shape)) for r in network.resolutions]
+    timesteps = ops.zeros((batch,), "int32")
+    encode = compiled(network.encode_condition)
+    programs = {
+        "once": compiled(
+            lambda condition: network.denoise(images, timesteps, condition)[0]
+        ),
+        "anew": compiled(
+            lambda features: network.denoise(
+                images, timesteps, network.encode_condition(features)
+            )[0]
+        ),
+    }
+    inputs = {"once": encode(features), "anew": features}
+    on_cpu = backend.on_cpu()
+    clock = time.process_time if on_cpu else time.perf_counter
+    times = {"once": [], "anew": []}
+    for _ in range(repeat + 1):
+        for name, program in programs.items():
+            start = clock()
+            keras.tree.map_structure(ops.convert_to_numpy, program(inputs[name]))
+            times[name].append(clock() - start)
+    # The first one compiles.
+    return tuple(statistics.median(times[name][1:]) for name in ("once", "anew"))
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", default="mdm_shapes_64", help="on text")
+    parser.add_argument("--batch", type=int, default=2, help="pictures (default: 2)")
+    parser.add_argument("--repeat", type=int, default=15, help="(default: 15)")
+    args = parser.parse_args(arguments)
+
+    import keras_mdm
+    from keras_mdm.networks.cost import count_condition_flops, count_flops
+
+    mdm = keras_mdm.MDM.from_preset(args.preset, load_weights=False, ema_momentum=None)
+    tokens = mdm.network.conditioner.max_tokens
+    whole = sum(count_flops(mdm.network, tokens).values())
+    share = sum(count_condition_flops(mdm.network, tokens).values()) / whole
+    once, anew = measure(mdm.network, args.batch, args.repeat)
+    print(
+        f"{args.preset}, {tokens} tokens, batch {args.batch}: {once * 1e3:.1f} ms a "
+        f"step with keys and values made once, {anew * 1e3:.1f} ms made anew: "
+        f"{anew / once:.2f} times. They are {share:.1%} of the step's FLOPs."
+    )
+
+
+if __name__ == "__main__":
+    main()
