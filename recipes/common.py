@@ -56,7 +56,7 @@ def choose_backend(name):
         sys.exit(f"error: backend '{name}' is not installed; try `pip install {name}`.")
     os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow turns oneDNN off on CPUs without AVX-512, though it is faster there too.
+    # TensorFlow turns oneDNN off on CPUs without AVX-512, where it is faster too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if name == "jax":
         # Compiled functions are kept, so that a second run starts sooner.

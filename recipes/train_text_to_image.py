@@ -24,28 +24,23 @@ import training
 import training_flags
 
 # Of `mdm_shapes_64`, for a CPU.
-SMALL = {
-    "batch_size": [32],
-    "learning_rate": [1e-3],
-    "warmup_steps": [50],
-    "decay": "cosine",
-    "beta_2": 0.999,
-    "sample_every": 500,
-}
-SMALL_STEPS = (1500, 500, 100)
+SMALL = {"decay": "cosine", "freeze_inner": True, "sample_every": 500}
+SMALL_STAGES = training.SMALL_STAGES
 # As printed for the MDM baseline in Kaleido (arXiv 2405.21048), appendix B: 400,000
 # steps at 64 pixels first, then 400,000 more. What the last stage of the 1024-pixel
 # model took is not printed.
 PAPER = {
-    "batch_size": [512],
-    "learning_rate": [1e-4],
-    "warmup_steps": [10_000],
     "decay": "constant",
-    "beta_2": 0.99,
+    "freeze_inner": False,
     "sample_every": 10_000,
     "dtype": "mixed_bfloat16",
 }
-PAPER_STEPS = (400_000,)
+PAPER_STAGES = {
+    "steps": (400_000,),
+    "batch_size": (512,),
+    "learning_rate": (1e-4,),
+    "warmup_steps": (10_000,),
+}
 PAPER_PRESETS = ("mdm_s64_text", "mdm_s256_text", "mdm_s1024_text")
 
 
@@ -94,11 +89,9 @@ def parse_arguments(arguments=None):
     )
 
     training_flags.add_stage_flags(parser)
-    add = parser.add_argument_group("optimizer").add_argument
-    add("--beta-2", type=float, help="of AdamW (default: 0.999; paper presets 0.99)")
     training_flags.add_data_flags(parser)
     training_flags.add_model_flags(parser)
-    parser.set_defaults(**dict.fromkeys((*SMALL, "steps")), num_samples=16)
+    parser.set_defaults(**dict.fromkeys(SMALL), num_samples=16)
     return parser.parse_args(arguments), parser
 
 
@@ -108,7 +101,7 @@ def fill_defaults(args):
     for name, value in (PAPER if paper else SMALL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    return PAPER_STEPS if paper else SMALL_STEPS
+    return PAPER_STAGES if paper else SMALL_STAGES
 
 
 def make_model(args, source):
@@ -213,25 +206,13 @@ def attach_text(args, mdm):
     return embeddings
 
 
-def make_optimizer(args):
-    """The function from a stage to its optimizer."""
-    from keras_mdm.training.stage import default_optimizer
-
-    def make(stage):
-        optimizer = default_optimizer(stage)
-        optimizer.beta_2 = args.beta_2
-        return optimizer
-
-    return make
-
-
 def train(args, parser):
     output, args = training.begin(args, parser)
 
     from keras_mdm import data
     from keras_mdm.conditioning import TextConditioner
 
-    default_steps = fill_defaults(args)
+    defaults = fill_defaults(args)
     source = data.open_source(args.dataset, args.split, args.data_dir)
     if source.is_video:
         raise ValueError(f"the data set '{args.dataset}' has clips, not pictures.")
@@ -239,22 +220,13 @@ def train(args, parser):
     mdm = make_model(args, source)
     if not isinstance(mdm.network.conditioner, TextConditioner):
         raise ValueError(f"the preset '{args.preset}' is not conditional on text.")
-    stages = training.make_stages(args, mdm, default_steps)
+    stages = training.make_stages(args, mdm, defaults)
     options = training.sampling_options(args, mdm)
     embeddings = attach_text(args, mdm)
     options.update(find_prompts(args, source, mdm, embeddings))
     keep = ("images", "captions") if embeddings is None else ("images",)
     make_dataset = training.dataset_maker(args, source, mdm, keep, embeddings)
-    training.fit(
-        args,
-        output,
-        source,
-        mdm,
-        stages,
-        make_dataset,
-        options,
-        make_optimizer=make_optimizer(args),
-    )
+    training.fit(args, output, source, mdm, stages, make_dataset, options)
 
 
 def main(arguments=None):

@@ -11,8 +11,14 @@ import traceback
 import common
 import run_folder
 
-# Steps of the first, the second and every later stage.
-DEFAULT_STEPS = (500, 250, 60)
+# Of the first, the second and every later stage of the small presets: most is learned
+# at the lowest resolution, and all of it takes minutes on a CPU.
+SMALL_STAGES = {
+    "steps": (1100, 200, 200),
+    "batch_size": (16, 16, 8),
+    "learning_rate": (3e-3, 4e-3, 4e-3),
+    "warmup_steps": (20,),
+}
 
 
 def begin(args, parser):
@@ -68,13 +74,14 @@ def picture_size(source):
     return min(next(readable(source, 1))["image"].shape[:2])
 
 
-def make_stages(args, mdm, default_steps=DEFAULT_STEPS):
+def make_stages(args, mdm, defaults=SMALL_STAGES):
     """The stages that the arguments ask for, smallest resolution first.
 
     Args:
         args: Flags of `training_flags.add_stage_flags`.
         mdm: `MDM`.
-        default_steps: Steps of the first stages; others have those of the last.
+        defaults: dict by flag: values of the first stages, for flags that were not
+            given. Further stages have that of the last.
 
     Returns:
         List of `Stage`.
@@ -85,19 +92,19 @@ def make_stages(args, mdm, default_steps=DEFAULT_STEPS):
     if sorted(set(resolutions)) != resolutions:
         raise ValueError(f"--resolutions must rise. Received: {resolutions}")
     save_every = min(args.save_every, args.sample_every or args.save_every)
-    if args.steps is None:
-        count = len(resolutions)
-        missing = count - len(default_steps)
-        args.steps = [*default_steps[:count], *default_steps[-1:] * missing]
     columns = {}
-    for name in ("steps", "batch_size", "learning_rate", "warmup_steps"):
+    for name, default in defaults.items():
+        count = len(resolutions)
+        if getattr(args, name) is None:
+            missing = count - len(default)
+            setattr(args, name, [*default[:count], *default[-1:] * missing])
         values = getattr(args, name)
-        if len(values) not in (1, len(resolutions)):
+        if len(values) not in (1, count):
             raise ValueError(
                 f"--{name.replace('_', '-')} must have one value, or one for each of "
-                f"the {len(resolutions)} stages. Received: {values}"
+                f"the {count} stages. Received: {values}"
             )
-        columns[name] = values if len(values) > 1 else values * len(resolutions)
+        columns[name] = values if len(values) > 1 else values * count
     stages = []
     for i, resolution in enumerate(resolutions):
         active = mdm.network.doll(resolution).resolutions
@@ -111,7 +118,10 @@ def make_stages(args, mdm, default_steps=DEFAULT_STEPS):
                 resolution,
                 mixed=mixed if len(mixed) > 1 else None,
                 loss_weights=weights or None,
-                freeze_inner=args.freeze_inner and i > 0,
+                # An inner doll that no stage before has trained must be trained now.
+                freeze_inner=(
+                    args.freeze_inner and i > 0 and active[1] == resolutions[i - 1]
+                ),
                 accumulate=args.accumulate,
                 decay=args.decay,
                 steps_per_epoch=save_every,
@@ -182,7 +192,6 @@ def fit(
     make_dataset,
     grid_options,
     class_names=None,
-    **schedule_options,
 ):
     """Runs the stages and writes the run folder.
 
@@ -195,12 +204,11 @@ def fit(
         make_dataset: Callable from `Stage` to a data set.
         grid_options: dict of arguments of `SampleGrid`.
         class_names: List of str, or `None`.
-        **schedule_options: Arguments of `ProgressiveSchedule`.
     """
     import keras_mdm
     from keras_mdm import callbacks
 
-    schedule = keras_mdm.ProgressiveSchedule(stages, **schedule_options)
+    schedule = keras_mdm.ProgressiveSchedule(stages)
     schedule.check(mdm)
     for stage in stages:
         # The largest stage may find pictures too small: say so before the first.

@@ -3,6 +3,7 @@
 import argparse
 
 import common
+import training
 
 
 def add_run_flags(parser):
@@ -39,21 +40,31 @@ def add_stage_flags(parser):
         nargs="+",
         help="resolution of each stage (default: those of the preset, rising)",
     )
+    add("--steps", type=int, nargs="+", help=f"training steps{_default('steps')}")
     add(
-        "--steps",
+        "--batch-size",
         type=int,
         nargs="+",
-        help="training steps (default: 500 in the first stage, 250 in the second, 60 "
-        "in the others: most is learned at the lowest resolution)",
+        help=f"pictures a step{_default('batch_size')}",
     )
-    add("--batch-size", type=int, nargs="+", default=[16], help="pictures a step")
-    add("--learning-rate", type=float, nargs="+", default=[2e-3], help="peak rate")
-    add("--warmup-steps", type=int, nargs="+", default=[20], help="of learning rate")
+    add(
+        "--learning-rate",
+        type=float,
+        nargs="+",
+        help=f"peak rate{_default('learning_rate')}",
+    )
+    add(
+        "--warmup-steps",
+        type=int,
+        nargs="+",
+        help=f"of the learning rate{_default('warmup_steps')}",
+    )
     add(
         "--decay",
         choices=("constant", "cosine"),
-        default="constant",
-        help="what the learning rate does after the warm-up of each stage",
+        default="cosine",
+        help="what the learning rate does after the warm-up: fall to zero at the end "
+        "of each stage, or stay",
     )
     add("--max-steps", type=int, help="cap on the steps of each stage, for a quick try")
     add(
@@ -73,8 +84,10 @@ def add_stage_flags(parser):
     )
     add(
         "--freeze-inner",
-        action="store_true",
-        help="after the first stage, train only what the stage added",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="after the first stage, train only what the stage added, which takes less "
+        "time, or else everything; a stage that adds several dolls trains all",
     )
     add(
         "--accumulate",
@@ -82,6 +95,12 @@ def add_stage_flags(parser):
         default=1,
         help="batches averaged for one update",
     )
+
+
+def _default(name):
+    """What `--help` says of a flag that may differ from stage to stage."""
+    *first, last = training.SMALL_STAGES[name]
+    return f" (default: {', '.join(str(value) for value in (*first, last))})"
 
 
 def add_model_flags(parser):

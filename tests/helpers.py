@@ -139,7 +139,8 @@ def run_python(code, backend=None):
     Returns:
         What it printed.
     """
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    paths = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     environment["KERAS_BACKEND"] = backend or keras.backend.backend()
     done = subprocess.run(
         [sys.executable, "-c", code],

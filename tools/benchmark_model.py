@@ -50,13 +50,14 @@ def _model_from_file(path, arguments):
     from keras_mdm import MDM
     from keras_mdm.interop.ml_mdm import network_from_config
     from keras_mdm.interop.released import RELEASED
+    from keras_mdm.model.serialized import set_dtype
 
     config = read_json(path)
     ema_momentum = 0.9999 if arguments.ema else None
     if config.get("class_name") == "MDM":
         try:
             config["config"]["ema_momentum"] = ema_momentum
-            _set_dtype(config["config"]["network"], arguments.dtype)
+            set_dtype(config["config"]["network"], arguments.dtype)
             return keras.saving.deserialize_keras_object(config)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
@@ -89,13 +90,6 @@ def _model_from_file(path, arguments):
     return MDM(
         network, loss_target="epsilon", condition_dropout=0.0, ema_momentum=ema_momentum
     )
-
-
-def _set_dtype(network, dtype):
-    """Sets the dtype policy of a serialized network and of those inside it."""
-    network["config"]["dtype"] = dtype
-    if network["config"].get("inner") is not None:
-        _set_dtype(network["config"]["inner"], dtype)
 
 
 def make_condition(mdm, count):

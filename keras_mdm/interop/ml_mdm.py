@@ -4,13 +4,16 @@ Says which of our variables each official parameter is, and how its axes are lai
 Used by the parity tests and by tools that convert checkpoints.
 """
 
+import keras
 import numpy as np
 
 from keras_mdm.conditioning import TextEmbeddings
 from keras_mdm.networks import NestedUNet, UNet
 
-# Parameters that the official code creates and never uses.
+# Parameters that the official code creates and never uses: in any network, and in one
+# around another network.
 UNUSED = ("interp_layer1", "interp_layer2")
+UNUSED_AROUND = ("mid_blocks", "cond_emb", "lm_proj")
 
 
 def network_from_config(config, resolution, text_size=None, **options):
@@ -28,15 +31,16 @@ def network_from_config(config, resolution, text_size=None, **options):
     """
     channels = _numbers(config["resolution_channels"])
     inner = config.get("inner_config")
+    residual = config.get("resnet_config") or {}
     shared = {
         "channels": channels,
         "num_residual_blocks": _spread(config["num_resnets_per_resolution"], channels),
         "num_attention_layers": _attention_layers(config, channels),
         "masked_attention": bool(_innermost(config).get("masked_cross_attention", 1)),
         "micro_conditioning": _micro(config.get("micro_conditioning")),
-        "attention_feed_forward": bool(
-            (config.get("resnet_config") or {}).get("use_attention_ffn", False)
-        ),
+        "attention_feed_forward": bool(residual.get("use_attention_ffn", False)),
+        "groups": residual.get("num_groups_norm", 32),
+        "dropout": residual.get("dropout", 0.0),
         **options,
     }
     if inner is not None:
@@ -200,12 +204,22 @@ TO_TORCH = {
 }
 
 
-def assign_weights(network, weights):
+def official_shape(variable, layout):
+    """Shape of a parameter in the official layout."""
+    return TO_TORCH[layout](np.empty(tuple(variable.shape), "bool")).shape
+
+
+def assign_weights(network, weights, progress=None):
     """Puts official weights into a network, after checking every one of them.
+
+    Weights are read one after the other, so that a `Checkpoint` is never in memory as
+    a whole.
 
     Args:
         network: `UNet` or `NestedUNet`.
-        weights: Mapping of official parameter name to array.
+        weights: Mapping of official parameter name to array, or to anything with a
+            `shape` that `numpy.asarray` reads.
+        progress: Optional callable `(done, total)`, called after each parameter.
 
     Raises:
         ValueError: if parameters are missing, unexpected or of another shape; nothing
@@ -214,23 +228,35 @@ def assign_weights(network, weights):
     wanted = {
         name: (variable, layout) for name, variable, layout in named_variables(network)
     }
-    present = {name for name in weights if not _is_unused(name)}
+    around = len(network.dolls) - 1
+    present = {name for name in weights if not _is_unused(name, around)}
     problems = [f"missing: {name}" for name in sorted(set(wanted) - present)]
     problems += [f"unexpected: {name}" for name in sorted(present - set(wanted))]
-    values = {}
     for name in sorted(present & set(wanted)):
-        variable, layout = wanted[name]
-        array = np.asarray(weights[name])
-        expected = TO_TORCH[layout](np.empty(tuple(variable.shape), "bool")).shape
-        if array.shape != expected:
-            problems.append(f"shape of {name}: {array.shape}, expected {expected}")
-            continue
-        values[name] = TO_KERAS[layout](array)
+        shape, expected = tuple(weights[name].shape), official_shape(*wanted[name])
+        if shape != expected:
+            problems.append(f"shape of {name}: {shape}, expected {expected}")
     if problems:
         raise ValueError("the weights do not fit the network:\n" + "\n".join(problems))
-    for name, value in values.items():
-        wanted[name][0].assign(value)
+    for done, (name, (variable, layout)) in enumerate(wanted.items(), start=1):
+        variable.assign(TO_KERAS[layout](np.asarray(weights[name])))
+        if progress is not None:
+            progress(done, len(wanted))
 
 
-def _is_unused(name):
-    return any(part in UNUSED for part in name.split("."))
+def official_weights(network):
+    """Yields (official name, array in the official layout) of every parameter."""
+    for name, variable, layout in named_variables(network):
+        yield name, TO_TORCH[layout](keras.ops.convert_to_numpy(variable.value))
+
+
+def _is_unused(name, around):
+    """Whether the official code never reads a parameter.
+
+    `around` is the number of networks around the innermost one.
+    """
+    parts = name.split(".")
+    depth = parts.count("inner_unet")
+    if depth < around and parts[depth] in UNUSED_AROUND:
+        return True
+    return any(part in UNUSED for part in parts)

@@ -48,6 +48,22 @@ def attend(query, key, value, mask=None):
     return ops.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
+def split_heads(h, parts, num_heads):
+    """Splits the last axis into queries, keys and values, and each into heads.
+
+    Args:
+        h: Tensor of shape `(batch, length, parts * channels)`.
+        parts: int. Tensors to return: 3, or 2 for keys and values alone.
+        num_heads: int.
+
+    Returns:
+        List of tensors of shape `(batch, length, num_heads, channels // num_heads)`.
+    """
+    shape = (-1, h.shape[1], num_heads, h.shape[2] // (parts * num_heads))
+    # Not by indexing: in TensorFlow the gradient of that writes zeros for the rest.
+    return [ops.reshape(part, shape) for part in ops.split(h, parts, axis=-1)]
+
+
 class FeedForward(keras.layers.Layer):
     """Residual perceptron `x + project(gelu(expand(norm(x))))`, four times as wide.
 
@@ -159,24 +175,19 @@ class SpatialAttention(keras.layers.Layer):
             A pair of tensors of shape
             `(batch, tokens, num_heads, channels // num_heads)`.
         """
-        return tuple(self._heads(self.token_kv(self.token_norm(tokens)), 2))
+        h = self.token_kv(self.token_norm(tokens))
+        return tuple(split_heads(h, 2, self.num_heads))
 
     def call(self, x, keys_values=None, token_mask=None):
         height, width = x.shape[1:3]
         h = ops.reshape(self.norm(x), (-1, height * width, self.channels))
-        query, key, value = self._heads(self.qkv(h), 3)
+        query, key, value = split_heads(self.qkv(h), 3, self.num_heads)
         attended = attend(query, key, value)
         if keys_values is not None:
             attended = attended + attend(query, *keys_values, mask=token_mask)
         attended = ops.reshape(attended, (-1, height, width, self.channels))
         x = x + self.output_projection(attended)
         return x if self.feed_forward is None else self.feed_forward(x)
-
-    def _heads(self, h, parts):
-        """Splits the last axis into `parts` tensors of heads."""
-        size = self.channels // self.num_heads
-        h = ops.reshape(h, (-1, h.shape[1], parts, self.num_heads, size))
-        return [h[:, :, i] for i in range(parts)]
 
     def get_config(self):
         return {

@@ -55,8 +55,9 @@ class GroupNormalization(keras.layers.Layer):
             scale = ops.cast(scale, "float32")
             factor = factor * (1.0 + scale)
             offset = offset * (1.0 + scale) + ops.cast(shift, "float32")
-        factor = ops.cast(factor, x.dtype)[:, None, None, :]
-        offset = ops.cast(offset, x.dtype)[:, None, None, :]
+        shape = (-1, 1, 1, self.channels)
+        factor = ops.reshape(ops.cast(factor, x.dtype), shape)
+        offset = ops.reshape(ops.cast(offset, x.dtype), shape)
         return x * factor + offset
 
     def _factor_and_offset(self, x):

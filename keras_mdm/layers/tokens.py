@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_mdm.layers.attention import FeedForward, attend
+from keras_mdm.layers.attention import FeedForward, attend, split_heads
 from keras_mdm.layers.primitives import (
     Dense,
     LayerNorm,
@@ -47,11 +47,9 @@ class TokenBlock(keras.layers.Layer):
         build_children(self)
 
     def call(self, tokens, token_mask=None):
-        length = tokens.shape[1]
-        h = self.qkv(self.norm(tokens))
-        h = ops.reshape(h, (-1, length, 3, self.num_heads, self.size // self.num_heads))
-        attended = attend(h[:, :, 0], h[:, :, 1], h[:, :, 2], token_mask)
-        attended = ops.reshape(attended, (-1, length, self.size))
+        heads = split_heads(self.qkv(self.norm(tokens)), 3, self.num_heads)
+        attended = attend(*heads, token_mask)
+        attended = ops.reshape(attended, (-1, tokens.shape[1], self.size))
         return self.feed_forward(tokens + self.output_projection(attended))
 
     def get_config(self):

@@ -2,9 +2,9 @@
 
 A preset folder has `config.json` (the model without weights), `metadata.json` (the
 format and the version that wrote it) and `model.weights.h5` (the network's weights,
-averaged if the model keeps an average). Built-in presets are configurations only and
-load without a network. Bound to `MDM` as `save_to_preset`, `from_preset` and
-`load_weights`.
+averaged if the model keeps an average). Built-in presets are configurations that load
+without a network, some with the address of published weights. Bound to `MDM` as
+`save_to_preset`, `from_preset` and `load_weights`.
 """
 
 import contextlib
@@ -12,13 +12,20 @@ import copy
 import datetime
 import importlib.resources
 import json
+import math
 import pathlib
-import shutil
-import tempfile
 import warnings
 
 import keras
 
+from keras_mdm.model import hub
+from keras_mdm.model.new_folder import check_free, new_folder, reserve
+from keras_mdm.model.serialized import (
+    architecture,
+    innermost,
+    set_dtype,
+    set_num_classes,
+)
 from keras_mdm.model.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.networks.base import serialize
 
@@ -57,36 +64,41 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
     Raises:
         ValueError: if `path` exists and may not be replaced.
     """
-    path = pathlib.Path(path)
-    if path.exists():
-        replaceable = overwrite and (path / CONFIG_FILE).is_file()
-        if not replaceable and not (path.is_dir() and not any(path.iterdir())):
-            raise ValueError(
-                f"`path` exists; pass `overwrite=True` to replace a preset there. "
-                f"Received: path={str(path)!r}"
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    config = serialize(self)
+    check_free(path, CONFIG_FILE, overwrite)
+    with self.ema_scope() if use_ema else contextlib.nullcontext():
+        write_preset(
+            path,
+            serialize(self),
+            self.network,
+            averaged=bool(use_ema and self.ema is not None),
+            overwrite=overwrite,
+        )
+
+
+def write_preset(path, config, network, averaged, overwrite=False):
+    """Writes a preset folder; see `save_to_preset`.
+
+    Args:
+        path: str or path.
+        config: dict. A serialized `MDM`.
+        network: The network that has its weights.
+        averaged: bool. Whether the weights are a moving average.
+        overwrite: bool.
+    """
     metadata = {
         "format_version": FORMAT_VERSION,
         "keras_version": keras.__version__,
-        "parameters": self.network.count_params(),
-        "averaged": bool(use_ema and self.ema is not None),
+        "parameters": network.count_params(),
+        "averaged": averaged,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        _write_json(temporary / CONFIG_FILE, config)
-        _write_json(temporary / METADATA_FILE, metadata)
-        with self.ema_scope() if use_ema else contextlib.nullcontext():
-            self.network.save_weights(temporary / WEIGHTS_FILE)
-        temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with new_folder(path, CONFIG_FILE, overwrite) as folder:
+        _write_json(folder / CONFIG_FILE, config)
+        _write_json(folder / METADATA_FILE, metadata)
+        # Numbers, and what HDF5 writes about each array.
+        sizes = [4 * math.prod(variable.shape) for variable in network.variables]
+        reserve(folder, sum(sizes) + 4096 * len(sizes))
+        network.save_weights(folder / WEIGHTS_FILE)
 
 
 def from_preset(
@@ -97,6 +109,7 @@ def from_preset(
     num_classes=None,
     image_channels=None,
     conditioner=None,
+    weights=None,
     **overrides,
 ):
     """Builds a model from a built-in preset, a folder or a hub repository.
@@ -104,9 +117,11 @@ def from_preset(
     Args:
         preset: str or path. A built-in name (see `MDM.builtin_presets()`), a folder
             that `save_to_preset` wrote (or a run folder of a recipe, which has one),
-            or `hf://user/repository`.
-        load_weights: bool. Whether weights are loaded, if the preset has any. A
-            built-in preset without trained weights says so once. Defaults to `True`.
+            or `hf://user/repository`. A folder or repository may also have the form of
+            the official implementation, `config.yaml` and `vis_model.pth`.
+        load_weights: bool. Whether weights are loaded, if the preset has any.
+            Published ones are downloaded at their first use. A built-in preset without
+            published weights says so once. Defaults to `True`.
         dtype: Dtype policy of the network, such as `"mixed_bfloat16"`. Defaults to
             the global policy.
         num_classes: int or `None`. Replaces the number of classes of a
@@ -115,6 +130,9 @@ def from_preset(
             without weights.
         conditioner: Optional layer of `keras_mdm.conditioning` that replaces that of a
             preset without weights.
+        weights: str or path. Checkpoint file of the official implementation, such as
+            `"vis_model.pth"`, whose weights are taken instead of the preset's.
+            Defaults to `None`.
         **overrides: Arguments of the constructor that replace the preset's, such as
             `ema_momentum=None`.
 
@@ -122,13 +140,15 @@ def from_preset(
         An `MDM`.
 
     Raises:
-        ValueError: if the preset is unknown, damaged, or written by a newer version.
+        ValueError: if the preset is unknown, damaged, or written by a newer version;
+            if its weights can't be downloaded, or `weights` do not fit it.
 
     Example:
 
     ```python
     mdm = keras_mdm.MDM.from_preset("mdm_s256")
     mdm = keras_mdm.MDM.from_preset("runs/shapes/preset")
+    mdm = keras_mdm.MDM.from_preset("mdm_flickr_64", weights="vis_model.pth")
     ```
     """
     name = str(preset)
@@ -136,8 +156,12 @@ def from_preset(
     folder = shipped = None
     if name in builtin:
         config = copy.deepcopy(builtin[name]["config"])
-        shipped = shipped_weights(name) if load_weights else None
-        if load_weights and shipped is None and name not in _told:
+        wanted = load_weights and weights is None
+        shipped = shipped_weights(name) if wanted else None
+        published = builtin[name].get("weights")
+        if published is not None and wanted:
+            folder = hub.released_preset(name, published)
+        elif wanted and shipped is None and name not in _told:
             _told.add(name)
             warnings.warn(
                 f"No trained weights are published for preset '{name}': the network "
@@ -162,21 +186,24 @@ def from_preset(
         "conditioner": conditioner,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
-    if changes and (folder or shipped) is not None:
+    if changes and any(given is not None for given in (folder, shipped, weights)):
         raise ValueError(
             f"{sorted(changes)} can't be changed in a preset with weights; of a "
             "built-in one take the architecture alone, with `load_weights=False`. "
             f"Received: {changes}, preset={name!r}"
         )
     if conditioner is not None:
-        _innermost(network)["config"]["conditioner"] = serialize(conditioner)
+        innermost(network)["config"]["conditioner"] = serialize(conditioner)
     if num_classes is not None:
-        _set_num_classes(network, num_classes)
+        set_num_classes(network, num_classes)
     if image_channels is not None:
-        _innermost(network)["config"]["image_channels"] = image_channels
-    _set_dtype(network, dtype or keras.config.dtype_policy().name)
+        innermost(network)["config"]["image_channels"] = image_channels
+    set_dtype(network, dtype or keras.config.dtype_policy().name)
     mdm = keras.saving.deserialize_keras_object(config, custom_objects={"MDM": cls})
-    if folder is not None and load_weights:
+    if weights is not None:
+        hub.load_official(mdm.network, weights)
+        mdm.reset_ema()
+    elif folder is not None and load_weights:
         _load_network(mdm.network, folder)
         mdm.reset_ema()
     if shipped is not None:
@@ -206,7 +233,7 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
     _check_metadata(folder)
     found = _read_json(folder, CONFIG_FILE)["config"]["network"]
     for doll in self.network.dolls:
-        if _architecture(serialize(doll)) == _architecture(found):
+        if architecture(serialize(doll)) == architecture(found):
             _load_network(doll, folder)
             self.reset_ema()
             return None
@@ -220,10 +247,9 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
 def _find_folder(name, builtin):
     """The preset folder that a path or a hub address means."""
     if name.startswith("hf://"):
-        from huggingface_hub import snapshot_download
-
-        return pathlib.Path(snapshot_download(name.removeprefix("hf://")))
-    folder = pathlib.Path(name)
+        folder = hub.download_repository(name.removeprefix("hf://"))
+    else:
+        folder = pathlib.Path(name)
     if (folder / "preset" / CONFIG_FILE).is_file():
         folder = folder / "preset"
     if not folder.is_dir():
@@ -231,6 +257,8 @@ def _find_folder(name, builtin):
             f"Unknown preset '{name}'. It must be a folder, an address 'hf://user/"
             f"repository', or one of the built-in presets {sorted(builtin)}."
         )
+    if hub.is_official(folder) and not (folder / CONFIG_FILE).is_file():
+        return hub.converted_preset(folder)
     missing = [
         file
         for file in (CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE)
@@ -262,49 +290,6 @@ def _load_network(network, folder):
             f"the weights of preset '{folder}' can't be loaded: {WEIGHTS_FILE} is "
             f"damaged or does not belong to {CONFIG_FILE}. Cause: {error}"
         ) from error
-
-
-def _architecture(serialized):
-    """What must agree for weights to fit: the configuration without names and dtype."""
-    if isinstance(serialized, dict):
-        left_out = ("name", "dtype", "build_config", "compile_config", "remat")
-        return {
-            key: _architecture(value)
-            for key, value in serialized.items()
-            if key not in left_out
-        }
-    if isinstance(serialized, list | tuple):
-        return [_architecture(value) for value in serialized]
-    return serialized
-
-
-def _innermost(network):
-    while network["config"].get("inner") is not None:
-        network = network["config"]["inner"]
-    return network
-
-
-def _set_num_classes(network, num_classes):
-    innermost = _innermost(network)
-    conditioner = innermost["config"].get("conditioner")
-    if num_classes == 0:
-        innermost["config"]["conditioner"] = None
-    elif conditioner is None or conditioner["class_name"] != "ClassLabels":
-        raise ValueError(
-            "`num_classes` belongs to class-conditional presets. "
-            f"Received: num_classes={num_classes}"
-        )
-    else:
-        conditioner["config"]["num_classes"] = num_classes
-
-
-def _set_dtype(network, dtype):
-    """Replaces the dtype policy of a serialized network and all inside it."""
-    network["config"]["dtype"] = dtype
-    for key in ("inner", "conditioner"):
-        child = network["config"].get(key)
-        if child is not None:
-            _set_dtype(child, dtype)
 
 
 def _write_json(path, value):

@@ -193,11 +193,10 @@ class UNet(DenoisingNetwork):
 
     def get_config(self):
         conditioner = self.own_conditioner
-        if conditioner is not None:
-            conditioner = serialize(conditioner)
-            # Built by the network alone, its variables have the network's path.
-            conditioner.pop("build_config", None)
-        return {**super().get_config(), "conditioner": conditioner}
+        return {
+            **super().get_config(),
+            "conditioner": None if conditioner is None else serialize(conditioner),
+        }
 
     @classmethod
     def from_config(cls, config):

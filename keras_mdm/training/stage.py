@@ -132,6 +132,9 @@ class StageLearningRate(keras.optimizers.schedules.LearningRateSchedule):
 def default_optimizer(stage):
     """AdamW without weight decay, clipped to the global norm 2, for one stage.
 
+    Betas are those that the authors of MDM print in [Kaleido, appendix B](
+    https://arxiv.org/abs/2405.21048).
+
     Args:
         stage: `Stage`.
 
@@ -148,6 +151,7 @@ def default_optimizer(stage):
     return keras.optimizers.AdamW(
         rate,
         weight_decay=0.0,
+        beta_2=0.99,
         epsilon=1e-8,
         global_clipnorm=2.0,
         gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None,

@@ -112,12 +112,15 @@ class Case:
 
     def network(self, changes=None):
         """Our network of the case, with the recorded weights."""
-        config = _merged(self.config["unet_config"], changes)
         network = network_from_config(
-            config, self.config["px"], self.config.get("lm_dim")
+            self.network_config(changes), self.config["px"], self.config.get("lm_dim")
         )
         assign_weights(network, self.weights)
         return network
+
+    def network_config(self, changes=None):
+        """Official configuration of the case's network."""
+        return _merged(self.config["unet_config"], changes)
 
     def sampler_config(self, run):
         """Diffusion configuration of a run, and the part about its sampler."""

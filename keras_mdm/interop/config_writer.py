@@ -1,0 +1,123 @@
+"""Writes the YAML configuration with which the official code builds a model of ours."""
+
+import pathlib
+
+import yaml
+
+from keras_mdm.conditioning import TextEmbeddings
+from keras_mdm.interop.config import PREDICTIONS, SCHEDULES
+from keras_mdm.networks import NestedUNet
+
+
+def write_config(path, mdm):
+    """Writes the official configuration of a model.
+
+    Args:
+        path: str or path. YAML file to write.
+        mdm: `MDM`.
+
+    Raises:
+        ValueError: if the official implementation has no such model.
+    """
+    network, schedule = mdm.network, mdm.schedule
+    _check_official(mdm)
+    nested = len(network.dolls) > 1
+    kind = {1: "unet", 2: "nested_unet"}.get(
+        len(network.dolls), f"nested{len(network.dolls) - 1}_unet"
+    )
+    content = {
+        "name": mdm.name,
+        "model": kind,
+        "vision_model": kind,
+        "sample_image_size": network.resolution,
+        "unet_config": _unet_config(network),
+        "diffusion_config": {
+            "sampler_config": {
+                "num_diffusion_steps": schedule.num_timesteps,
+                "schedule_type": _key(SCHEDULES, schedule.name),
+                "prediction_type": _key(PREDICTIONS, mdm.prediction),
+                "loss_target_type": _key(PREDICTIONS, mdm.loss_target),
+                "schedule_shifted": nested and not schedule.scale_signal,
+                "schedule_shifted_power": schedule.shift_power or 1.0,
+            },
+            "model_output_scale": mdm.output_limit or 0.0,
+            "use_vdm_loss_weights": mdm.loss_weighting == "vdm",
+            "use_double_loss": nested,
+            "no_use_residual": True,
+        },
+        "reader_config": {"image_size": network.resolution},
+    }
+    pathlib.Path(path).write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def _key(choices, value):
+    return next(key for key, choice in choices.items() if choice == value)
+
+
+def _check_official(mdm):
+    """Lists everything about a model that the official implementation lacks."""
+    network, schedule, problems = mdm.network, mdm.schedule, []
+    if schedule.name not in SCHEDULES.values():
+        problems.append(f"schedule {schedule.name!r}")
+    if len(network.dolls) > 1 and schedule.scale_signal == (schedule.shift_power > 0):
+        problems.append("a schedule that is both shifted and scaled, or neither")
+    for name in ("prediction", "loss_target"):
+        if getattr(mdm, name) not in PREDICTIONS.values():
+            problems.append(f"{name} {getattr(mdm, name)!r}")
+    if mdm.loss_weighting not in ("uniform", "vdm"):
+        problems.append(f"loss_weighting {mdm.loss_weighting!r}")
+    if mdm.output_limit and len(network.dolls) > 1:
+        problems.append("output_limit of nested networks")
+    conditioner = network.conditioner
+    if not isinstance(conditioner, TextEmbeddings | None):
+        problems.append(f"condition {type(conditioner).__name__}")
+    innermost = network.innermost
+    for doll in network.dolls:
+        where = f"in the network of {doll.resolution} pixels"
+        if doll.num_heads != 8:
+            problems.append(f"{doll.num_heads} attention heads {where}")
+        if conditioner is not None and not doll.pooled_condition:
+            problems.append(f"no pooled condition {where}")
+        if doll.masked_attention != innermost.masked_attention:
+            problems.append(f"masked_attention unlike that of the innermost, {where}")
+        if doll.image_channels != 3:
+            problems.append(f"pictures of {doll.image_channels} channels")
+    if problems:
+        raise ValueError(
+            "the official implementation has no such model:\n" + "\n".join(problems)
+        )
+
+
+def _unet_config(network):
+    layers = list(network.num_attention_layers)
+    micro = network.micro_conditioning
+    config = {
+        "resolution_channels": list(network.channels),
+        "num_resnets_per_resolution": list(network.num_residual_blocks),
+        "attention_levels": [i for i, count in enumerate(layers) if count],
+        "num_attention_layers": layers,
+        "masked_cross_attention": int(network.masked_attention),
+        "micro_conditioning": ",".join(f"{k}:{v:g}" for k, v in micro.items()) or None,
+        "temporal_dim": network.embedding_size,
+        "resnet_config": {
+            "num_groups_norm": network.groups,
+            "dropout": network.dropout,
+            "use_attention_ffn": network.attention_feed_forward,
+        },
+    }
+    if isinstance(network, NestedUNet):
+        return {
+            **config,
+            "conditioning_feature_proj_dim": -1,
+            "skip_mid_blocks": True,
+            "skip_cond_emb": True,
+            "skip_normalization": not network.normalize_input,
+            "inner_config": {**_unet_config(network.inner), "nesting": True},
+        }
+    return {
+        **config,
+        "conditioning_feature_proj_dim": network.token_projection_size or -1,
+        "num_lm_head_layers": network.num_token_blocks,
+        "skip_mid_blocks": not network.mid_blocks,
+        "skip_cond_emb": False,
+    }

@@ -1,0 +1,105 @@
+"""Checkpoints of the official implementation to presets, and back."""
+
+from keras_mdm.diffusion.schedules import NoiseSchedule
+from keras_mdm.interop.checkpoint import Checkpoint
+from keras_mdm.interop.checkpoint_writer import write_checkpoint
+from keras_mdm.interop.config import complete, model_options, read_config
+from keras_mdm.interop.config_writer import write_config
+from keras_mdm.interop.ml_mdm import (
+    assign_weights,
+    named_variables,
+    network_from_config,
+    official_weights,
+)
+from keras_mdm.model import hub, presets
+from keras_mdm.model.mdm import MDM
+from keras_mdm.model.new_folder import check_free, new_folder
+from keras_mdm.networks.base import serialize
+
+
+def convert_checkpoint(checkpoint, config, output, overwrite=False, progress=None):
+    """Turns an official checkpoint into a preset folder.
+
+    Every tensor is checked before anything is written.
+
+    Args:
+        checkpoint: str or path. `.pth` file; see `Checkpoint`.
+        config: str or path of the official YAML file, or a dict like those of
+            `keras_mdm.interop.released.RELEASED`.
+        output: str or path. Folder to write, for `MDM.from_preset`.
+        overwrite: bool. Whether an existing preset there is replaced.
+        progress: Optional callable `(done, total)`, called after each tensor.
+
+    Raises:
+        ValueError: if the file or the configuration is wrong, or they do not fit.
+        OSError: if writing fails; nothing is left then.
+
+    Example:
+
+    ```python
+    convert_checkpoint("vis_model.pth", "cc12m_64x64.yaml", "mdm_flickr_64")
+    mdm = keras_mdm.MDM.from_preset("mdm_flickr_64")
+    ```
+    """
+    check_free(output, presets.CONFIG_FILE, overwrite)
+    if not isinstance(config, dict):
+        config = read_config(config)
+    options = model_options(config)
+    unet_config = complete(config["unet_config"])
+    with Checkpoint(checkpoint) as weights:
+        network = network_from_config(
+            unet_config, config["px"], _text_size(unet_config, weights)
+        )
+        assign_weights(network, weights, progress)
+    # Without a moving average, which would double the memory; the model that is loaded
+    # has one, as every preset.
+    options["schedule"] = NoiseSchedule(**options["schedule"])
+    mdm = MDM(network, ema_momentum=None, **options)
+    serialized = serialize(mdm)
+    serialized["config"]["ema_momentum"] = 0.9999
+    presets.write_preset(
+        output, serialized, network, averaged=True, overwrite=overwrite
+    )
+
+
+def convert_preset(preset, output, overwrite=False, progress=None):
+    """Turns a preset into the official form: `vis_model.pth` and `config.yaml`.
+
+    Args:
+        preset: str or path. See `MDM.from_preset`.
+        output: str or path. Folder to write.
+        overwrite: bool. Whether an existing folder of this form is replaced.
+        progress: Optional callable `(done, total)`, called after each tensor.
+
+    Raises:
+        ValueError: if the official implementation has no such model.
+        OSError: if writing fails; nothing is left then.
+    """
+    check_free(output, hub.OFFICIAL_CONFIG, overwrite)
+    mdm = MDM.from_preset(preset, ema_momentum=None, dtype="float32")
+    total = sum(1 for _ in named_variables(mdm.network))
+
+    def reported():
+        for done, pair in enumerate(official_weights(mdm.network), start=1):
+            yield pair
+            if progress is not None:
+                progress(done, total)
+
+    with new_folder(output, hub.OFFICIAL_CONFIG, overwrite) as folder:
+        write_config(folder / hub.OFFICIAL_CONFIG, mdm)
+        write_checkpoint(folder / hub.OFFICIAL_WEIGHTS, reported())
+
+
+def _text_size(unet_config, weights):
+    """Size of the text embeddings, which configurations leave to the text encoder.
+
+    Returns `None` for a model without text.
+    """
+    prefix = ""
+    while unet_config.get("inner_config") is not None:
+        unet_config = unet_config["inner_config"]
+        prefix += "inner_unet."
+    for name in ("lm_proj.weight", "cond_emb.weight"):
+        if prefix + name in weights:
+            return weights[prefix + name].shape[1]
+    return None
