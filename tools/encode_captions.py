@@ -59,7 +59,7 @@ class Job:
             Hugging Face T5 model.
         shard_size: int. Pictures whose captions are in a shard.
         batch_size: int. Captions encoded at once.
-        dtype: str or `None`. Dtype of a T5 model.
+        dtype: str. Dtype of a T5 model.
     """
 
     dataset: str
@@ -69,7 +69,7 @@ class Job:
     data_dir: str | None = None
     shard_size: int = 10_000
     batch_size: int = 32
-    dtype: str | None = None
+    dtype: str = "float32"
 
     def open_source(self):
         from keras_mdm import data
@@ -198,7 +198,12 @@ def parse_arguments(arguments=None):
     add("--data-dir", help="where TFDS keeps its sets")
     add("--shard-size", type=int, default=10_000, help="pictures in a shard (10000)")
     add("--batch-size", type=int, default=32, help="captions encoded at once (32)")
-    add("--dtype", help="of the encoder, such as bfloat16")
+    add(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the encoder (default: float32)",
+    )
     add("--runner", choices=("local", "beam"), default="local", help="(local)")
     add("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="for --runner beam")
     return parser.parse_args(arguments)

@@ -53,7 +53,9 @@ class TextEmbeddings(TextConditioner):
         """Encoder of texts, or `None`.
 
         An object with `size` and `encode(texts)`, which returns float32 embeddings of
-        shape `(texts, tokens, size)` and a bool mask of shape `(texts, tokens)`.
+        shape `(texts, tokens, size)` and a bool mask of shape `(texts, tokens)`. If it
+        also has `find_cut(texts)`, which returns texts that are too long, each with the
+        part that is cut off, a warning shows them.
         """
         return self._attached()
 
@@ -107,7 +109,13 @@ class TextEmbeddings(TextConditioner):
                 "`keras_mdm.conditioning.t5.T5Encoder.from_hugging_face(folder)`."
             )
         embeddings, mask = self.encoder.encode(texts)
-        return pad_embeddings(embeddings, mask, texts, self.max_tokens), (), ()
+        cut = list(getattr(self.encoder, "find_cut", lambda texts: ())(texts))
+        counts = np.sum(mask, axis=1)
+        for text, count in zip(texts, counts, strict=True):
+            if count > self.max_tokens:
+                rest = f"the last {count - self.max_tokens} of its {count} tokens"
+                cut.append((text, rest))
+        return pad_embeddings(embeddings, mask, texts, self.max_tokens), cut, ()
 
     def get_config(self):
         return {

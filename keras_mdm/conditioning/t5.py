@@ -100,6 +100,22 @@ class T5Encoder:
             rows.append(ids[: self.max_tokens - 1] + [end])
         return rows
 
+    def find_cut(self, texts):
+        """Texts that are too long, each with the part that `encode` cuts off.
+
+        Args:
+            texts: List of str.
+
+        Returns:
+            List of pairs of str.
+        """
+        cut = []
+        for text in texts:
+            rest = [int(i) for i in self.tokenizer(text)][self.max_tokens - 1 :]
+            if rest:
+                cut.append((text, str(self.tokenizer.detokenize(rest))))
+        return cut
+
     def encode(self, texts):
         """Embeds texts; they are padded to the longest of them.
 

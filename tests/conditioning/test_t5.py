@@ -275,3 +275,23 @@ def test_program(flan, tmp_path, monkeypatch, capsys):
     assert 2 * count < size < 2.5 * count + 4096
     half = transformers.T5EncoderModel.from_pretrained(kept, dtype="auto")
     assert half.dtype == torch.bfloat16
+
+
+def test_a_model_on_embeddings_draws_from_strings(flan):
+    """With the encoder attached, strings and the embeddings of them draw the same."""
+    from text_helpers import text_mdm
+
+    import keras_mdm
+
+    folder, _ = flan
+    encoder = T5Encoder.from_hugging_face(folder, max_tokens=8)
+    mdm = text_mdm(keras_mdm.TextEmbeddings(encoder.size, max_tokens=8))
+    mdm.text_encoder = encoder
+    prompt = TEXTS[0].split(" on ")[0]
+    options = {"seed": 0, "guidance_scale": 2.0, "output": "float"}
+    with pytest.warns(UserWarning, match="Cut off: '.*dog' of 'the quick"):
+        found = mdm.generate([prompt, SENTENCES[1]], **options)
+    embeddings, mask = encoder.encode([prompt, SENTENCES[1]])
+    features = {"text_embeddings": embeddings, "text_mask": mask}
+    wanted = mdm.generate(features=features, **options)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)

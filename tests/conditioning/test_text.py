@@ -82,7 +82,8 @@ def test_what_is_no_string_is_refused(encoder, wrong):
 def test_attached_encoder_pads_and_empties():
     layer = keras_mdm.TextEmbeddings(8, max_tokens=5)
     layer.encoder = fake = FakeEncoder()
-    features = layer.encode_texts(["red circle", "", "a b c d e f g"])
+    with pytest.warns(UserWarning, match="1 of 3 texts.*the last 1 of its 6 tokens"):
+        features = layer.encode_texts(["red circle", "", "a b c d e f g"])
     assert features["text_embeddings"].shape == (3, 5, 8)
     assert features["text_mask"].sum(axis=1).tolist() == [3, 1, 5]
     assert not features["text_embeddings"][1].any()
@@ -92,6 +93,17 @@ def test_attached_encoder_pads_and_empties():
     tokens, mask = _call(layer, features, np.array([True, False, False]))
     np.testing.assert_array_equal(tokens[0], tokens[1])
     np.testing.assert_array_equal(mask[0], mask[1])
+
+
+def test_what_an_attached_encoder_cuts_is_told():
+    class Telling(FakeEncoder):
+        def find_cut(self, texts):
+            return [(text, text.split(maxsplit=5)[5]) for text in texts]
+
+    layer = keras_mdm.TextEmbeddings(8)
+    layer.encoder = Telling()
+    with pytest.warns(UserWarning, match="Cut off: 'f g' of 'a b c d e f g'"):
+        layer.encode_texts(["a b c d e f g"])
 
 
 def test_encoder_of_another_width_is_refused():

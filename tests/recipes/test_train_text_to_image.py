@@ -7,12 +7,14 @@ import sys
 import keras
 import numpy as np
 import pytest
+from helpers import tiny_mdm
 from PIL import Image
 from recipe_runs import ROOT, run_recipe
 from text_helpers import text_mdm
 
 import keras_mdm
 from keras_mdm.data.embeddings import write_about, write_shard
+from keras_mdm.training.stage import default_optimizer
 
 TEXTS = [f"{colour} square" for colour in ("red", "blue", "green")] * 4
 
@@ -105,17 +107,24 @@ def test_bad_input_is_told_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
-def test_defaults_of_the_paper_presets_are_the_papers(recipe, tmp_path):
-    for preset, steps, batch, rate, warmup, beta in (
-        ("mdm_s256_text", (400_000,), [512], [1e-4], [10_000], 0.99),
-        ("mdm_shapes_64", recipe.SMALL_STEPS, [32], [1e-3], [50], 0.999),
-    ):
-        args, _ = recipe.parse_arguments(["--output", "x", "--preset", preset])
-        assert recipe.fill_defaults(args) == steps
-        assert (args.batch_size, args.learning_rate) == (batch, rate)
-        assert (args.warmup_steps, args.beta_2) == (warmup, beta)
-        optimizer = recipe.make_optimizer(args)(keras_mdm.Stage(8, steps=1))
-        assert optimizer.get_config()["beta_2"] == beta
+def test_defaults_of_the_paper_presets_are_the_papers(recipe):
+    """Numbers of Kaleido (arXiv 2405.21048), appendix B, in every stage."""
+    flags = ["--output", "x", "--preset", "mdm_s256_text"]
+    args, _ = recipe.parse_arguments(flags)
+    defaults = recipe.fill_defaults(args)
+    stages = importlib.import_module("training").make_stages(
+        args, tiny_mdm(2, resolution=64), defaults
+    )
+    assert [stage.resolution for stage in stages] == [64, 128]
+    for stage in stages:
+        assert (stage.steps, stage.batch_size) == (400_000, 512)
+        assert (stage.learning_rate, stage.warmup_steps) == (1e-4, 10_000)
+        assert (stage.decay, stage.freeze_inner) == ("constant", False)
+    optimizer = default_optimizer(stages[0]).get_config()
+    assert (optimizer["beta_1"], optimizer["beta_2"]) == (0.9, 0.99)
+    assert (optimizer["weight_decay"], optimizer["global_clipnorm"]) == (0, 2)
+    model = keras_mdm.MDM.builtin_presets()["mdm_s256_text"]["config"]["config"]
+    assert model["ema_momentum"] == 0.9999 and args.dtype == "mixed_bfloat16"
 
 
 @pytest.mark.parametrize("tokens", ["words", "bytes", None])
