@@ -107,6 +107,10 @@ def make_condition(mdm, count):
         tokens = numbers.standard_normal(shape, dtype="float32")
         mask = np.ones(shape[:2], dtype="int32")
         return {"text_embeddings": tokens, "text_mask": mask}, TEXT_TOKENS
+    if "token_ids" in names:
+        length = conditioner.max_tokens
+        ids = numbers.integers(1, conditioner.tokenizer.size, (count, length))
+        return {"token_ids": ids.astype("int32")}, length
     if conditioner is not None:
         raise ValueError(
             f"can't make conditions for {type(conditioner).__name__}, which reads "
