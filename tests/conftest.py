@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 import tempfile
 
 # Before Keras is imported. Tests build the same tiny networks again and again: with
@@ -12,6 +13,9 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# PyPI's torch brings Triton, and its LLVM aborts beside those of JAX and TensorFlow.
+sys.modules.setdefault("triton", None)
 
 # Each program runs for milliseconds; optimising it takes many times as long.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
