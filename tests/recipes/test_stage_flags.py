@@ -26,7 +26,7 @@ def test_stages_that_are_not_described_have_defaults(make_stages, recipe):
     args, stages = make_stages("--batch-size", "2")
     assert [stage.resolution for stage in stages] == [4, 8, 16]
     assert tuple(stage.steps for stage in stages) == defaults["steps"]
-    assert tuple(stage.learning_rate for stage in stages) == defaults["learning_rate"]
+    assert [stage.learning_rate for stage in stages] == [*defaults["learning_rate"]] * 3
     assert [stage.warmup_steps for stage in stages] == [*defaults["warmup_steps"]] * 3
     assert [stage.batch_size for stage in stages] == [2, 2, 2]
     assert {stage.decay for stage in stages} == {"cosine"}
