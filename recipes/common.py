@@ -102,6 +102,21 @@ def class_title(label, class_names):
     return class_names[label] if class_names else str(label)
 
 
+def print_distances(result):
+    """Prints the feature distances that `evaluate.py` measured, with floor and ceiling.
+
+    Args:
+        result: dict with `frechet` and `kernel`.
+    """
+    for name in ("frechet", "kernel"):
+        values = result[name]
+        print(
+            f"  {name} distance {values['drawn']:.4g}"
+            f"  (real test pictures {values['real_test']:.4g}, "
+            f"noise {values['noise']:.4g})"
+        )
+
+
 def plot_losses(history, path):
     """Draws the loss of each resolution over all stages.
 

@@ -131,13 +131,7 @@ def report(resolution, result, class_names):
     for start in range(0, len(entries), columns):
         row = entries[start : start + columns]
         print("  " + "".join(f"{entry:<{width}}" for entry in row).rstrip())
-    for name in ("frechet", "kernel"):
-        values = result[name]
-        print(
-            f"  {name} distance {values['drawn']:.4g}"
-            f"  (real test pictures {values['real_test']:.4g}, "
-            f"noise {values['noise']:.4g})"
-        )
+    common.print_distances(result)
 
 
 def evaluate_classes(args, config, mdm):

@@ -5,6 +5,7 @@ Called by `evaluate.py` for runs of `train_text_to_image.py`.
 
 import time
 
+import common
 import numpy as np
 
 # Splits of captions that training has not seen, and what they are called.
@@ -92,13 +93,7 @@ def report(title, resolution, result):
     for key, row in (("drawn", "drawn"), ("real_test", "judge on real")):
         shares = "".join(f"{result[key][name]:>11.1%}" for name in names)
         print(f"  {row:<15}{shares}")
-    for name in ("frechet", "kernel"):
-        values = result[name]
-        print(
-            f"  {name} distance {values['drawn']:.4g}"
-            f"  (real test pictures {values['real_test']:.4g}, "
-            f"noise {values['noise']:.4g})"
-        )
+    common.print_distances(result)
 
 
 def evaluate(args, settings, mdm):

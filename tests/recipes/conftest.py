@@ -1,13 +1,11 @@
 """Runs recipes as users do, in processes of their own, on a model of a few weights."""
 
-import importlib
 import json
-import sys
 
 import keras
 import pytest
 from helpers import tiny_mdm
-from recipe_runs import ROOT, run_recipe
+from recipe_runs import imported, run_recipe
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +49,8 @@ def finished_config(finished):
 @pytest.fixture(scope="session")
 def recipe():
     """The module `recipes/train_image.py`."""
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        yield importlib.import_module("train_image")
-    finally:
-        sys.path.remove(str(ROOT / "recipes"))
+    with imported("train_image") as module:
+        yield module
 
 
 @pytest.fixture

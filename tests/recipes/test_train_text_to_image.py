@@ -2,14 +2,13 @@
 
 import importlib
 import json
-import sys
 
 import keras
 import numpy as np
 import pytest
 from helpers import tiny_mdm
 from PIL import Image
-from recipe_runs import ROOT, run_recipe
+from recipe_runs import imported, run_recipe
 from text_helpers import text_mdm
 
 import keras_mdm
@@ -21,11 +20,8 @@ TEXTS = [f"{colour} square" for colour in ("red", "blue", "green")] * 4
 
 @pytest.fixture(scope="module")
 def recipe():
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        yield importlib.import_module("train_text_to_image")
-    finally:
-        sys.path.remove(str(ROOT / "recipes"))
+    with imported("train_text_to_image") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
