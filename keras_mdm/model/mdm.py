@@ -100,6 +100,12 @@ class MDM(keras.Model):
         predictions.check_prediction("prediction", prediction)
         loss_target = loss_target or prediction
         predictions.check_prediction("loss_target", loss_target)
+        if prediction != "x0" and network.predicts_residuals:
+            raise ValueError(
+                "a network with `residual_prediction=True` must have `prediction='x0'`:"
+                " no other prediction resembles that of a smaller resolution. "
+                f"Received: prediction={prediction!r}"
+            )
         if not 0.0 <= condition_dropout <= 1.0:
             raise ValueError(
                 "`condition_dropout` must be from 0 to 1. "

@@ -264,6 +264,11 @@ class DenoisingNetwork(keras.Model):
         return self.dolls[-1]
 
     @property
+    def predicts_residuals(self):
+        """Whether a doll adds its prediction to that of the network inside it."""
+        return any(getattr(doll, "residual_prediction", False) for doll in self.dolls)
+
+    @property
     def conditioner(self):
         """The layer that turns labels or text into tokens, or `None`."""
         return self.innermost.own_conditioner

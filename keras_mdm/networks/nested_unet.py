@@ -29,6 +29,10 @@ class NestedUNet(DenoisingNetwork):
             padded tokens. Defaults to `True`.
         pooled_condition: bool. Whether the inner network's pooled condition is
             added to the time embedding of this doll. Defaults to `True`.
+        residual_prediction: bool. Whether the inner network's prediction, enlarged
+            bilinearly, is added to that of this doll, which then learns what the
+            smaller picture lacks and starts from it. For models that predict `"x0"`;
+            the paper's have none. Defaults to `False`.
         micro_conditioning, num_heads, attention_feed_forward, groups, dropout,
             remat, dtype: See `UNet`.
         name: str. Defaults to `nested_unet_{resolution}`.
@@ -61,6 +65,7 @@ class NestedUNet(DenoisingNetwork):
         normalize_input=False,
         masked_attention=True,
         pooled_condition=True,
+        residual_prediction=False,
         micro_conditioning=None,
         num_heads=8,
         attention_feed_forward=True,
@@ -90,6 +95,7 @@ class NestedUNet(DenoisingNetwork):
             "normalize_input": normalize_input,
             "masked_attention": masked_attention,
             "pooled_condition": pooled_condition,
+            "residual_prediction": residual_prediction,
             "micro_conditioning": dict(micro_conditioning or {}),
             "num_heads": num_heads,
             "attention_feed_forward": attention_feed_forward,
@@ -196,7 +202,16 @@ class NestedUNet(DenoisingNetwork):
         for block in self.up_blocks:
             pairs = keys_values.get(block.name)
             x = block.up(x, skips, embedding, pairs, mask, training)
-        return [self._predict(x), *predictions], x
+        prediction = self._predict(x)
+        if self.residual_prediction:
+            size = (self.resolution, self.resolution)
+            prediction = prediction + ops.image.resize(
+                first(predictions[0], samples),
+                size,
+                interpolation="bilinear",
+                data_format="channels_last",
+            )
+        return [prediction, *predictions], x
 
     def get_config(self):
         return {

@@ -163,3 +163,45 @@ def test_labels_in_a_batch_are_not_needed_without_conditioner():
     assert set(batch) == {"images"}
     network = tiny_unet(4, classes=0)
     assert network.conditioner is None and network.encode_condition({}) is None
+
+
+def _enlarged(picture):
+    """Bilinear doubling: a pixel is three quarters its own, a quarter its neighbour."""
+    for axis in (1, 2):
+        size = picture.shape[axis]
+        places = np.arange(size)
+        before = picture.take(np.maximum(places - 1, 0), axis)
+        after = picture.take(np.minimum(places + 1, size - 1), axis)
+        pairs = [0.75 * picture + 0.25 * other for other in (before, after)]
+        shape = [2 * n if i == axis else n for i, n in enumerate(picture.shape)]
+        picture = np.stack(pairs, axis + 1).reshape(shape)
+    return picture
+
+
+def test_residual_prediction_starts_from_the_smaller_picture(alone):
+    inner = randomize(tiny_unet(4))
+    network = keras_mdm.NestedUNet(inner, (8, 8), 1, groups=8, residual_prediction=True)
+    inputs = _inputs((8, 4))
+    inputs["images"][1] = _inputs((16, 8, 4))["images"][2]
+    outputs = compute(lambda x: network(x), inputs)
+    np.testing.assert_array_equal(outputs[1], alone[0])
+    np.testing.assert_allclose(outputs[0], _enlarged(alone[0]), rtol=1e-5, atol=1e-6)
+
+
+def test_residual_prediction_of_a_mixed_batch():
+    network = keras_mdm.NestedUNet(
+        tiny_unet(4), (8, 8), 1, groups=8, residual_prediction=True
+    )
+    randomize(network)
+    inputs = _inputs((8, 4), batch=4, counts=[2, 4])
+    high, low = compute(lambda x: network(x), inputs)
+    assert high.shape == (2, 8, 8, 1) and low.shape == (4, 4, 4, 1)
+
+
+def test_residuals_need_a_prediction_that_resembles_the_smaller_one():
+    network = keras_mdm.NestedUNet(
+        tiny_unet(4), (8, 8), 1, groups=8, residual_prediction=True
+    )
+    keras_mdm.MDM(network, prediction="x0")
+    with pytest.raises(ValueError, match="must have `prediction='x0'`.*'v'"):
+        keras_mdm.MDM(network, prediction="v")
