@@ -4,15 +4,18 @@ Says which of our variables each official parameter is, and how its axes are lai
 Used by the parity tests and by tools that convert checkpoints.
 """
 
+import math
+
 import keras
 import numpy as np
 
 from keras_mdm.conditioning import TextEmbeddings
+from keras_mdm.layers import FrameConv
 from keras_mdm.networks import NestedUNet, UNet
 
-# Parameters that the official code creates and never uses: in any network, and in one
-# around another network.
-UNUSED = ("interp_layer1", "interp_layer2")
+# Parameters that the official code creates and never uses, or never trains (the
+# frequencies of rotary positions): in any network, and in one around another network.
+UNUSED = ("interp_layer1", "interp_layer2", "pos_emb")
 UNUSED_AROUND = ("mid_blocks", "cond_emb", "lm_proj")
 
 
@@ -22,7 +25,8 @@ def network_from_config(config, resolution, text_size=None, **options):
     Args:
         config: dict with the field names of the official dataclasses; an
             `inner_config` makes it nested. Lists may be strings such as `"0,1,5"`.
-        resolution: int. Largest resolution, in pixels.
+        resolution: int. Largest resolution, in pixels. For the official code a clip
+            is one picture, whose frames are its tiles: this is the side of that.
         text_size: int or `None`. Size of the text embeddings.
         **options: Arguments of every network, such as `dtype` or `remat`.
 
@@ -44,10 +48,20 @@ def network_from_config(config, resolution, text_size=None, **options):
         **options,
     }
     if inner is not None:
+        factor = 2 ** (len(channels) - 1)
+        temporal = config.get("temporal_mode") and not config.get("temporal_spatial_ds")
         return NestedUNet(
             network_from_config(
-                inner, resolution // 2 ** (len(channels) - 1), text_size, **options
+                inner,
+                resolution // (math.isqrt(factor) if temporal else factor),
+                text_size,
+                **options,
             ),
+            temporal_resampling=bool(temporal),
+            num_temporal_attention_layers=_spread(
+                config.get("num_temporal_attention_layers") or 0, channels
+            ),
+            rotary_positions=bool(config.get("temporal_positional_encoding")),
             normalize_input=not config.get("skip_normalization", False),
             **shared,
         )
@@ -137,12 +151,22 @@ def _tokens(prefix, tokens):
         yield from _layer(f"{prefix}lm_proj", tokens.projection)
     for i, block in enumerate(tokens.blocks):
         name = f"{prefix}lm_head.{i}"
-        yield from _layer(f"{name}.attn.norm", block.norm)
-        yield from _layer(f"{name}.attn.qkv", block.qkv)
-        yield from _layer(f"{name}.attn.proj_out", block.output_projection)
-        yield from _layer(f"{name}.mlp.main.0", block.feed_forward.norm)
-        yield from _layer(f"{name}.mlp.main.1", block.feed_forward.expand)
-        yield from _layer(f"{name}.mlp.main.3", block.feed_forward.project)
+        yield from _sequence_attention(name, block)
+
+
+def _sequence_attention(name, block):
+    yield from _layer(f"{name}.attn.norm", block.norm)
+    yield from _layer(f"{name}.attn.qkv", block.qkv)
+    yield from _layer(f"{name}.attn.proj_out", block.output_projection)
+    yield from _layer(f"{name}.mlp.main.0", block.feed_forward.norm)
+    yield from _layer(f"{name}.mlp.main.1", block.feed_forward.expand)
+    yield from _layer(f"{name}.mlp.main.3", block.feed_forward.project)
+
+
+def _temporal_attention(name, attention):
+    yield from _sequence_attention(name, attention)
+    yield from _layer(f"{name}.down_conv", attention.downsample)
+    yield from _layer(f"{name}.up_conv", attention.upsample)
 
 
 def _block(name, block):
@@ -150,6 +174,8 @@ def _block(name, block):
         yield from _residual(f"{name}.resnets.{i}", residual)
     for i, attention in enumerate(block.attentions):
         yield from _attention(f"{name}.attn.{i}", attention)
+    for i, attention in enumerate(block.temporal_attentions):
+        yield from _temporal_attention(f"{name}.t_attn.{i}", attention)
     if block.resample is not None:
         yield from _layer(f"{name}.resample", block.resample.conv)
 
@@ -184,6 +210,8 @@ def _layer(name, layer, pointwise=False):
         yield f"{name}.bias", layer.beta, "vector"
         return
     layout = "conv" if len(layer.kernel.shape) == 4 else "dense"
+    if isinstance(layer, FrameConv):
+        layout = "frames"
     yield f"{name}.weight", layer.kernel, "pointwise" if pointwise else layout
     if layer.bias is not None:
         yield f"{name}.bias", layer.bias, "vector"
@@ -193,6 +221,7 @@ TO_KERAS = {
     "vector": lambda array: array,
     "dense": lambda array: array.T,
     "conv": lambda array: array.transpose(2, 3, 1, 0),
+    "frames": lambda array: array.transpose(2, 1, 0)[:, None],
     "pointwise": lambda array: array[:, :, 0, 0].T,
 }
 
@@ -200,6 +229,7 @@ TO_TORCH = {
     "vector": lambda array: array,
     "dense": lambda array: array.T,
     "conv": lambda array: array.transpose(3, 2, 0, 1),
+    "frames": lambda array: array[:, 0].transpose(2, 1, 0),
     "pointwise": lambda array: array.T[:, :, None, None],
 }
 

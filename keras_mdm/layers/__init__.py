@@ -7,7 +7,12 @@ from keras_mdm.layers.embeddings import (
     sinusoidal_embedding,
 )
 from keras_mdm.layers.normalization import GroupNormalization
-from keras_mdm.layers.primitives import Conv3x3, Dense, LayerNorm
+from keras_mdm.layers.primitives import Conv3x3, Dense, FrameConv, LayerNorm
 from keras_mdm.layers.resampling import Downsample, Upsample
 from keras_mdm.layers.residual import ResidualBlock
+from keras_mdm.layers.temporal import (
+    FrameDownsample,
+    FrameUpsample,
+    TemporalAttention,
+)
 from keras_mdm.layers.tokens import TokenBlock, TokenConditioning

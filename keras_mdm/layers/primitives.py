@@ -146,6 +146,52 @@ class Conv3x3(keras.layers.Conv2D):
         }
 
 
+class FrameConv(keras.layers.Conv2D):
+    """Convolution over three neighbouring frames, at each place on its own.
+
+    Frames before the first and after the last are zeros.
+
+    Args:
+        inputs: int. Number of input channels.
+        filters: int. Number of output channels.
+        stride: int. 1 keeps the number of frames, 2 halves it. Defaults to 1.
+        **kwargs: Arguments of `keras.layers.Conv2D`.
+
+    Call arguments:
+        x: Tensor of shape `(batch, frames, places, inputs)`.
+
+    Returns:
+        Tensor of shape `(batch, frames // stride, places, filters)`.
+    """
+
+    def __init__(self, inputs, filters, *, stride=1, **kwargs):
+        super().__init__(
+            filters,
+            (3, 1),
+            strides=(stride, 1),
+            padding="valid",
+            data_format="channels_last",
+            **_initializers(3 * inputs, zero=False),
+            **kwargs,
+        )
+        self.inputs = inputs
+        self.stride = stride
+
+    def build(self, input_shape=None):
+        super().build((None, None, None, self.inputs))
+
+    def call(self, x):
+        return super().call(ops.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]]))
+
+    def get_config(self):
+        return {
+            **keras.layers.Layer.get_config(self),
+            "inputs": self.inputs,
+            "filters": self.filters,
+            "stride": self.stride,
+        }
+
+
 class LayerNorm(keras.layers.LayerNormalization):
     """Layer normalisation over the last axis with epsilon 1e-5.
 

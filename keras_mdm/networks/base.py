@@ -69,6 +69,10 @@ class DenoisingNetwork(keras.Model):
     `encode_condition` and `denoise`.
     """
 
+    # What only a `NestedUNet` may have otherwise.
+    normalize_input = False
+    temporal_resampling = False
+
     def __init__(self, options, dtype=None, name=None):
         # Timesteps must stay float32, so each layer casts its own input.
         super().__init__(autocast=False, dtype=dtype, name=name)
@@ -86,7 +90,11 @@ class DenoisingNetwork(keras.Model):
             )
         self.channels = channels
         self.embedding_size = self.embedding_size or 4 * channels[0]
-        for key in ("num_residual_blocks", "num_attention_layers"):
+        for key in (
+            "num_residual_blocks",
+            "num_attention_layers",
+            "num_temporal_attention_layers",
+        ):
             setattr(self, key, per_resolution(key, getattr(self, key), channels))
         if min(self.num_residual_blocks) < 1:
             raise ValueError(
@@ -98,12 +106,39 @@ class DenoisingNetwork(keras.Model):
                 "`image_channels` must be at least 1. "
                 f"Received: image_channels={self.image_channels}"
             )
+        self._check_frames()
         for width in channels:
             if width % self.groups:
                 raise ValueError(
                     f"every width of `channels` must be a multiple of `groups` "
                     f"({self.groups}). Received: channels={channels}"
                 )
+
+    def _check_frames(self):
+        if not isinstance(self.frames, int) or self.frames < 1:
+            raise ValueError(
+                "`frames` must be a whole number from 1. "
+                f"Received: frames={self.frames}"
+            )
+        if self.frames == 1 and any(self.num_temporal_attention_layers):
+            raise ValueError(
+                "`num_temporal_attention_layers` are for clips, but this network has "
+                "one frame. Received: num_temporal_attention_layers="
+                f"{self.num_temporal_attention_layers}"
+            )
+        for level, count in enumerate(self.num_temporal_attention_layers):
+            if count and self._level_shape(level)[1] % 2:
+                raise ValueError(
+                    "temporal attention halves its pictures, so they must have even "
+                    f"sides. Level {level} of a network of {self.resolution} pixels "
+                    f"has {self._level_shape(level)[1]}."
+                )
+
+    def _level_shape(self, level):
+        """Frames and pixels at a level of the path."""
+        if self.temporal_resampling:
+            return self.frames >> level, self.resolution
+        return self.frames, self.resolution >> level
 
     def _make_paths(self, token_size):
         """Makes the layers that every network has."""
@@ -151,6 +186,7 @@ class DenoisingNetwork(keras.Model):
         )
 
     def _block(self, widths, level, token_size, name, resample=None, layers=None):
+        temporal = self.num_temporal_attention_layers[level]
         if layers is None:
             layers = self.num_attention_layers[level]
         return ResolutionBlock(
@@ -163,7 +199,10 @@ class DenoisingNetwork(keras.Model):
             feed_forward=self.attention_feed_forward,
             dropout=self.dropout,
             remat=self.remat,
+            num_temporal_attention_layers=temporal,
+            rotary_positions=self.rotary_positions,
             resample=resample,
+            temporal_resampling=self.temporal_resampling,
             dtype=self.dtype_policy,
             name=name,
         )
@@ -183,9 +222,42 @@ class DenoisingNetwork(keras.Model):
             embedding = embedding + layer(values)
         return embedding
 
+    def _enter(self, image, outside):
+        """First features of a noisy picture or clip, as `batch * frames` pictures."""
+        shape = (-1, self.resolution, self.resolution, self.image_channels)
+        x = image if self.frames == 1 else ops.reshape(image, shape)
+        if self.normalize_input:
+            x = x / _standard_deviation(x)
+        x = self.conv_in(ops.cast(x, self.compute_dtype))
+        return x if outside is None else x + outside
+
+    def _go_down(self, x, embedding, keys_values, mask, training):
+        """Runs the way down; returns its end and the stack of skips."""
+        skips = [x]
+        for level, block in enumerate(self.down_blocks):
+            pairs, (frames, _) = keys_values.get(block.name), self._level_shape(level)
+            x = block.down(x, skips, embedding, pairs, mask, training, frames)
+        return x, skips
+
+    def _go_up(self, x, skips, embedding, keys_values, mask, training):
+        """Runs the way up."""
+        for level, block in zip(
+            reversed(range(len(self.channels))), self.up_blocks, strict=True
+        ):
+            pairs, (frames, _) = keys_values.get(block.name), self._level_shape(level)
+            x = block.up(x, skips, embedding, pairs, mask, training, frames)
+        return x
+
     def _predict(self, x):
+        """The prediction, a clip if there are several frames."""
         h = ops.silu(self.norm_out(x))
-        return self.conv_out(ops.cast(h, "float32"))
+        return self._as_clip(self.conv_out(ops.cast(h, "float32")))
+
+    def _as_clip(self, x):
+        """Turns `batch * frames` pictures into clips; those of one frame stay."""
+        return (
+            x if self.frames == 1 else ops.reshape(x, (-1, self.frames, *x.shape[1:]))
+        )
 
     def call(self, inputs, training=False):
         """Predicts every resolution.
@@ -217,20 +289,21 @@ class DenoisingNetwork(keras.Model):
         """Predicts every resolution from an encoded condition.
 
         Args:
-            images: List of tensors of shape `(batch, height, width, channels)`,
-                largest resolution first. A larger resolution may have fewer
+            images: List of tensors of shape `(batch, height, width, channels)`, or
+                `(batch, frames, height, width, channels)` where there are several
+                frames, largest resolution first. A larger resolution may have fewer
                 samples: it then belongs to the first ones of the batch.
             timesteps: Tensor of shape `(batch,)`, from 0 to `num_timesteps - 1`.
             condition: What `encode_condition` returned.
             features: dict of micro-conditioning values by name, each of shape
                 `(batch,)`. Missing ones take their default.
             outside: Optional features from the doll around this network, of shape
-                `(batch, height, width, channels[0])`.
+                `(batch * frames, height, width, channels[0])`.
             training: bool.
 
         Returns:
             A pair: list of predictions, and the last features, of shape
-            `(batch, height, width, channels[0])`.
+            `(batch * frames, height, width, channels[0])`.
         """
         raise NotImplementedError
 
@@ -313,3 +386,11 @@ class DenoisingNetwork(keras.Model):
         config = {key: getattr(self, key) for key in self._option_names}
         config["micro_conditioning"] = dict(self.micro_conditioning)
         return {**config, "name": self.name, "dtype": self.dtype_policy.name}
+
+
+def _standard_deviation(image):
+    """Unbiased standard deviation of each picture, shape `(batch, 1, 1, 1)`."""
+    axes = (1, 2, 3)
+    count = image.shape[1] * image.shape[2] * image.shape[3]
+    image = ops.cast(image, "float32")
+    return ops.sqrt(ops.var(image, axis=axes, keepdims=True) * (count / (count - 1)))

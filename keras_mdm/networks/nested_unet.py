@@ -23,6 +23,9 @@ class NestedUNet(DenoisingNetwork):
             first. Its resolution is `inner.resolution * 2 ** (len(channels) - 1)`.
         num_residual_blocks: int, or one int for each of `channels`. Defaults to 2.
         num_attention_layers: int, or one int for each of `channels`. Defaults to 0.
+        temporal_resampling: bool. Whether the path changes the number of frames rather
+            than height and width. Defaults to `False`.
+        num_temporal_attention_layers, rotary_positions: See `UNet`.
         normalize_input: bool. Whether each noisy picture is divided by its
             standard deviation. Defaults to `False`.
         masked_attention: bool. Whether attention layers of this doll leave out
@@ -30,9 +33,9 @@ class NestedUNet(DenoisingNetwork):
         pooled_condition: bool. Whether the inner network's pooled condition is
             added to the time embedding of this doll. Defaults to `True`.
         residual_prediction: bool. Whether the inner network's prediction, enlarged
-            bilinearly, is added to that of this doll, which then learns what the
-            smaller picture lacks and starts from it. For models that predict `"x0"`;
-            the paper's have none. Defaults to `False`.
+            bilinearly or its frames repeated, is added to that of this doll, which
+            then learns what the smaller picture lacks and starts from it. For models
+            that predict `"x0"`; the paper's have none. Defaults to `False`.
         micro_conditioning, num_heads, attention_feed_forward, groups, dropout,
             remat, dtype: See `UNet`.
         name: str. Defaults to `nested_unet_{resolution}`.
@@ -62,6 +65,9 @@ class NestedUNet(DenoisingNetwork):
         channels,
         num_residual_blocks=2,
         num_attention_layers=0,
+        temporal_resampling=False,
+        num_temporal_attention_layers=0,
+        rotary_positions=False,
         normalize_input=False,
         masked_attention=True,
         pooled_condition=True,
@@ -87,11 +93,15 @@ class NestedUNet(DenoisingNetwork):
                 "of `inner` and one for each doubling. "
                 f"Received: channels={channels}"
             )
-        resolution = inner.resolution * 2 ** (len(channels) - 1)
+        factor = 2 ** (len(channels) - 1)
+        pixels, frames = (1, factor) if temporal_resampling else (factor, 1)
         options = {
             "channels": channels,
             "num_residual_blocks": num_residual_blocks,
             "num_attention_layers": num_attention_layers,
+            "temporal_resampling": temporal_resampling,
+            "num_temporal_attention_layers": num_temporal_attention_layers,
+            "rotary_positions": rotary_positions,
             "normalize_input": normalize_input,
             "masked_attention": masked_attention,
             "pooled_condition": pooled_condition,
@@ -105,14 +115,15 @@ class NestedUNet(DenoisingNetwork):
         }
         # The pooled condition is shared by all dolls, hence one embedding size.
         self_made = {
-            "resolution": resolution,
+            "resolution": inner.resolution * pixels,
+            "frames": inner.frames * frames,
             "embedding_size": inner.embedding_size,
             "image_channels": inner.image_channels,
         }
         super().__init__(
             {**options, **self_made},
             dtype=dtype,
-            name=name or f"nested_unet_{resolution}",
+            name=name or f"nested_unet_{_size_name(inner, pixels, frames)}",
         )
         self._option_names = tuple(options)
         self.inner = inner
@@ -177,19 +188,16 @@ class NestedUNet(DenoisingNetwork):
             }
             if self.masked_attention and condition["mask"] is not None:
                 mask = first(condition["mask"], samples)
-        if self.normalize_input:
-            image = image / _standard_deviation(image)
-        x = self.conv_in(ops.cast(image, self.compute_dtype))
+        inside = self.inner.frames
         if outside is not None:
-            x = x + first(outside, samples)
-        skips = [x]
-        for block in self.down_blocks:
-            pairs = keys_values.get(block.name)
-            x = block.down(x, skips, embedding, pairs, mask, training)
+            outside = first(outside, samples and samples * self.frames)
+        given = (embedding, keys_values, mask, training)
+        x, skips = self._go_down(self._enter(image, outside), *given)
         lent = self.adapter_in(x)
         rest = images[1].shape[0]
         if samples != rest:
-            lent = ops.pad(lent, [[0, rest - samples], [0, 0], [0, 0], [0, 0]])
+            missing = (rest - samples) * inside
+            lent = ops.pad(lent, [[0, missing], [0, 0], [0, 0], [0, 0]])
         predictions, returned = self.inner.denoise(
             images[1:],
             timesteps,
@@ -198,20 +206,26 @@ class NestedUNet(DenoisingNetwork):
             outside=lent,
             training=training,
         )
-        x = x + self.adapter_out(first(returned, samples))
-        for block in self.up_blocks:
-            pairs = keys_values.get(block.name)
-            x = block.up(x, skips, embedding, pairs, mask, training)
+        x = x + self.adapter_out(first(returned, samples and samples * inside))
+        x = self._go_up(x, skips, *given)
         prediction = self._predict(x)
         if self.residual_prediction:
-            size = (self.resolution, self.resolution)
-            prediction = prediction + ops.image.resize(
-                first(predictions[0], samples),
-                size,
-                interpolation="bilinear",
-                data_format="channels_last",
-            )
+            prediction = prediction + self._enlarge(first(predictions[0], samples))
         return [prediction, *predictions], x
+
+    def _enlarge(self, smaller):
+        """The inner network's prediction at this doll's resolution and frames."""
+        if self.temporal_resampling:
+            clips = smaller if self.inner.frames > 1 else smaller[:, None]
+            return ops.repeat(clips, self.frames // self.inner.frames, axis=1)
+        pictures = ops.reshape(smaller, (-1, *smaller.shape[-3:]))
+        enlarged = ops.image.resize(
+            pictures,
+            (self.resolution, self.resolution),
+            interpolation="bilinear",
+            data_format="channels_last",
+        )
+        return self._as_clip(enlarged)
 
     def get_config(self):
         return {
@@ -226,9 +240,7 @@ class NestedUNet(DenoisingNetwork):
         return cls(**config)
 
 
-def _standard_deviation(image):
-    """Unbiased standard deviation of each sample, shape `(batch, 1, 1, 1)`."""
-    axes = (1, 2, 3)
-    count = image.shape[1] * image.shape[2] * image.shape[3]
-    image = ops.cast(image, "float32")
-    return ops.sqrt(ops.var(image, axis=axes, keepdims=True) * (count / (count - 1)))
+def _size_name(inner, pixels, frames):
+    """`"256"` for pictures, `"16x64"` for 16 frames of 64 pixels."""
+    resolution, frames = inner.resolution * pixels, inner.frames * frames
+    return str(resolution) if frames == 1 else f"{frames}x{resolution}"

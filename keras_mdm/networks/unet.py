@@ -1,11 +1,11 @@
 """UNet: the innermost doll, which holds most of the parameters."""
 
 import keras
-from keras import ops
 
 from keras_mdm.layers import ResidualBlock, TokenConditioning
 from keras_mdm.layers.primitives import build_children
 from keras_mdm.networks.base import DenoisingNetwork, serialize
+from keras_mdm.networks.blocks import per_frame
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -33,6 +33,13 @@ class UNet(DenoisingNetwork):
             Defaults to four times the first of `channels`.
         micro_conditioning: dict or `None`. Extra numbers by name with their
             defaults, such as `{"scale": 64.0}`. Defaults to `None`.
+        frames: int. Frames of a clip; 1 for pictures. Layers other than temporal
+            attention work on each frame on its own. Defaults to 1.
+        num_temporal_attention_layers: int, or one int for each of `channels`.
+            Attention layers over frames after each residual block. They start as the
+            identity. Defaults to 0.
+        rotary_positions: bool. Whether these know the places of frames. Defaults to
+            `False`.
         mid_blocks: bool. Whether two residual blocks with one attention layer
             stand at the lowest resolution. Defaults to `True`.
         num_heads: int. Heads of every attention layer. Defaults to 8.
@@ -75,6 +82,9 @@ class UNet(DenoisingNetwork):
         pooled_condition=True,
         embedding_size=None,
         micro_conditioning=None,
+        frames=1,
+        num_temporal_attention_layers=0,
+        rotary_positions=False,
         mid_blocks=True,
         num_heads=8,
         attention_feed_forward=True,
@@ -96,6 +106,9 @@ class UNet(DenoisingNetwork):
             "pooled_condition": pooled_condition,
             "embedding_size": embedding_size,
             "micro_conditioning": dict(micro_conditioning or {}),
+            "frames": frames,
+            "num_temporal_attention_layers": num_temporal_attention_layers,
+            "rotary_positions": rotary_positions,
             "mid_blocks": mid_blocks,
             "num_heads": num_heads,
             "attention_feed_forward": attention_feed_forward,
@@ -130,7 +143,11 @@ class UNet(DenoisingNetwork):
         if mid_blocks:
             width = self.channels[-1]
             self.mid_block = self._block(
-                [(width, width)], None, token_size, "mid_block", layers=1
+                [(width, width)],
+                len(self.channels) - 1,
+                token_size,
+                "mid_block",
+                layers=1,
             )
             self.mid_residual = ResidualBlock(
                 width,
@@ -175,20 +192,16 @@ class UNet(DenoisingNetwork):
         if condition is not None:
             keys_values = condition["keys_values"]
             mask = condition["mask"] if self.masked_attention else None
-        x = self.conv_in(ops.cast(images[-1], self.compute_dtype))
-        if outside is not None:
-            x = x + outside
-        skips = [x]
-        for block in self.down_blocks:
-            pairs = keys_values.get(block.name)
-            x = block.down(x, skips, embedding, pairs, mask, training)
+        given = (embedding, keys_values, mask, training)
+        x, skips = self._go_down(self._enter(images[-1], outside), *given)
         if self.mid_block is not None:
             pairs = keys_values.get(self.mid_block.name)
-            x = self.mid_block.straight(x, embedding, pairs, mask, training)
-            x = self.mid_residual(x, embedding, training=training)
-        for block in self.up_blocks:
-            pairs = keys_values.get(block.name)
-            x = block.up(x, skips, embedding, pairs, mask, training)
+            x = self.mid_block.straight(
+                x, embedding, pairs, mask, training, self.frames
+            )
+            embeddings = per_frame(embedding, self.frames)
+            x = self.mid_residual(x, embeddings, training=training)
+        x = self._go_up(x, skips, *given)
         return [self._predict(x)], x
 
     def get_config(self):

@@ -4,6 +4,8 @@ JAX compiles each function once, with few optimisations, which is the fastest wa
 the other backends run eagerly.
 """
 
+import math
+
 import keras
 import numpy as np
 
@@ -177,6 +179,8 @@ def official_modules(network, prefix=""):
             yield f"{name}.resnets.0", block.residuals[0], "call"
             for j, attention in enumerate(block.attentions):
                 yield f"{name}.attn.{j}", attention, "call"
+            for j, attention in enumerate(block.temporal_attentions):
+                yield f"{name}.t_attn.{j}", attention, "call"
     if isinstance(network, NestedUNet):
         yield f"{prefix}in_adapter", network.adapter_in, "call"
         yield f"{prefix}out_adapter", network.adapter_out, "call"
@@ -195,11 +199,6 @@ def official_modules(network, prefix=""):
 
 def wave(shape):
     """Cotangent of the recorded gradients: sin of the flat NCHW index, as a mean."""
-    batch, height, width, channels = shape
-    size = batch * height * width * channels
+    size = math.prod(shape)
     flat = np.sin(np.arange(size, dtype="float64")) / size
-    return (
-        flat.reshape(batch, channels, height, width)
-        .transpose(0, 2, 3, 1)
-        .astype("float32")
-    )
+    return flat.reshape(shape).astype("float32")

@@ -7,11 +7,13 @@ from `KERAS_MDM_PARITY_DIR`, by default a small selection beside this file.
 
 import functools
 import json
+import math
 import os
 import pathlib
 
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_mdm.diffusion import NoiseSchedule
 from keras_mdm.interop.ml_mdm import assign_weights, network_from_config
@@ -55,14 +57,6 @@ def _merged(config, changes):
     return merged
 
 
-def _is_video(config):
-    while config:
-        if config.get("temporal_mode"):
-            return True
-        config = config.get("inner_config")
-    return False
-
-
 def cases(kind):
     """Parameters of a test: one for each case of a type in the folder."""
     parameters = []
@@ -73,12 +67,7 @@ def cases(kind):
         config = json.loads(path.read_text())
         if config["type"] != kind:
             continue
-        marks = []
-        if _is_video(config.get("unet_config")):
-            marks.append(pytest.mark.skip(reason="video networks do not exist yet"))
-        parameters.append(
-            pytest.param(path.parent.name, id=path.parent.name, marks=marks)
-        )
+        parameters.append(pytest.param(path.parent.name, id=path.parent.name))
     return parameters
 
 
@@ -87,9 +76,27 @@ def to_ours(array):
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
+def to_clips(array, frames):
+    """NCHW pictures whose tiles are the frames of a clip, to ours."""
+    pictures = to_ours(array)
+    if frames == 1:
+        return pictures
+    side = math.isqrt(frames)
+    batch, height, width, channels = pictures.shape
+    tiles = (batch, side, height // side, side, width // side, channels)
+    clips = pictures.reshape(tiles).transpose(0, 1, 3, 2, 4, 5)
+    return clips.reshape(batch, frames, *clips.shape[3:])
+
+
 def to_theirs(array):
-    """Channels-last to NCHW; arrays of other ranks as they are."""
+    """Channels-last to NCHW, clips as tiles; arrays of other ranks as they are."""
     array = np.asarray(array)
+    if array.ndim == 5:
+        batch, frames, height, width, channels = array.shape
+        side = math.isqrt(frames)
+        tiles = array.reshape(batch, side, side, height, width, channels)
+        tiles = tiles.transpose(0, 1, 3, 2, 4, 5)
+        array = tiles.reshape(batch, side * height, side * width, channels)
     return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
 
 
@@ -116,6 +123,10 @@ class Case:
             self.network_config(changes), self.config["px"], self.config.get("lm_dim")
         )
         assign_weights(network, self.weights)
+        for doll in network.dolls[:-1]:
+            if doll.inner.frames > 1:
+                for adapter in (doll.adapter_in, doll.adapter_out):
+                    _cross_tiles(adapter, doll.inner.frames)
         return network
 
     def network_config(self, changes=None):
@@ -220,6 +231,29 @@ class Case:
             kept = np.concatenate([wanted[name] for name in names])
             found, expected = found[kept], expected[kept]
         self.check(found, f"{prefix}_flat", expected=expected)
+
+
+def _cross_tiles(adapter, frames):
+    """Makes an adapter between two networks of clips work as the official one does.
+
+    There the convolution runs over the frames as tiles of one picture, so that each
+    frame sees the border of its neighbours in the grid. Nothing needs that, so the
+    package has no such layer.
+    """
+    conv = adapter.call
+    side = math.isqrt(frames)
+
+    def call(x):
+        height, width = x.shape[1:3]
+        grid = ops.reshape(x, (-1, side, side, height, width, x.shape[-1]))
+        grid = ops.transpose(grid, (0, 1, 3, 2, 4, 5))
+        h = conv(ops.reshape(grid, (-1, side * height, side * width, x.shape[-1])))
+        h = ops.reshape(h, (-1, side, height, side, width, h.shape[-1]))
+        h = ops.transpose(h, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(h, (-1, height, width, h.shape[-1]))
+
+    # Keras would track an attribute that is set the usual way.
+    object.__setattr__(adapter, "call", call)
 
 
 class RescaledSchedule(NoiseSchedule):

@@ -2,15 +2,16 @@
 
 import pytest
 from probe import Probe, wave
-from recorded import Case, cases, to_ours, to_theirs
+from recorded import Case, cases, to_clips, to_theirs
 
 
-def _inputs(case, run):
+def _inputs(case, run, network):
     """What a run was given, by our names."""
     mask = "lm_mask" if run.get("mask", True) else None
     inputs = {
         "images": [
-            to_ours(case.inputs[f"x_t{i}"]) for i in range(len(case.resolutions))
+            to_clips(case.inputs[f"x_t{i}"], doll.frames)
+            for i, doll in enumerate(network.dolls)
         ],
         "timesteps": case.inputs["times"].astype("int32"),
         **case.features(mask=mask),
@@ -20,28 +21,45 @@ def _inputs(case, run):
     return inputs
 
 
+def _tiled_modules(network):
+    """Frames of the modules whose frames were recorded as tiles, by name."""
+    return {
+        f"{'inner_unet.' * depth}{name}": doll.inner.frames
+        for depth, doll in enumerate(network.dolls[:-1])
+        for name in ("in_adapter", "out_adapter")
+        if doll.inner.frames > 1
+    }
+
+
 @pytest.mark.parametrize("name", cases("forward"))
 def test_parity_forward(name):
     case = Case(name)
     for run in case.runs:
         network = case.network(run.get("config"))
-        inputs = _inputs(case, run)
+        inputs = _inputs(case, run, network)
         prefix = f"{run['name']}/act/"
         modules = [
             key.removeprefix(prefix) for key in case.outputs if key.startswith(prefix)
         ]
         probe = Probe(network, modules)
         if run.get("grads"):
-            cotangents = [wave(image.shape) for image in inputs["images"]]
+            cotangents = [
+                to_clips(wave(case.inputs[f"x_t{i}"].shape), doll.frames)
+                for i, doll in enumerate(network.dolls)
+            ]
             outputs, seen, found = probe.pull(inputs, cotangents)
             case.check_gradients(found, run["name"])
         else:
             outputs, seen = probe.forward(inputs)
         assert set(modules) == set(seen)
+        tiled = _tiled_modules(network)
         for module in modules:
             expected = case.outputs[prefix + module]
             # Of large activations the first row alone was kept.
-            actual = to_theirs(seen[module])[: len(expected)]
+            actual = seen[module]
+            if module in tiled:
+                actual = actual.reshape(-1, tiled[module], *actual.shape[1:])
+            actual = to_theirs(actual)[: len(expected)]
             case.check(actual, prefix + module, "act")
         for i, output in enumerate(outputs):
             case.check(to_theirs(output), f"{run['name']}/out{i}")

@@ -1,0 +1,217 @@
+"""Attention and resampling over the frames of a clip.
+
+Networks keep a clip as `batch * frames` pictures, frames of a clip next to each other,
+because most of their layers work on single frames. The layers here are told the number
+of frames and look along them. Used by `keras_mdm.networks.blocks`.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mdm.layers.attention import FeedForward, attend, split_heads
+from keras_mdm.layers.primitives import (
+    Conv3x3,
+    Dense,
+    FrameConv,
+    LayerNorm,
+    build_children,
+    check_divisible,
+)
+
+# The official weights were trained with heads of this size. Narrower layers have
+# smaller ones.
+HEAD_SIZE = 32
+
+
+def rotary_angles(length, size):
+    """Angles by which rotary positions turn each pair of features.
+
+    Args:
+        length: int. Number of positions.
+        size: int. Features of a head, an even number.
+
+    Returns:
+        float32 array of shape `(length, size // 2)`: position times
+        `10000 ** (-2 i / size)`.
+
+    Reference:
+        - [Su et al., 2021](https://arxiv.org/abs/2104.09864), 3.2.2
+    """
+    frequencies = 10000.0 ** (-np.arange(0, size, 2) / size)
+    return np.outer(np.arange(length), frequencies).astype("float32")
+
+
+def rotate(x):
+    """Turns neighbouring pairs of features by their position's angles.
+
+    Args:
+        x: Tensor of shape `(batch, length, heads, size)`.
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+    angles = rotary_angles(x.shape[1], x.shape[3])[None, :, None, :]
+    cosine = ops.cast(ops.convert_to_tensor(np.cos(angles)), x.dtype)
+    sine = ops.cast(ops.convert_to_tensor(np.sin(angles)), x.dtype)
+    pairs = ops.reshape(x, (-1, *x.shape[1:3], x.shape[3] // 2, 2))
+    first, second = ops.unstack(pairs, axis=-1)
+    turned = [first * cosine - second * sine, second * cosine + first * sine]
+    return ops.reshape(ops.stack(turned, axis=-1), (-1, *x.shape[1:]))
+
+
+class TemporalAttention(keras.layers.Layer):
+    """Each place of the picture attends to the same place in every frame.
+
+    At half the height and width: 3x3 convolution with stride 2, attention over frames
+    and a feed-forward layer, nearest-neighbour doubling, 3x3 convolution, plus the
+    input. The last convolution starts at zero: a new layer is the identity.
+
+    Args:
+        channels: int. Number of channels, even. Heads have 32 of them, or as many as
+            the largest power of two that divides `channels`.
+        rotary: bool. Whether queries and keys are turned by rotary positions. There is
+            no other sign of time. Defaults to `False`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: Tensor of shape `(batch * frames, height, width, channels)`, height and
+            width even.
+        frames: int. Number of frames of a clip.
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+
+    def __init__(self, channels, rotary=False, **kwargs):
+        super().__init__(**kwargs)
+        check_divisible(channels, 2, "features that rotary positions turn")
+        self.channels = channels
+        self.rotary = rotary
+        policy = self.dtype_policy
+        self.downsample = Conv3x3(
+            channels, channels, stride=2, dtype=policy, name="downsample"
+        )
+        self.norm = LayerNorm(channels, dtype=policy, name="norm")
+        self.qkv = Dense(channels, 3 * channels, dtype=policy, name="qkv")
+        self.output_projection = Dense(
+            channels, channels, zero=True, dtype=policy, name="output"
+        )
+        self.feed_forward = FeedForward(
+            channels, spatial=False, dtype=policy, name="feed_forward"
+        )
+        self.upsample = Conv3x3(
+            channels, channels, zero=True, dtype=policy, name="upsample"
+        )
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    def call(self, x, frames):
+        h = self.downsample(x)
+        height, width = h.shape[1:3]
+        h = ops.reshape(h, (-1, frames, height * width, self.channels))
+        h = ops.reshape(ops.swapaxes(h, 1, 2), (-1, frames, self.channels))
+        h = self.feed_forward(h + self._attend(h))
+        h = ops.reshape(h, (-1, height * width, frames, self.channels))
+        h = ops.reshape(ops.swapaxes(h, 1, 2), (-1, height, width, self.channels))
+        h = ops.repeat(ops.repeat(h, 2, axis=1), 2, axis=2)
+        return x + self.upsample(h)
+
+    def _attend(self, h):
+        num_heads = self.channels // math.gcd(self.channels, HEAD_SIZE)
+        query, key, value = split_heads(self.qkv(self.norm(h)), 3, num_heads)
+        if self.rotary:
+            query, key = rotate(query), rotate(key)
+        attended = attend(query, key, value)
+        return self.output_projection(ops.reshape(attended, (-1, *h.shape[1:])))
+
+    def compute_output_shape(self, input_shape, frames=None):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "rotary": self.rotary,
+        }
+
+
+class FrameDownsample(keras.layers.Layer):
+    """Halves the number of frames: a convolution over three frames with stride 2.
+
+    Args:
+        channels: int. Number of channels of input and output.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: Tensor of shape `(batch * frames, height, width, channels)`.
+        frames: int. Number of frames of a clip, even.
+
+    Returns:
+        Tensor of shape `(batch * frames // 2, height, width, channels)`.
+    """
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.conv = FrameConv(
+            channels, channels, stride=2, dtype=self.dtype_policy, name="conv"
+        )
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    def call(self, x, frames):
+        return over_frames(self.conv, x, frames)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}
+
+
+class FrameUpsample(keras.layers.Layer):
+    """Doubles the number of frames: each twice, then a convolution over three.
+
+    Args:
+        channels: int. Number of channels of input and output.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: Tensor of shape `(batch * frames, height, width, channels)`.
+        frames: int. Number of frames of a clip.
+
+    Returns:
+        Tensor of shape `(batch * frames * 2, height, width, channels)`.
+    """
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.conv = FrameConv(channels, channels, dtype=self.dtype_policy, name="conv")
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    def call(self, x, frames):
+        return over_frames(lambda h: self.conv(ops.repeat(h, 2, axis=1)), x, frames)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}
+
+
+def over_frames(function, x, frames):
+    """Applies a function of `(batch, frames, places, channels)` to a clip.
+
+    Args:
+        function: Callable that may change the number of frames.
+        x: Tensor of shape `(batch * frames, height, width, channels)`.
+        frames: int.
+
+    Returns:
+        Tensor of shape `(batch * new frames, height, width, channels)`.
+    """
+    height, width, channels = x.shape[1:]
+    h = function(ops.reshape(x, (-1, frames, height * width, channels)))
+    return ops.reshape(h, (-1, height, width, h.shape[-1]))
