@@ -116,7 +116,8 @@ def map_captions(data, prepare, example):
         )
         for name, value in zip(kept, values, strict=True):
             # Entries of the batch keep what tf.data knows of their shape.
-            known = batch["images"].shape[:1].concatenate(result[name].shape[1:])
+            pictures = batch["videos" if "videos" in batch else "images"]
+            known = pictures.shape[:1].concatenate(result[name].shape[1:])
             value.set_shape(batch[name].shape if name in batch else known)
         return dict(zip(kept, values, strict=True))
 

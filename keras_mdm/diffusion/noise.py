@@ -11,6 +11,8 @@ import math
 
 from keras import ops
 
+from keras_mdm.levels import read_level
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
@@ -48,12 +50,18 @@ def _uniform(bits):
     return (ops.cast(upper, "float32") + 0.5) * (2.0**-23)
 
 
+def noise_stream(level):
+    """The stream of a level's noise: for pictures their side in pixels."""
+    frames, resolution = read_level(level)
+    return resolution + ((frames - 1) << 16)
+
+
 def sample_noise(seeds, stream, step, shape):
     """Standard normal noise, one independent stream for each sample.
 
     Args:
         seeds: int32 tensor of shape `(batch,)`.
-        stream: int. Separates uses of one seed: the resolution.
+        stream: int. Separates uses of one seed; see `noise_stream`.
         step: int or scalar int32 tensor. 0 for the initial noise, k for step k.
         shape: Sequence of int. Shape of one sample.
 

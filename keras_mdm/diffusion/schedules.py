@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from keras_mdm.levels import read_level
+
 
 def cosine(num_timesteps):
     """Cosine schedule whose log-SNR runs from +5 to -5.
@@ -122,6 +124,9 @@ class NoiseSchedule:
         num_timesteps: int. Number of noise levels. Defaults to 1000.
         shift_power: float. Each resolution's signal-to-noise ratio is divided by
             its ratio to the smallest resolution to this power. Defaults to 1.
+        count_frames: bool. Whether a clip's frames count like its pixels for that
+            ratio: 16 frames are 4 times as large as one, as for the official code,
+            which tiles them 4 by 4. Defaults to `True`.
         scale_signal: bool. Whether instead, or besides, pictures of a resolution
             are divided by that ratio ([Chen, 2023](
             https://arxiv.org/abs/2301.10972), 2.2). Defaults to `False`.
@@ -140,6 +145,7 @@ class NoiseSchedule:
         num_timesteps=1000,
         shift_power=1.0,
         scale_signal=False,
+        count_frames=True,
     ):
         if name not in SCHEDULES:
             raise ValueError(
@@ -159,7 +165,22 @@ class NoiseSchedule:
         self.num_timesteps = num_timesteps
         self.shift_power = shift_power
         self.scale_signal = scale_signal
+        self.count_frames = count_frames
         self._unshifted = SCHEDULES[name](num_timesteps).astype("float32")
+
+    def ratio(self, level, smallest):
+        """How much larger a level is than the smallest one of its nest.
+
+        Args:
+            level: int or str, see `keras_mdm.levels`.
+            smallest: int or str.
+
+        Returns:
+            float.
+        """
+        (frames, resolution), (fewer, lower) = read_level(level), read_level(smallest)
+        ratio = resolution / lower
+        return ratio * math.sqrt(frames / fewer) if self.count_frames else ratio
 
     def alphas_cumprod(self, ratio=1):
         """Share of signal variance at each of the `num_timesteps + 1` noise levels.
@@ -202,4 +223,5 @@ class NoiseSchedule:
             "num_timesteps": self.num_timesteps,
             "shift_power": self.shift_power,
             "scale_signal": self.scale_signal,
+            "count_frames": self.count_frames,
         }

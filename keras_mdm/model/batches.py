@@ -11,13 +11,16 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_mdm.levels import level_shape, read_level
+
 
 @dataclasses.dataclass(frozen=True)
 class BatchSpec:
     """What a batch must look like.
 
     Attributes:
-        resolution: int. Height and width of the pictures.
+        resolution: int or str. Height and width of the pictures, or frames and pixels
+            of the clips; see `keras_mdm.levels`.
         channels: int.
         features: Tuple of names that the conditioner reads; names ending in `_mask`
             are optional.
@@ -26,7 +29,7 @@ class BatchSpec:
         text: The `TextConditioner` that reads captions, or `None`.
     """
 
-    resolution: int
+    resolution: int | str
     channels: int
     features: tuple
     num_classes: int | None
@@ -59,12 +62,16 @@ class BatchSpec:
 
     def check(self, batch):
         """Raises a `ValueError` that names what is wrong with a batch of arrays."""
-        if not isinstance(batch, dict) or "images" not in batch:
+        key, other = ("videos", "images") if self.is_video else ("images", "videos")
+        if not isinstance(batch, dict) or key not in batch or other in batch:
             found = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
+            kind = "clips" if self.is_video else "pictures"
             raise ValueError(
-                f"a batch must be a dict with the key 'images'. Received: {found}"
+                f"a batch must be a dict with the key '{key}', and not '{other}': "
+                f"`mdm.resolution` is {self.resolution!r}, so the model is trained on "
+                f"{kind}. Received: {found}"
             )
-        known = {"images", *self.features, *self.optional}
+        known = {key, *self.features, *self.optional}
         missing = self._missing(batch)
         if missing:
             captions = "'captions' (strings) or " if self.text is not None else ""
@@ -72,35 +79,41 @@ class BatchSpec:
                 f"the batch lacks {captions}{missing}, which the model's condition "
                 f"needs. Received keys: {sorted(batch)}"
             )
-        self._check_images(batch["images"])
-        size = len(batch["images"])
-        for key in sorted(known & set(batch)):
-            if len(batch[key]) != size:
+        self._check_pictures(key, batch[key])
+        size = len(batch[key])
+        for name in sorted(known & set(batch)):
+            if len(batch[name]) != size:
                 raise ValueError(
-                    f"'{key}' has {len(batch[key])} entries for {size} images."
+                    f"'{name}' has {len(batch[name])} entries for {size} {key}."
                 )
         if self.num_classes is not None and "labels" in batch:
             check_labels(batch["labels"], self.num_classes)
         if self.text is not None:
             self.text.check_features(batch)
 
-    def _check_images(self, images):
-        expected = (self.resolution, self.resolution, self.channels)
-        if len(images.shape) != 4 or tuple(images.shape[1:]) != expected:
+    @property
+    def is_video(self):
+        """Whether batches have clips rather than pictures."""
+        return read_level(self.resolution)[0] > 1
+
+    def _check_pictures(self, key, images):
+        expected = level_shape(self.resolution, self.channels)
+        if tuple(images.shape[1:]) != expected:
+            frames = "frames, " if self.is_video else ""
+            wanted = ", ".join(map(str, expected))
             raise ValueError(
-                f"'images' must have the shape (batch, {self.resolution}, "
-                f"{self.resolution}, {self.channels}): height and width are "
-                "`mdm.resolution`, and channels come last. "
-                f"Received: shape={tuple(images.shape)}"
+                f"'{key}' must have the shape (batch, {wanted}): "
+                f"(batch, {frames}height, width, channels), where `mdm.resolution` is "
+                f"{self.resolution!r}. Received: shape={tuple(images.shape)}"
             )
         if not len(images):
-            raise ValueError("the data set is empty: 'images' has no entry.")
+            raise ValueError(f"the data set is empty: '{key}' has no entry.")
         kind = keras.backend.standardize_dtype(images.dtype)
         if kind == "uint8":
             return
         if not kind.startswith(("float", "bfloat")):
             raise ValueError(
-                "'images' must be uint8 in [0, 255] or float in [-1, 1]. "
+                f"'{key}' must be uint8 in [0, 255] or float in [-1, 1]. "
                 f"Received: dtype={kind}"
             )
         images = np.asarray(images, dtype="float32")
@@ -108,9 +121,14 @@ class BatchSpec:
         # The comparison is also false for NaN.
         if not (low >= -1.0001 and high <= 1.0001):
             raise ValueError(
-                "'images' of a float dtype must be in [-1, 1]; use uint8 for [0, 255]. "
+                f"'{key}' of a float dtype must be in [-1, 1]; use uint8 for [0, 255]. "
                 f"Received: values from {low:.4g} to {high:.4g}"
             )
+
+
+def pictures_of(batch):
+    """The pictures or the clips of a batch dict."""
+    return batch["videos"] if "videos" in batch else batch["images"]
 
 
 def missing_features(names, features):

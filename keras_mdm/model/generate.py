@@ -11,6 +11,7 @@ from keras_mdm.model.requests import (
     Given,
     check_count,
     gather_condition,
+    gather_known_frames,
     gather_negative,
     sample_seeds,
 )
@@ -27,6 +28,7 @@ def generate(
     negative_prompt=None,
     negative_labels=None,
     negative_features=None,
+    known_frames=None,
     resolution=None,
     return_pyramid=False,
     seed=None,
@@ -64,8 +66,13 @@ def generate(
             guidance leads away from. Defaults to the null condition.
         negative_labels: Optional int or sequence of int: the same for labels.
         negative_features: Optional dict of arrays: the same for other features.
-        resolution: int. Largest resolution drawn; the dolls around it are not run.
-            Defaults to `mdm.resolution`.
+        known_frames: Optional dict of frame number to picture, for a model of clips:
+            frames that are given and kept, so that the first ones are continued, or
+            those between first and last are filled in. A picture is an array of shape
+            `(height, width, channels)`, or has the clips' axis in front; uint8 in
+            [0, 255] or float in [-1, 1].
+        resolution: int, or str for clips. Largest resolution drawn; the dolls around it
+            are not run. Defaults to `mdm.resolution`.
         return_pyramid: bool. Whether every resolution is returned.
         seed: int or sequence of int. Picture i has the seed `seed + i`; it is the same
             picture whatever the batch. Defaults to `None`: a new one each time.
@@ -91,8 +98,9 @@ def generate(
             [-1, 1].
 
     Returns:
-        Array of shape `(pictures, resolution, resolution, channels)`; with
-        `return_pyramid` a dict of resolution to such arrays, largest first.
+        Array of shape `(pictures, resolution, resolution, channels)`, for clips
+        `(clips, frames, resolution, resolution, channels)`; with `return_pyramid` a
+        dict of resolution to such arrays, largest first.
 
     Example:
 
@@ -100,6 +108,7 @@ def generate(
     mdm.generate("a red circle above a small blue square", num_samples=4)
     mdm.generate(labels=[207, 281], num_steps=50, guidance_scale=2.0, seed=0)
     mdm.generate(labels=3, num_samples=4, resolution=16, return_pyramid=True)
+    mdm.generate("a red circle moves up", known_frames={0: first, 15: last})  # clips
     ```
     """
     options = self.sampling.override(
@@ -139,20 +148,23 @@ def generate(
             )
         negative = gather_negative(unwanted, condition, conditioner, num_samples)
     seeds = sample_seeds(seed, total)
+    known = gather_known_frames(
+        known_frames, network.level, network.image_channels, total
+    )
     if options.eta and options.sampler != "ddim":
         # The default eta of a model is meant for DDIM.
         options = dataclasses.replace(options, eta=0.0 if eta is None else eta)
-    smallest = self.network.innermost.resolution
+    smallest = self.network.innermost.level
     table = plan(
         self.schedule,
-        [r / smallest for r in network.resolutions],
+        [self.schedule.ratio(level, smallest) for level in network.resolutions],
         options.sampler,
         options.num_steps,
         options.eta,
         options.guidance_interval,
     )
     kind = RunKind(
-        resolution=network.resolution,
+        resolution=network.level,
         guided=guided,
         interval=guided and options.guidance_interval is not None,
         rescaled=guided and options.guidance_rescale > 0,
@@ -182,7 +194,13 @@ def generate(
         count = ops.convert_to_tensor(options.num_steps, "int32")
         if bar is None and callback is None:
             pictures = functions["whole"](
-                pick(seeds), count, pick(condition), pick(negative), table, numbers
+                pick(seeds),
+                count,
+                pick(condition),
+                pick(negative),
+                pick(known),
+                table,
+                numbers,
             )
         else:
             pictures = _stepwise(
@@ -193,6 +211,7 @@ def generate(
                 options.num_steps,
                 pick(condition),
                 pick(negative),
+                pick(known),
                 table,
                 numbers,
                 bar,
@@ -260,18 +279,19 @@ def _stepwise(
     num_steps,
     condition,
     negative,
+    known,
     table,
     numbers,
     bar,
     callback,
 ):
     """The run step by step, for a progress bar or a callback."""
-    encoded, x = functions["prepare"](seeds, condition, negative)
+    prepared, x = functions["prepare"](seeds, condition, negative, known)
     history = [ops.zeros_like(level) for level in x]
     for i in range(num_steps):
         start, stop = (ops.convert_to_tensor(k, "int32") for k in (i, i + 1))
         x, history = functions["advance"](
-            x, history, start, stop, count, seeds, encoded, table, numbers
+            x, history, start, stop, count, seeds, prepared, table, numbers
         )
         if bar is not None:
             bar.add(1)

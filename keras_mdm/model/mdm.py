@@ -14,8 +14,10 @@ from keras import ops
 from keras_mdm import backend
 from keras_mdm.conditioning import TextConditioner
 from keras_mdm.diffusion import losses, predictions
+from keras_mdm.diffusion.pyramid import FRAME_POOLINGS
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.model import batches, presets, streams
+from keras_mdm.model.batches import pictures_of
 from keras_mdm.model.ema import ExponentialMovingAverage
 from keras_mdm.model.generate import generate
 from keras_mdm.model.objective import Objective
@@ -39,6 +41,8 @@ class MDM(keras.Model):
             `"epsilon"` or `"x0"`. Defaults to `None`: the same as `prediction`.
         loss_weighting: str. Weight of each noise level: `"uniform"` (default),
             `"snr"`, `"min_snr"`, `"sigmoid"` or `"vdm"`.
+        frame_pooling: str. Which frames of a clip a level with fewer frames has:
+            `"first"` (default) of every group of neighbours, or their `"average"`.
         condition_dropout: float in [0, 1]. Share of the training samples whose
             condition is dropped, which guidance needs. Defaults to 0.1.
         output_limit: float or `None`. Predictions are bounded smoothly to plus or
@@ -82,6 +86,7 @@ class MDM(keras.Model):
         prediction="v",
         loss_target=None,
         loss_weighting="uniform",
+        frame_pooling="first",
         condition_dropout=0.1,
         output_limit=None,
         ema_momentum=0.9999,
@@ -105,6 +110,11 @@ class MDM(keras.Model):
                 "a network with `residual_prediction=True` must have `prediction='x0'`:"
                 " no other prediction resembles that of a smaller resolution. "
                 f"Received: prediction={prediction!r}"
+            )
+        if frame_pooling not in FRAME_POOLINGS:
+            raise ValueError(
+                f"`frame_pooling` must be one of {FRAME_POOLINGS}. "
+                f"Received: frame_pooling={frame_pooling!r}"
             )
         if not 0.0 <= condition_dropout <= 1.0:
             raise ValueError(
@@ -135,6 +145,7 @@ class MDM(keras.Model):
             loss_weighting,
             network.resolutions,
             network.image_channels,
+            frame_pooling,
         )
         self._loss_trackers = {
             resolution: keras.metrics.Mean(name=f"loss_{resolution}")
@@ -149,7 +160,7 @@ class MDM(keras.Model):
             shape=(), dtype="int32", trainable=False, name="evaluated_samples"
         )
         self._evaluating = False
-        self._resolution = network.resolution
+        self._resolution = network.level
         self._frozen_inner = False
         self._level_weights = None
         self._mixed_shares = None
@@ -160,7 +171,11 @@ class MDM(keras.Model):
 
     @property
     def resolutions(self):
-        """Tuple of the resolutions that take part, largest first, in pixels."""
+        """Tuple of the resolutions that take part, largest first.
+
+        A resolution of pictures is their side in pixels; that of clips is a str such as
+        `"16x64"`, 16 frames of 64 pixels.
+        """
         return self.active_network.resolutions
 
     @property
@@ -182,7 +197,7 @@ class MDM(keras.Model):
         """Chooses the dolls that take part, and those that are trained.
 
         Args:
-            resolution: int. One of the network's resolutions.
+            resolution: int or str. One of the network's resolutions.
             freeze_inner: bool. Whether only the outermost of these dolls is trained.
                 Defaults to `False`.
         """
@@ -197,7 +212,7 @@ class MDM(keras.Model):
         active = self.network.doll(resolution)
         if freeze_inner and len(active.dolls) == 1:
             raise ValueError(
-                f"`freeze_inner` needs a doll inside that of {resolution} pixels, "
+                f"`freeze_inner` needs a doll inside that of resolution {resolution}, "
                 "which is the innermost."
             )
         for doll in self.network.dolls:
@@ -335,7 +350,7 @@ class MDM(keras.Model):
     def _evaluation_data(self, data):
         """Noisy levels and targets whose noise is the same at every evaluation."""
         batch, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        size = ops.shape(batch["images"])[0]
+        size = ops.shape(pictures_of(batch))[0]
         timesteps, noises = self.objective.draw_fixed(
             size, self._evaluated_samples, self.resolutions
         )
@@ -388,7 +403,7 @@ class MDM(keras.Model):
         network = self.active_network
         conditioner = network.conditioner
         return batches.BatchSpec(
-            resolution=network.resolution,
+            resolution=network.level,
             channels=network.image_channels,
             features=tuple(getattr(conditioner, "feature_names", ())),
             num_classes=getattr(conditioner, "num_classes", None),
@@ -423,7 +438,8 @@ class MDM(keras.Model):
         Args:
             x: Data set of batch dicts `{"images": ..., "labels": ...}`: a grain or
                 tf.data data set, a PyDataset, a generator, or a dict of arrays.
-                Pictures have the size `mdm.resolution`. A model on text takes
+                Pictures have the size `mdm.resolution`; where that has frames, batches
+                have `videos` instead. A model on text takes
                 `captions`, strings that are encoded on the way to the step.
             y: Must be `None`: targets are made here.
             batch_size: int. Only for a dict of arrays.
@@ -443,7 +459,7 @@ class MDM(keras.Model):
                 kwargs["validation_data"], self.batch_spec
             )
         if isinstance(x, dict):
-            size = len(x["images"])
+            size = len(pictures_of(x))
             batch_size = min(batch_size or 32, size)
             if self._mixed_shares is not None:
                 losses.mixed_batch_sizes(self._mixed_shares, batch_size)
@@ -534,6 +550,7 @@ class MDM(keras.Model):
             "prediction": self.prediction,
             "loss_target": self.loss_target,
             "loss_weighting": self.loss_weighting,
+            "frame_pooling": self.objective.frame_pooling,
             "condition_dropout": self.condition_dropout,
             "output_limit": self.output_limit,
             "ema_momentum": self.ema.momentum if self.ema else None,

@@ -10,8 +10,10 @@ import numpy as np
 from keras import ops
 
 from keras_mdm.diffusion import losses, predictions
-from keras_mdm.diffusion.noise import sample_noise, sample_uniform
-from keras_mdm.diffusion.pyramid import image_pyramid
+from keras_mdm.diffusion.noise import noise_stream, sample_noise, sample_uniform
+from keras_mdm.diffusion.pyramid import pyramid
+from keras_mdm.levels import level_shape
+from keras_mdm.model.batches import pictures_of
 from keras_mdm.networks.base import first
 
 # Seeds and streams of the noise of `evaluate` stand apart from those of sampling,
@@ -28,8 +30,9 @@ class Objective:
         prediction: str. What the network predicts.
         loss_target: str. On what the squared error is taken.
         loss_weighting: str. See `keras_mdm.diffusion.losses.loss_weights`.
-        resolutions: Sequence of int. Every resolution of the network.
+        resolutions: Sequence of levels: every resolution of the network.
         image_channels: int.
+        frame_pooling: str. See `keras_mdm.diffusion.pyramid.pyramid`.
     """
 
     def __init__(
@@ -40,14 +43,16 @@ class Objective:
         loss_weighting,
         resolutions,
         image_channels,
+        frame_pooling="first",
     ):
         self.schedule = schedule
         self.prediction = prediction
         self.loss_target = loss_target
         self.loss_weighting = loss_weighting
         self.image_channels = image_channels
-        smallest = min(resolutions)
-        self.tables = {r: self._table(r / smallest) for r in resolutions}
+        self.frame_pooling = frame_pooling
+        smallest = resolutions[-1]
+        self.tables = {r: self._table(schedule.ratio(r, smallest)) for r in resolutions}
 
     def _table(self, ratio):
         """Noise levels of one resolution, looked up by timestep."""
@@ -66,7 +71,7 @@ class Objective:
         """Timesteps and noise of a training batch.
 
         Args:
-            batch: dict with `images`.
+            batch: dict with `images` or `videos`.
             resolutions: Sequence of int, largest first: those that take part.
             shares: Shares of a mixed batch, or `None`.
             seed: `keras.random.SeedGenerator`.
@@ -75,10 +80,11 @@ class Objective:
             A pair: int32 tensor of shape `(batch,)`, and a list of noise for each
             resolution.
         """
-        size = ops.shape(batch["images"])[0]
+        pictures = pictures_of(batch)
+        size = ops.shape(pictures)[0]
         counts = [size] * len(resolutions)
         if shares is not None:
-            if batch["images"].shape[0] is None:
+            if pictures.shape[0] is None:
                 raise ValueError(
                     "`mixed_resolution` needs batches of one known size: make the "
                     "data set with `drop_remainder=True`."
@@ -89,7 +95,7 @@ class Objective:
         )
         noises = [
             keras.random.normal(
-                (count, resolution, resolution, self.image_channels),
+                (count, *level_shape(resolution, self.image_channels)),
                 dtype="float32",
                 seed=seed,
             )
@@ -113,7 +119,10 @@ class Objective:
         timesteps = ops.cast(uniform * self.schedule.num_timesteps, "int32")
         noises = [
             sample_noise(
-                seeds, resolution, 0, (resolution, resolution, self.image_channels)
+                seeds,
+                noise_stream(resolution),
+                0,
+                level_shape(resolution, self.image_channels),
             )
             for resolution in resolutions
         ]
@@ -123,8 +132,9 @@ class Objective:
         """Turns clean pictures into what the network sees and what it should say.
 
         Args:
-            batch: dict with `images` of shape `(batch, height, width, channels)`,
-                uint8 in [0, 255] or float in [-1, 1], and the condition's features.
+            batch: dict with `images` of shape `(batch, height, width, channels)`, or
+                `videos` with frames after the batch, uint8 in [0, 255] or float in
+                [-1, 1], and the condition's features.
             noises: List of tensors of standard normal noise, one for each of
                 `resolutions`. A larger resolution may have fewer samples.
             timesteps: int32 tensor of shape `(batch,)`, from 0 to
@@ -135,18 +145,19 @@ class Objective:
             A pair: inputs of the network, and a list of one dict for each resolution
             with `target`, `x_t`, `alpha`, `sigma` and `weight`.
         """
-        images = batch["images"]
+        images = pictures_of(batch)
         if keras.backend.standardize_dtype(images.dtype) == "uint8":
             images = ops.cast(images, "float32") / 127.5 - 1.0
         images = ops.cast(images, "float32")
         levels = []
-        pyramid = image_pyramid(images, resolutions)
-        for resolution, clean, noise in zip(resolutions, pyramid, noises, strict=True):
+        pools = pyramid(images, resolutions, self.frame_pooling)
+        for resolution, clean, noise in zip(resolutions, pools, noises, strict=True):
             count = noise.shape[0]
             table = self.tables[resolution]
             times = first(timesteps, count)
-            alpha = _look_up(table["alpha"], times)[:, None, None, None]
-            sigma = _look_up(table["sigma"], times)[:, None, None, None]
+            shape = (-1,) + (1,) * (len(clean.shape) - 1)
+            alpha = ops.reshape(_look_up(table["alpha"], times), shape)
+            sigma = ops.reshape(_look_up(table["sigma"], times), shape)
             clean = first(clean, count) / table["signal_scale"]
             weight = _look_up(table["weight"], times)
             if self.loss_weighting == "vdm":
@@ -162,7 +173,11 @@ class Objective:
                     "weight": weight,
                 }
             )
-        inputs = {key: value for key, value in batch.items() if key != "images"}
+        inputs = {
+            key: value
+            for key, value in batch.items()
+            if key not in ("images", "videos")
+        }
         inputs["images"] = [level["x_t"] for level in levels]
         inputs["timesteps"] = timesteps
         return inputs, levels

@@ -10,6 +10,7 @@ import secrets
 import numpy as np
 
 from keras_mdm.conditioning import TextConditioner
+from keras_mdm.levels import read_level
 from keras_mdm.model.batches import check_labels, missing_features
 
 
@@ -130,6 +131,56 @@ def gather_negative(given, condition, conditioner, num_samples):
                 f"Received: {negative[key].shape[1:]}"
             )
     return {**condition, **negative}
+
+
+def gather_known_frames(given, level, channels, total):
+    """Given frames of clips as arrays, one row for each clip.
+
+    Args:
+        given: dict of frame number to picture, or `None`.
+        level: int or str. Largest level that is drawn.
+        channels: int.
+        total: int. Clips drawn.
+
+    Returns:
+        dict of float32 arrays: `clips` in [-1, 1], zero where nothing is given, and
+        `mask` of shape `(total, frames)`; `None` if there are none.
+    """
+    if not given:
+        return None
+    frames, resolution = read_level(level)
+    if frames == 1:
+        raise ValueError(
+            "`known_frames` is for models of clips; this one draws pictures of "
+            f"{resolution} pixels. Received: frames {sorted(given)}"
+        )
+    shape = (resolution, resolution, channels)
+    clips = np.zeros((total, frames, *shape), "float32")
+    mask = np.zeros((total, frames), "float32")
+    for number, picture in given.items():
+        if number not in range(frames):
+            raise ValueError(
+                f"`known_frames` must have keys from 0 to {frames - 1}. "
+                f"Received: {number!r}"
+            )
+        picture = np.asarray(picture)
+        if picture.shape not in (shape, (total, *shape)):
+            raise ValueError(
+                f"pictures of `known_frames` must have the shape {shape}, or "
+                f"{(total, *shape)} for one each. Received: shape={picture.shape} for "
+                f"frame {number}"
+            )
+        if picture.dtype == "uint8":
+            picture = picture.astype("float32") / 127.5 - 1.0
+        elif picture.dtype.kind != "f" or not np.abs(picture).max() <= 1.0001:
+            raise ValueError(
+                "pictures of `known_frames` must be uint8 in [0, 255] or float in "
+                f"[-1, 1]. Received: dtype={picture.dtype}, values from "
+                f"{picture.min()} to {picture.max()} for frame {number}"
+            )
+        clips[:, number] = picture
+        mask[:, number] = 1.0
+    return {"clips": clips, "mask": mask}
 
 
 def sample_seeds(seed, total):

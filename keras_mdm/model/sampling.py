@@ -14,8 +14,10 @@ from keras import ops
 
 from keras_mdm.diffusion import predictions
 from keras_mdm.diffusion.guidance import guide, threshold
-from keras_mdm.diffusion.noise import sample_noise
+from keras_mdm.diffusion.noise import noise_stream, sample_noise
+from keras_mdm.diffusion.pyramid import pyramid
 from keras_mdm.diffusion.samplers import coefficients
+from keras_mdm.levels import level_shape, read_level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,7 @@ class RunKind:
     """What is fixed when a sampling run is compiled.
 
     Attributes:
-        resolution: int. Largest resolution that is drawn.
+        resolution: int or str. Largest level that is drawn.
         guided: bool. Whether a second, unconditional half runs along.
         interval: bool. Whether guidance holds for a part of the steps only.
         rescaled: bool. Whether guidance is rescaled.
@@ -108,13 +110,13 @@ class SamplingRun:
         self.mdm = mdm
         self.kind = kind
         self.network = mdm.network.doll(kind.resolution)
-        smallest = mdm.network.innermost.resolution
+        smallest = mdm.network.innermost.level
         self.scales = [
-            mdm.schedule.signal_scale(resolution / smallest)
-            for resolution in self.network.resolutions
+            mdm.schedule.signal_scale(mdm.schedule.ratio(level, smallest))
+            for level in self.network.resolutions
         ]
 
-    def prepare(self, seeds, features, negative):
+    def prepare(self, seeds, features, negative, known=None):
         """Encodes the condition and draws the initial noise.
 
         Args:
@@ -122,9 +124,11 @@ class SamplingRun:
             features: dict of the condition's features.
             negative: dict of the negative condition's features, or `None` for the
                 null condition.
+            known: Optional dict of given frames: `clips` of the largest level in
+                [-1, 1], and `mask` of shape `(batch, frames)`, 1 where they are given.
 
         Returns:
-            A pair: the condition for `advance`, and the list of initial noise.
+            A pair: what `advance` needs beside noise, and the list of initial noise.
         """
         if self.kind.guided:
             batch = seeds.shape[0]
@@ -139,17 +143,52 @@ class SamplingRun:
             condition = self.network.encode_condition(features)
         channels = self.network.image_channels
         noise = [
-            sample_noise(seeds, resolution, 0, (resolution, resolution, channels))
-            for resolution in self.network.resolutions
+            sample_noise(seeds, noise_stream(level), 0, level_shape(level, channels))
+            for level in self.network.resolutions
         ]
         micro = {
             name for doll in self.network.dolls for name in doll.micro_conditioning
         }
         numbers = {key: value for key, value in both.items() if key in micro}
-        return {"encoded": condition, "features": numbers}, noise
+        condition = {"encoded": condition, "features": numbers}
+        return {"condition": condition, "known": self._known_levels(known)}, noise
 
-    def predict(self, x, i, condition, table, options):
-        """Clean pictures predicted at the `i`-th visited noise level."""
+    def _known_levels(self, known):
+        """Given frames of every level, and where they hold; `None` without any."""
+        if known is None:
+            return None
+        pooling = self.mdm.objective.frame_pooling
+        levels = self.network.resolutions
+        clips = pyramid(known["clips"], levels, pooling)
+        mask = ops.reshape(known["mask"], (*known["mask"].shape, 1, 1, 1))
+        masks = [mask]
+        for level in levels[1:]:
+            frames = read_level(level)[0]
+            groups = ops.reshape(mask, (mask.shape[0], frames, -1, 1, 1, 1))
+            # An average is known if every one of its frames is.
+            mask_of = groups[:, :, 0] if pooling == "first" else ops.min(groups, axis=2)
+            masks.append(mask_of if frames > 1 else mask_of[:, 0])
+        return [
+            {"clips": clip / scale, "mask": mask > 0.5}
+            for clip, mask, scale in zip(clips, masks, self.scales, strict=True)
+        ]
+
+    def predict(self, x, i, prepared, table, options):
+        """Clean pictures predicted at the `i`-th visited noise level.
+
+        Given frames are as they were given. So the sampler takes them along their own
+        way from noise, and the others are drawn to fit them ([Song et al., 2021](
+        https://arxiv.org/abs/2011.13456), 5).
+        """
+        clean = self._predict_all(x, i, prepared["condition"], table, options)
+        if prepared["known"] is None:
+            return clean
+        return [
+            ops.where(known["mask"], known["clips"], x0)
+            for known, x0 in zip(prepared["known"], clean, strict=True)
+        ]
+
+    def _predict_all(self, x, i, condition, table, options):
         if self.kind.guided and self.kind.interval:
             return ops.cond(
                 ops.take(table["guided"], i) > 0.5,
@@ -191,7 +230,7 @@ class SamplingRun:
             clean.append(x0 / scale)
         return clean
 
-    def step(self, i, x, history, noises, num_steps, condition, table, options):
+    def step(self, i, x, history, noises, num_steps, prepared, table, options):
         """One sampler step from the `i`-th visited noise level to the next.
 
         Args:
@@ -200,7 +239,7 @@ class SamplingRun:
             history: List of the clean pictures of the step before.
             noises: List of fresh noise, or `None` if the kind is not noisy.
             num_steps: Scalar int32.
-            condition: What `prepare` returned.
+            prepared: What `prepare` returned.
             table: dict of tensors that `plan` returned.
             options: dict of scalars: `guidance_scale`, `guidance_rescale`,
                 `percentile`, `maximum`.
@@ -208,7 +247,7 @@ class SamplingRun:
         Returns:
             A pair: the less noisy pictures, and the clean ones predicted.
         """
-        x0 = self.predict(x, i, condition, table, options)
+        x0 = self.predict(x, i, prepared, table, options)
         rows = [
             [ops.take(table["steps"][level, row], i) for row in range(6)]
             for level in range(len(x))
@@ -220,7 +259,7 @@ class SamplingRun:
             # asked about.
             other = ops.cond(
                 i < num_steps - 1,
-                lambda: self.predict(guess, i + 1, condition, table, options),
+                lambda: self.predict(guess, i + 1, prepared, table, options),
                 lambda: x0,
             )
         result = []
@@ -234,7 +273,7 @@ class SamplingRun:
         return result, x0
 
     def advance(
-        self, x, history, start, stop, num_steps, seeds, condition, table, options
+        self, x, history, start, stop, num_steps, seeds, prepared, table, options
     ):
         """Runs steps `start` to `stop - 1` in one loop.
 
@@ -247,11 +286,11 @@ class SamplingRun:
             noises = None
             if self.kind.noisy:
                 noises = [
-                    sample_noise(seeds, level.shape[1], i + 1, level.shape[1:])
-                    for level in x
+                    sample_noise(seeds, noise_stream(level), i + 1, noisy.shape[1:])
+                    for level, noisy in zip(self.network.resolutions, x, strict=True)
                 ]
             x, x0 = self.step(
-                i, x, history, noises, num_steps, condition, table, options
+                i, x, history, noises, num_steps, prepared, table, options
             )
             return x, x0
 
@@ -264,12 +303,12 @@ class SamplingRun:
             for level, scale in zip(x, self.scales, strict=True)
         ]
 
-    def whole(self, seeds, num_steps, features, negative, table, options):
+    def whole(self, seeds, num_steps, features, negative, known, table, options):
         """The whole run as one function: `prepare`, every step, `finish`."""
-        condition, noise = self.prepare(seeds, features, negative)
+        prepared, noise = self.prepare(seeds, features, negative, known)
         history = [ops.zeros_like(level) for level in noise]
         x, _ = self.advance(
-            noise, history, 0, num_steps, num_steps, seeds, condition, table, options
+            noise, history, 0, num_steps, num_steps, seeds, prepared, table, options
         )
         return self.finish(x)
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_mdm import backend
+from keras_mdm.model.batches import pictures_of
 
 
 class ArrayBatches(keras.utils.PyDataset):
@@ -29,7 +30,7 @@ class ArrayBatches(keras.utils.PyDataset):
         self.arrays = {key: np.asarray(value) for key, value in arrays.items()}
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.order = np.arange(len(self.arrays["images"]))
+        self.order = np.arange(len(pictures_of(self.arrays)))
         self.on_epoch_end()
 
     def __len__(self):

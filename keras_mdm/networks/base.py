@@ -9,6 +9,7 @@ from keras_mdm.layers import (
     MicroConditioning,
     TimestepEmbedding,
 )
+from keras_mdm.levels import level_name
 from keras_mdm.networks.blocks import ResolutionBlock
 
 
@@ -127,15 +128,15 @@ class DenoisingNetwork(keras.Model):
                 f"{self.num_temporal_attention_layers}"
             )
         for level, count in enumerate(self.num_temporal_attention_layers):
-            if count and self._level_shape(level)[1] % 2:
+            if count and self.level_shape(level)[1] % 2:
                 raise ValueError(
                     "temporal attention halves its pictures, so they must have even "
                     f"sides. Level {level} of a network of {self.resolution} pixels "
-                    f"has {self._level_shape(level)[1]}."
+                    f"has {self.level_shape(level)[1]}."
                 )
 
-    def _level_shape(self, level):
-        """Frames and pixels at a level of the path."""
+    def level_shape(self, level):
+        """Frames and pixels at a level of the path, 0 the outermost."""
         if self.temporal_resampling:
             return self.frames >> level, self.resolution
         return self.frames, self.resolution >> level
@@ -235,7 +236,7 @@ class DenoisingNetwork(keras.Model):
         """Runs the way down; returns its end and the stack of skips."""
         skips = [x]
         for level, block in enumerate(self.down_blocks):
-            pairs, (frames, _) = keys_values.get(block.name), self._level_shape(level)
+            pairs, (frames, _) = keys_values.get(block.name), self.level_shape(level)
             x = block.down(x, skips, embedding, pairs, mask, training, frames)
         return x, skips
 
@@ -244,7 +245,7 @@ class DenoisingNetwork(keras.Model):
         for level, block in zip(
             reversed(range(len(self.channels))), self.up_blocks, strict=True
         ):
-            pairs, (frames, _) = keys_values.get(block.name), self._level_shape(level)
+            pairs, (frames, _) = keys_values.get(block.name), self.level_shape(level)
             x = block.up(x, skips, embedding, pairs, mask, training, frames)
         return x
 
@@ -328,8 +329,16 @@ class DenoisingNetwork(keras.Model):
 
     @property
     def resolutions(self):
-        """Tuple of resolutions in pixels, largest first."""
-        return tuple(doll.resolution for doll in self.dolls)
+        """Tuple of the levels, largest first: pixels, or `"frames x pixels"`.
+
+        See `keras_mdm.levels`.
+        """
+        return tuple(doll.level for doll in self.dolls)
+
+    @property
+    def level(self):
+        """Name of this doll's level: `64`, or `"16x64"` for clips of 16 frames."""
+        return level_name(self.resolution, self.frames)
 
     @property
     def innermost(self):
@@ -350,7 +359,7 @@ class DenoisingNetwork(keras.Model):
         """Returns the network whose largest resolution is `resolution`.
 
         Args:
-            resolution: int. In pixels.
+            resolution: int, in pixels, or str such as `"16x64"` for clips.
 
         Returns:
             A `UNet` or `NestedUNet`.
@@ -359,7 +368,7 @@ class DenoisingNetwork(keras.Model):
             ValueError: if no network of the nest has that resolution.
         """
         for network in self.dolls:
-            if network.resolution == resolution:
+            if network.level == resolution:
                 return network
         raise ValueError(
             f"`resolution` must be one of the network's resolutions "
@@ -379,7 +388,7 @@ class DenoisingNetwork(keras.Model):
         # Keras saves whatever it finds here, under the first name it meets. These are
         # views of what has a name already: `dolls`, which holds the network itself,
         # would make loading endless, and the names of the weights would depend on it.
-        views = {"dolls", "innermost", "conditioner", "own_layers"}
+        views = {"dolls", "innermost", "conditioner", "own_layers", "level"}
         return [name for name in super().__dir__() if name not in views]
 
     def get_config(self):

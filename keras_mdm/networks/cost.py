@@ -62,25 +62,26 @@ def _tokens_seen(network, num_tokens):
 
 
 def _blocks(doll):
-    """Pairs of a resolution block and its height and width in pixels."""
-    sizes = [doll.resolution >> i for i in range(len(doll.channels))]
-    yield from zip(doll.down_blocks, sizes, strict=True)
+    """Pairs of a resolution block and the frames and pixels of its input."""
+    shapes = [doll.level_shape(i) for i in range(len(doll.channels))]
+    yield from zip(doll.down_blocks, shapes, strict=True)
     if getattr(doll, "mid_block", None) is not None:
-        yield doll.mid_block, sizes[-1]
-    yield from zip(doll.up_blocks, reversed(sizes), strict=True)
+        yield doll.mid_block, shapes[-1]
+    yield from zip(doll.up_blocks, reversed(shapes), strict=True)
 
 
 def _count_doll(doll, tokens):
-    size = doll.resolution
+    frames, size = doll.level_shape(0)
     total = _scalar_embedding(doll.time_embedding)
     total += sum(_scalar_embedding(micro) for micro in doll.micro_embeddings)
-    total += _conv(doll.conv_in, size) + _conv(doll.conv_out, size)
-    total += sum(_block(block, size, tokens) for block, size in _blocks(doll))
-    bottom = size >> (len(doll.channels) - 1)
+    total += frames * (_conv(doll.conv_in, size) + _conv(doll.conv_out, size))
+    total += sum(_block(block, *shape, tokens) for block, shape in _blocks(doll))
+    fewer, bottom = doll.level_shape(len(doll.channels) - 1)
     if getattr(doll, "mid_residual", None) is not None:
-        total += _residual(doll.mid_residual, bottom)
+        total += fewer * _residual(doll.mid_residual, bottom)
     if len(doll.dolls) > 1:
-        total += _conv(doll.adapter_in, bottom) + _conv(doll.adapter_out, bottom)
+        adapters = _conv(doll.adapter_in, bottom) + _conv(doll.adapter_out, bottom)
+        total += fewer * adapters
     return total
 
 
@@ -105,13 +106,30 @@ def _scalar_embedding(layer):
     return _dense(layer.hidden, 1) + _dense(layer.output_projection, 1)
 
 
-def _block(block, size, tokens):
+def _block(block, frames, size, tokens):
     total = sum(_residual(residual, size) for residual in block.residuals)
     total += sum(_attention(layer, size, tokens) for layer in block.attentions)
+    total *= frames
+    for layer in block.temporal_attentions:
+        total += _temporal_attention(layer, frames, size)
     if block.resample is not None:
         down = block.resample.conv.strides[0] > 1
-        total += _conv(block.resample.conv, size // 2 if down else size * 2)
+        if block.temporal_resampling:
+            frames = frames // 2 if down else frames * 2
+        else:
+            size = size // 2 if down else size * 2
+        total += frames * _conv(block.resample.conv, size)
     return total
+
+
+def _temporal_attention(layer, frames, size):
+    """Attention over frames at half the size, and the convolutions around it."""
+    places = (size // 2) ** 2
+    total = _conv(layer.downsample, size // 2) + _conv(layer.upsample, size)
+    for part in (layer.qkv, layer.output_projection):
+        total += _dense(part, places)
+    total += _feed_forward(layer.feed_forward, places)
+    return frames * total + places * _products(frames, frames, layer.channels)
 
 
 def _residual(block, size):

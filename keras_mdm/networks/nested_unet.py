@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_mdm.layers import Conv3x3
 from keras_mdm.layers.primitives import build_children
+from keras_mdm.levels import level_name
 from keras_mdm.networks.base import DenoisingNetwork, first, serialize
 
 
@@ -120,10 +121,9 @@ class NestedUNet(DenoisingNetwork):
             "embedding_size": inner.embedding_size,
             "image_channels": inner.image_channels,
         }
+        level = level_name(self_made["resolution"], self_made["frames"])
         super().__init__(
-            {**options, **self_made},
-            dtype=dtype,
-            name=name or f"nested_unet_{_size_name(inner, pixels, frames)}",
+            {**options, **self_made}, dtype=dtype, name=name or f"nested_unet_{level}"
         )
         self._option_names = tuple(options)
         self.inner = inner
@@ -238,9 +238,3 @@ class NestedUNet(DenoisingNetwork):
         config = dict(config)
         config["inner"] = keras.saving.deserialize_keras_object(config["inner"])
         return cls(**config)
-
-
-def _size_name(inner, pixels, frames):
-    """`"256"` for pictures, `"16x64"` for 16 frames of 64 pixels."""
-    resolution, frames = inner.resolution * pixels, inner.frames * frames
-    return str(resolution) if frames == 1 else f"{frames}x{resolution}"

@@ -4,6 +4,7 @@ import keras
 
 from keras_mdm.layers import ResidualBlock, TokenConditioning
 from keras_mdm.layers.primitives import build_children
+from keras_mdm.levels import level_name
 from keras_mdm.networks.base import DenoisingNetwork, serialize
 from keras_mdm.networks.blocks import per_frame
 
@@ -117,7 +118,9 @@ class UNet(DenoisingNetwork):
             "image_channels": image_channels,
             "remat": remat,
         }
-        super().__init__(options, dtype=dtype, name=name or f"unet_{resolution}")
+        super().__init__(
+            options, dtype=dtype, name=name or f"unet_{level_name(resolution, frames)}"
+        )
         factor = 2 ** (len(self.channels) - 1)
         if resolution < factor or resolution % factor:
             raise ValueError(

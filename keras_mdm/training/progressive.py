@@ -108,8 +108,8 @@ class ProgressiveSchedule:
             active = mdm.network.doll(stage.resolution)
             if stage.freeze_inner and len(active.dolls) == 1:
                 raise ValueError(
-                    "`freeze_inner` needs a doll inside that of "
-                    f"{stage.resolution} pixels, which is the innermost."
+                    "`freeze_inner` needs a doll inside that of resolution "
+                    f"{stage.resolution}, which is the innermost."
                 )
             losses.level_weights(stage.loss_weights, active.resolutions)
             shares = losses.mixed_shares(stage.mixed, active.resolutions)

@@ -5,6 +5,8 @@ import math
 
 import keras
 
+from keras_mdm.levels import read_level
+
 DECAYS = ("constant", "cosine")
 
 
@@ -13,7 +15,8 @@ class Stage:
     """One stage of a `ProgressiveSchedule`.
 
     Args:
-        resolution: int. Largest resolution that takes part, in pixels.
+        resolution: int, or str for clips. Largest resolution that takes part: pixels,
+            or frames and pixels such as `"16x64"`.
         steps: int or `None`. Training steps; the data set must repeat.
         epochs: int or `None`. Passes over the data set instead of `steps`.
         batch_size: int. Pictures a step. Defaults to 32.
@@ -39,7 +42,7 @@ class Stage:
     ```
     """
 
-    resolution: int
+    resolution: int | str
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 32
@@ -58,7 +61,8 @@ class Stage:
                 "a `Stage` must have either `steps` or `epochs`. "
                 f"Received: steps={self.steps}, epochs={self.epochs}"
             )
-        counts = ("resolution", "steps", "epochs", "batch_size", "accumulate")
+        read_level(self.resolution)
+        counts = ("steps", "epochs", "batch_size", "accumulate")
         for name in (*counts, "steps_per_epoch"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):

@@ -6,7 +6,7 @@ import pytest
 from helpers import to_numpy
 
 from keras_mdm.diffusion.guidance import guide, threshold
-from keras_mdm.diffusion.pyramid import image_pyramid
+from keras_mdm.diffusion.pyramid import pyramid as make_pyramid
 
 RNG = np.random.default_rng(0)
 
@@ -55,7 +55,7 @@ def test_threshold_dynamic(maximum):
 
 def test_pyramid():
     images = RNG.normal(size=(2, 16, 16, 3)).astype("float32")
-    pyramid = to_numpy(image_pyramid(keras.ops.convert_to_tensor(images), (16, 8, 2)))
+    pyramid = to_numpy(make_pyramid(keras.ops.convert_to_tensor(images), (16, 8, 2)))
     assert [level.shape for level in pyramid] == [
         (2, 16, 16, 3),
         (2, 8, 8, 3),

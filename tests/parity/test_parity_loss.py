@@ -9,27 +9,27 @@ import numpy as np
 import pytest
 from keras import ops
 from probe import Probe, gradients, to_numpy, to_tensors
-from recorded import PREDICTIONS, Case, cases, to_ours, to_theirs
+from recorded import PREDICTIONS, Case, cases, to_clips, to_theirs
 
 import keras_mdm
 from keras_mdm.diffusion import losses, predictions
 
 
-def _ratio(case, text):
+def _ratio(network, text):
     """`"4:1"` as a dict by resolution, largest first."""
     numbers = [float(part) for part in text.split(":")]
-    return dict(zip(case.resolutions, numbers, strict=True))
+    return dict(zip(network.resolutions, numbers, strict=True))
 
 
-def _compile_options(case, config):
+def _compile_options(network, config):
     """Weights of the resolutions and shares of a mixed batch."""
     options = {}
     if config.get("multi_res_weights"):
-        options["loss_weights"] = _ratio(case, config["multi_res_weights"])
+        options["loss_weights"] = _ratio(network, config["multi_res_weights"])
     if not config.get("use_double_loss", True):
-        options["loss_weights"] = {case.resolutions[0]: 1.0}
+        options["loss_weights"] = {network.resolutions[0]: 1.0}
     if config.get("mixed_ratio"):
-        options["mixed_resolution"] = _ratio(case, config["mixed_ratio"])
+        options["mixed_resolution"] = _ratio(network, config["mixed_ratio"])
     return options
 
 
@@ -46,13 +46,13 @@ def _model(case, network, run):
         output_limit=limit or None,
         ema_momentum=None,
     )
-    mdm.compile(optimizer=keras.optimizers.SGD(), **_compile_options(case, config))
+    mdm.compile(optimizer=keras.optimizers.SGD(), **_compile_options(network, config))
     return mdm
 
 
 def _check_levels(case, run, mdm, levels, raw, times):
     """Everything that is recorded for each resolution."""
-    for i, resolution in enumerate(case.resolutions):
+    for i, resolution in enumerate(mdm.resolutions):
         level, key = levels[i], f"{run['name']}/{{}}{i}"
         limited = mdm.limit(raw[i])
         converted = predictions.convert(
@@ -69,12 +69,13 @@ def _check_levels(case, run, mdm, levels, raw, times):
             "pred_loss": converted,
             "tgt": level["target"],
         }
-        arrays["gamma"] = ops.square(level["alpha"][:, 0, 0, 0])
+        arrays["gamma"] = ops.square(ops.reshape(level["alpha"], (-1,)))
         for kind, value in to_numpy(arrays).items():
             # Samples that a resolution leaves out were recorded with the others.
             expected = case.outputs[key.format(kind)][: len(value)]
             case.check(to_theirs(value), key.format(kind), expected=expected)
-        gamma = mdm.schedule.alphas_cumprod(resolution / case.resolutions[-1])
+        ratio = mdm.schedule.ratio(resolution, mdm.resolutions[-1])
+        gamma = mdm.schedule.alphas_cumprod(ratio)
         case.check(gamma[times + 1], key.format("gamma"))
         case.check(gamma[times], key.format("gamma_last"))
 
@@ -136,11 +137,14 @@ def test_parity_loss(name):
     for run in case.runs:
         mdm = _model(case, network, run)
         times = np.array(run.get("times", case.inputs["times"]))
+        frames = [doll.frames for doll in network.dolls]
         noises = [
-            to_ours(case.inputs[f"eps{i}"])[:count]
+            to_clips(case.inputs[f"eps{i}"], frames[i])[:count]
             for i, count in enumerate(_counts(mdm, len(times)))
         ]
-        batch = {"images": to_ours(case.inputs["images"]), **case.features()}
+        pictures = to_clips(case.inputs["images"], frames[0])
+        key = "images" if frames[0] == 1 else "videos"
+        batch = {key: pictures, **case.features()}
         inputs, levels = mdm.diffuse(
             to_tensors(batch), to_tensors(noises), to_tensors(times.astype("int32"))
         )

@@ -119,7 +119,7 @@ def _check_run(case, run, network, compiled):
     _check_plan(case, run, schedule, table)
     ours.network = compiled
     batch = len(case.inputs["noise0"])
-    condition, _ = ours.prepare(
+    prepared, _ = ours.prepare(
         to_tensors(np.zeros(batch, "int32")),
         to_tensors(case.features("cond", "cond_mask")),
         to_tensors(case.features("uncond", "uncond_mask")),
@@ -131,7 +131,7 @@ def _check_run(case, run, network, compiled):
 
         def step(x, i=i, noises=noises):
             return ours.step(
-                i, x, None, noises, run["n_infer"], condition, table, options
+                i, x, None, noises, run["n_infer"], prepared, table, options
             )
 
         given, given_x0 = step(recorded)
@@ -172,7 +172,7 @@ def _check_single(case, network):
         run = {**run, "eta": eta, "diffusion": sampler}
         ours, table, options = _sampling_run(case, network, run, schedule, threshold)
         ours.network = Constant(network, _levels(case, "ss_pred"))
-        nothing = {"encoded": None, "features": {}}
+        nothing = {"condition": {"encoded": None, "features": {}}, "known": None}
         x, x0 = ours.step(
             0, x_t, None, noises, 1, nothing, to_tensors(table), to_tensors(options)
         )
