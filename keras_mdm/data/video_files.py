@@ -45,10 +45,13 @@ def read_clip(path, num_frames=None, frame_rate=None):
     try:
         if path.suffix.lower() == ".gif":
             _check_gif_end(path)
-        with av.open(str(path)) as container:
+        # Titles in old encodings are no damage.
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.best("video")
             if stream is None:
                 raise ValueError("there is no video in it")
+            if stream.codec_context is None:
+                raise ValueError("its codec is unknown")
             # Several files are read at once; more threads would only fight.
             stream.codec_context.thread_count = 1
             frames = _sound_frames(container.decode(stream))

@@ -2,6 +2,8 @@
 
 import struct
 import sys
+import types
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 from video_helpers import CODECS, numbers_of, write_greys
 
-from keras_mdm.data import UnusablePicture, make_dataset, open_source
+from keras_mdm.data import UnusablePicture, make_dataset, open_source, video_files
 from keras_mdm.data.video_files import READABLE, read_clip
 
 
@@ -139,6 +141,27 @@ def test_what_is_not_needed_is_not_decoded(tmp_path):
         read_clip(tmp_path / "a.mp4")
 
 
+def test_a_frame_cut_in_two_is_damaged(tmp_path):
+    write_greys(tmp_path / "a.avi", count=10)
+    data = (tmp_path / "a.avi").read_bytes()
+    # In the middle of frame 4; each is a chunk `00dc` of the list `movi`.
+    start = data.index(b"movi")
+    places = [i for i in range(start, len(data)) if data.startswith(b"00dc", i)]
+    (tmp_path / "a.avi").write_bytes(data[: (places[4] + places[5]) // 2])
+    assert numbers_of(read_clip(tmp_path / "a.avi", 4)) == [0, 1, 2, 3]
+    with pytest.raises(UnusablePicture, match="a.avi: corrupt.*a frame is damaged"):
+        read_clip(tmp_path / "a.avi", 5)
+
+
+def test_a_last_frame_of_unknown_duration_is_shown_as_long_as_the_one_before():
+    frames = [
+        types.SimpleNamespace(pts=pts, time_base=Fraction(1, 1000), duration=0)
+        for pts in (40, 140, 340)
+    ]
+    shown = [frame.pts for frame in video_files._frames_at(frames, 10)]
+    assert shown == [40, 140, 140, 340, 340]
+
+
 def test_sound_alone_is_no_video(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)
@@ -150,6 +173,23 @@ def test_sound_alone_is_no_video(tmp_path):
         container.mux(stream.encode())
     with pytest.raises(UnusablePicture, match="no video"):
         read_clip(tmp_path / "a.mp4")
+
+
+def test_unknown_codecs_and_old_encodings(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "cafEEE"
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        pixels = np.full((32, 32, 3), 90, np.uint8)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"cafEEE", b"caf\xe9\xe9\xe9"))
+    assert abs(int(read_clip(path)[0, 9, 9, 0]) - 90) < 3
+    path.write_bytes(data.replace(b"avc1", b"zzzz"))
+    with pytest.raises(UnusablePicture, match="codec is unknown"):
+        read_clip(path)
 
 
 # Matrices of ISO 14496-12, in sixteenths of bits: where x and y of a picture go.
