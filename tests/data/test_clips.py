@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from video_helpers import CODECS, numbers_of, write_greys
+from video_helpers import CODECS, numbers_of, write_greys, write_one
 
 from keras_mdm.data import UnusablePicture, make_dataset, open_source, video_files
 from keras_mdm.data.video_files import READABLE, read_clip
@@ -177,13 +177,7 @@ def test_sound_alone_is_no_video(tmp_path):
 
 def test_unknown_codecs_and_old_encodings(tmp_path):
     path = tmp_path / "a.mp4"
-    with av.open(str(path), "w") as container:
-        container.metadata["title"] = "cafEEE"
-        stream = container.add_stream("libx264", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        pixels = np.full((32, 32, 3), 90, np.uint8)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    write_one(path, np.full((32, 32, 3), 90, np.uint8), title="cafEEE")
     data = path.read_bytes()
     path.write_bytes(data.replace(b"cafEEE", b"caf\xe9\xe9\xe9"))
     assert abs(int(read_clip(path)[0, 9, 9, 0]) - 90) < 3
@@ -203,13 +197,9 @@ def test_unknown_codecs_and_old_encodings(tmp_path):
 )
 def test_a_turned_camera_is_turned_back(tmp_path, matrix, shape, corner):
     path = tmp_path / "phone.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        pixels = np.zeros((32, 48, 3), np.uint8)
-        pixels[:8, :8] = 255  # the top left corner
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:8, :8] = 255  # the top left corner
+    write_one(path, pixels)
     data = bytearray(path.read_bytes())
     place = data.index(b"tkhd") + 44
     a, b, c, d = (65536 * value for value in matrix)

@@ -54,6 +54,17 @@ def write_greys(path, count=16, frame_rate=8, stamps=None, side=32, start=0):
         container.mux(stream.encode())
 
 
+def write_one(path, pixels, title=""):
+    """Writes a video of one frame as H.264."""
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = title
+        stream = container.add_stream("libx264", rate=8)
+        stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], "yuv420p"
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
 def numbers_of(video):
     """Numbers of the frames of a video, told from their greys."""
     greys = (video.astype(float).mean(axis=(1, 2, 3)) - FIRST) / STEP
