@@ -18,7 +18,7 @@ CODECS = {
 }
 
 
-def write_greys(path, count=16, frame_rate=8, stamps=None, side=32, start=0):
+def write_greys(path, count=16, frame_rate=8, stamps=None, start=0):
     """Writes a video whose frame `i` has the mean grey `10 + 12 * (start + i)`.
 
     Noise around it keeps the frames from taking next to no bytes.
@@ -28,7 +28,6 @@ def write_greys(path, count=16, frame_rate=8, stamps=None, side=32, start=0):
         count: Int. Number of frames, at most 20.
         frame_rate: Int. Frames a second.
         stamps: Optional list of ints: when each frame begins, in milliseconds.
-        side: Int. Height, in pixels; the width is 16 more.
         start: Int. Number of the first frame.
     """
     codec, pixel_format = CODECS[path.suffix]
@@ -36,7 +35,7 @@ def write_greys(path, count=16, frame_rate=8, stamps=None, side=32, start=0):
     options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=frame_rate)
-        stream.width, stream.height, stream.pix_fmt = side + 16, side, pixel_format
+        stream.width, stream.height, stream.pix_fmt = 48, 32, pixel_format
         unit = fractions.Fraction(1, frame_rate)
         if stamps is not None:
             unit = fractions.Fraction(1, 1000)
@@ -45,7 +44,7 @@ def write_greys(path, count=16, frame_rate=8, stamps=None, side=32, start=0):
         stream.bit_rate = 10**7
         rng = np.random.default_rng(0)
         for number in range(count):
-            noise = rng.integers(-8, 9, (side, side + 16, 1))
+            noise = rng.integers(-8, 9, (32, 48, 1))
             pixels = FIRST + STEP * (start + number) + np.repeat(noise, 3, axis=-1)
             frame = av.VideoFrame.from_ndarray(pixels.astype(np.uint8), format="rgb24")
             frame.pts = number if stamps is None else stamps[number]
