@@ -6,6 +6,7 @@ Public names only. Parts with heavier dependencies are imported by their own pat
 
 from keras_mdm import conditioning, diffusion, layers, networks
 from keras_mdm.conditioning import ClassLabels, TextEmbeddings, TextEncoder
+from keras_mdm.data.video_files import write_video
 from keras_mdm.diffusion import NoiseSchedule
 from keras_mdm.model.mdm import MDM
 from keras_mdm.networks import NestedUNet, UNet

@@ -1,7 +1,8 @@
-"""Captions of a folder of pictures: a text file beside each, or one table for all.
+"""Captions of a folder of files: a text file beside each, or one table for all.
 
-`Folder` asks for them. The table is that of Hugging Face's imagefolder: `metadata.csv`
-or `metadata.jsonl` with the columns `file_name` (relative to the table) and `text`.
+Folders of pictures and of videos ask for them. The table is that of Hugging Face's
+imagefolder and videofolder: `metadata.csv` or `metadata.jsonl` with the columns
+`file_name` (relative to the table) and `text`.
 """
 
 import csv
@@ -15,7 +16,7 @@ _COLUMNS = ("text", "caption")
 
 
 class TextFiles:
-    """Captions in files named as the pictures, with the ending `.txt`.
+    """Captions in files named as the pictures or videos, with the ending `.txt`.
 
     Args:
         root: Path of the folder.
@@ -39,14 +40,14 @@ class TextFiles:
 
 
 def find_captions(root, files):
-    """Finds the captions of pictures.
+    """Finds the captions of pictures or videos.
 
     Args:
         root: Path of the folder.
-        files: List of paths of pictures, relative to `root`.
+        files: List of their paths, relative to `root`.
 
     Returns:
-        A pair: a mapping from path to caption (of the pictures that have one), or
+        A pair: a mapping from path to caption (of the files that have one), or
         `None`; and a str that says why there is none.
 
     Raises:
@@ -68,7 +69,9 @@ def find_captions(root, files):
     texts = TextFiles(root)
     if any(file in texts for file in files[:1000]):
         return texts, ""
-    return None, "there is no .txt file beside a picture, and no " + " or ".join(TABLES)
+    return None, "no file has a .txt file beside it, and there is no " + " or ".join(
+        TABLES
+    )
 
 
 def _captions_of(rows, folder, table):

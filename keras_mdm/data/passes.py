@@ -75,8 +75,8 @@ class PictureDataset(grain.IterDataset):
         usable = len(self._preparation.indices) - len(self._unusable)
         if usable < self._batch_size:
             raise ValueError(
-                f"At most {usable} pictures of {source.name!r} are usable, fewer than "
-                f"one batch of {self._batch_size}. {source.report()}"
+                f"At most {usable} {source.noun} of {source.name!r} are usable, fewer "
+                f"than one batch of {self._batch_size}. {source.report()}"
             )
         return batch
 

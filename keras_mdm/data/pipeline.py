@@ -35,7 +35,8 @@ def make_dataset(
     Each pass over the data has its own order, crops and flips, which depend on
     `seed` and the number of the pass only. The last, incomplete batch of a pass is
     dropped. Pictures that are damaged or too small are skipped, which never makes
-    a batch smaller; `source.report()` tells of them.
+    a batch smaller; `source.report()` tells of them. All frames of a video are cropped,
+    resized and mirrored alike.
 
     With `crop="center"` and no worker processes, prepared pictures stay in memory
     after the first pass if all of them take less than 512 MiB.
@@ -112,13 +113,19 @@ def make_dataset(
     if channels not in (None, 1, 3):
         raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
     _check_keep(keep, source)
+    if source.is_video and source.num_frames is None:
+        raise ValueError(
+            f"The videos of {source.name!r} may differ in length, and those of a batch "
+            "must not. Open the source with `num_frames`, such as "
+            f"open_source({source.name!r}, num_frames=16)."
+        )
     if embeddings is not None:
         source.require_captions("embeddings=...")
     indices = _shard_indices(len(source), shard)
     if len(indices) < batch_size:
         raise ValueError(
-            f"{source.name!r} has {len(indices)} pictures for this process, fewer than "
-            f"one batch. Received: batch_size={batch_size}, shard={tuple(shard)}"
+            f"{source.name!r} has {len(indices)} {source.noun} for this process, fewer "
+            f"than one batch. Received: batch_size={batch_size}, shard={tuple(shard)}"
         )
     # Imports grain, which `import keras_mdm.data` should not cost.
     from keras_mdm.data.passes import PictureDataset

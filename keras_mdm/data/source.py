@@ -1,6 +1,6 @@
-"""What every source of pictures has in common.
+"""What every source of pictures or videos has in common.
 
-`digits.py`, `folders.py` and `tfds_source.py` derive from `Source`; `open_source`
+`digits.py`, `folders.py`, `clips.py` and others derive from `Source`; `open_source`
 returns one and `make_dataset` reads one.
 """
 
@@ -8,10 +8,10 @@ import threading
 
 
 class UnusablePicture(ValueError):
-    """A picture that cannot be used: corrupt, truncated or too small.
+    """A picture or video that cannot be used: corrupt, truncated, too small or short.
 
     Args:
-        what: String. Which picture (a path, or `"cifar10/train[17]"`).
+        what: String. Which one (a path, or `"cifar10/train[17]"`).
         why: String. What is wrong with it.
     """
 
@@ -42,6 +42,8 @@ class Source:
         num_classes: Int or `None`. Defaults to the number of `class_names`.
         has_captions: Bool. Whether every item has a `caption`.
         is_video: Bool. Whether items hold `video` instead of `image`.
+        num_frames: Int. Frames of every video; others are unusable. Defaults to
+            videos of any length, which `make_dataset` refuses.
         no_captions: String. Why there are none, for messages.
     """
 
@@ -53,6 +55,7 @@ class Source:
         num_classes=None,
         has_captions=False,
         is_video=False,
+        num_frames=None,
         no_captions="",
     ):
         self.name = name
@@ -63,6 +66,7 @@ class Source:
         self.num_classes = num_classes
         self.has_captions = has_captions
         self.is_video = is_video
+        self.num_frames = num_frames
         self._no_captions = no_captions
         self._skipped = {}
         self._lock = threading.Lock()
@@ -84,13 +88,24 @@ class Source:
                 f"Received: index={index}"
             )
         try:
-            return self._read(int(index))
+            item = self._read(int(index))
+            if self.num_frames is not None and len(item["video"]) != self.num_frames:
+                raise UnusablePicture(
+                    self.describe(index),
+                    f"has {len(item['video'])} frames, not {self.num_frames}",
+                )
         except UnusablePicture as error:
             self.skip(error.what, error.why)
             raise
+        return item
 
     def __iter__(self):
         return (self[index] for index in range(len(self)))
+
+    @property
+    def noun(self):
+        """What messages call the items: `"pictures"` or `"videos"`."""
+        return "videos" if self.is_video else "pictures"
 
     @property
     def skipped(self):
@@ -128,11 +143,11 @@ class Source:
         """
         skipped = self.skipped
         if not skipped:
-            return f"No picture of {self.name!r} was skipped so far."
+            return f"No {self.noun[:-1]} of {self.name!r} was skipped so far."
         shown = "; ".join(f"{what} ({why})" for what, why in skipped[:5])
         more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         return (
-            f"{len(skipped)} of {len(self)} pictures of {self.name!r} were "
+            f"{len(skipped)} of {len(self)} {self.noun} of {self.name!r} were "
             f"skipped: {shown}{more}."
         )
 
@@ -145,3 +160,17 @@ class Source:
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._lock = threading.Lock()
+
+
+def refuse_clip_choice(name, num_frames, frame_rate):
+    """Raises a `ValueError` if frames are to be chosen where there are pictures.
+
+    Args:
+        name: String. Name of a source of pictures.
+        num_frames, frame_rate: As `open_source` takes them.
+    """
+    if num_frames is not None or frame_rate is not None:
+        raise ValueError(
+            f"{name!r} has pictures, not clips, so there are no frames to choose. "
+            f"Received: num_frames={num_frames}, frame_rate={frame_rate}"
+        )

@@ -7,13 +7,14 @@ that runs in a child process, so that TensorFlow never takes the accelerator.
 """
 
 import difflib
+import itertools
 import subprocess
 import sys
 
 import keras
 import numpy as np
 
-from keras_mdm.data.source import Source, UnusablePicture
+from keras_mdm.data.source import Source, UnusablePicture, refuse_clip_choice
 
 _CAPTIONS = ("caption", "captions", "text", "description")
 
@@ -30,16 +31,26 @@ class TfdsSource(Source):
         name: String. TFDS name, with configuration and version if wanted.
         split: String. TFDS split, such as `"train"` or `"train[:10%]"`.
         data_dir: Folder of prepared sets. Defaults to that of TFDS.
+        num_frames: Int. Of each video, the first so many frames. Defaults to all.
+        frame_rate: Must be `None`: TFDS sets do not tell that of their videos, so
+            frames can't be picked by time.
 
     Raises:
-        ValueError: If there is no such set, it has no pictures, or it is there in
-            a format without random access.
+        ValueError: If there is no such set, it has no pictures, it is there in
+            a format without random access, or it can't have such clips.
     """
 
-    def __init__(self, name, split="train", data_dir=None):
+    def __init__(
+        self, name, split="train", data_dir=None, num_frames=None, frame_rate=None
+    ):
         builder = _open_builder(name, data_dir)
         features = builder.info.features
         self._picture_key, is_video, channels = _find_pictures(features, name)
+        if is_video:
+            length = features[self._picture_key].shape[0]
+            num_frames = _clip_length(name, length, num_frames, frame_rate)
+        else:
+            refuse_clip_choice(name, num_frames, frame_rate)
         self._label_key = _find_label(features)
         self._caption_key = _find_caption(features)
         prepare(builder, name)
@@ -54,6 +65,7 @@ class TfdsSource(Source):
             num_classes=label.num_classes if label else None,
             has_captions=self._caption_key is not None,
             is_video=is_video,
+            num_frames=num_frames,
             no_captions=f"none of its features {sorted(features)} is a text named "
             f"{' or '.join(map(repr, _CAPTIONS))}",
         )
@@ -72,7 +84,7 @@ class TfdsSource(Source):
             raise UnusablePicture(self.describe(index), f"corrupt: {error}") from error
         pixels = record[self._picture_key]
         if self.is_video:
-            item = {"video": np.stack(list(pixels))}
+            item = {"video": np.stack(list(itertools.islice(pixels, self.num_frames)))}
         else:
             item = {"image": np.asarray(pixels)}
         if self._label_key is not None:
@@ -138,8 +150,9 @@ def _open_builder(name, data_dir):
         )
         raise ValueError(
             "No such source. Possible are 'shapes' (or 'shapes/single', "
-            "'shapes/scenes', 'shapes/clips'), 'digits', 'folder:PATH' and the TFDS "
-            f"sets, such as 'cifar10' or 'oxford_flowers102'. Received: {name!r}. "
+            "'shapes/scenes', 'shapes/clips'), 'digits', 'folder:PATH', 'clips:PATH' "
+            "and the TFDS sets, such as 'cifar10' or 'oxford_flowers102'. "
+            f"Received: {name!r}. "
             + (f"Names like it: {', '.join(close)}. " if close else "")
             + f"TFDS says: {str(error).strip().splitlines()[0]}"
         ) from error
@@ -173,6 +186,28 @@ def _find_pictures(features, name):
     raise ValueError(
         f"{name!r} has no pictures and no clips. Its features are: {listing}."
     )
+
+
+def _clip_length(name, length, num_frames, frame_rate):
+    """Returns the number of frames of every clip, or `None` if it varies.
+
+    Args:
+        name: String. Name of the set.
+        length: Int, frames of all its videos, or `None` if they differ.
+        num_frames, frame_rate: What is asked for.
+    """
+    if frame_rate is not None:
+        raise ValueError(
+            f"{name!r} does not tell the frame rate of its videos, so frames can't be "
+            "picked by time. Choose the first frames with `num_frames`, or read video "
+            f"files with 'clips:PATH'. Received: frame_rate={frame_rate}"
+        )
+    if length is not None and num_frames is not None and num_frames > length:
+        raise ValueError(
+            f"The videos of {name!r} have {length} frames. "
+            f"Received: num_frames={num_frames}"
+        )
+    return num_frames or length
 
 
 def _find_label(features):

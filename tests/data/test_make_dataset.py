@@ -135,6 +135,26 @@ def test_small_pictures_are_counted_with_the_reason(numbered):
     )
 
 
+def test_clips_of_another_length_are_counted_with_the_reason(numbered):
+    class Clips(numbered):
+        def __init__(self):
+            super().__init__(9)
+            self.is_video, self.num_frames = True, 3
+
+        def _read(self, index):
+            item = super()._read(index)
+            video = np.stack([item["image"]] * {2: 2, 5: 4}.get(index, 3))
+            return {"video": video, "label": item["label"]}
+
+    source = Clips()
+    batches = list(make_dataset(source, 8, 7, flip=True))
+    assert [batch["videos"].shape for batch in batches] == [(7, 3, 8, 8, 1)]
+    assert dict(source.skipped) == {
+        "numbered[2]": "has 2 frames, not 3",
+        "numbered[5]": "has 4 frames, not 3",
+    }
+
+
 @pytest.mark.parametrize("repeat", [False, True])
 def test_only_unusable_pictures_end_in_an_error(numbered, repeat):
     source = numbered(12, broken=range(12))

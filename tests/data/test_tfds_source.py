@@ -46,6 +46,17 @@ def test_prepared_clips(shapes_dir):
     )
 
 
+def test_the_first_frames_of_clips(shapes_dir):
+    source = open_source("shapes/clips", data_dir=shapes_dir, num_frames=3)
+    scene = shapes.make_scene("clips", "train", 3)
+    np.testing.assert_array_equal(source[3]["video"], draw_clips([scene], 64)[0, :3])
+    assert next(iter(make_dataset(source, 16, 4)))["videos"].shape[1] == 3
+    with pytest.raises(ValueError, match="have 8 frames. Received: num_frames=9"):
+        open_source("shapes/clips", data_dir=shapes_dir, num_frames=9)
+    with pytest.raises(ValueError, match="does not tell the frame rate.*frame_rate=4"):
+        open_source("shapes/clips", data_dir=shapes_dir, frame_rate=4)
+
+
 def test_sources_travel_to_workers(shapes_dir):
     source = open_source("shapes/scenes", data_dir=shapes_dir)
     copy = pickle.loads(pickle.dumps(source))
@@ -85,6 +96,26 @@ def test_public_sets(mocked, name, classes):
     batch = next(iter(make_dataset(source, 8, 4)))
     assert batch["images"].shape == (4, 8, 8, source.channels)
     assert batch["labels"].dtype == np.int32
+
+
+def test_videos_of_public_sets(mocked):
+    whole = open_source("ucf101", data_dir=mocked)
+    assert whole.is_video and whole.num_frames is None and whole.num_classes == 101
+    lengths = [len(item["video"]) for item in whole]
+    assert min(lengths) < max(lengths)
+    with pytest.raises(ValueError, match="may differ in length.*num_frames"):
+        make_dataset(whole, 8, 2)
+    source = open_source("ucf101", data_dir=mocked, num_frames=min(lengths) + 1)
+    batches = list(make_dataset(source, 8, 1))
+    usable = sum(length > min(lengths) for length in lengths)
+    assert [len(batch["videos"][0]) for batch in batches] == [min(lengths) + 1] * usable
+    assert source.report().startswith(f"{5 - usable} of 5 videos of 'ucf101'")
+    assert f"has {min(lengths)} frames, not {min(lengths) + 1}" in source.report()
+
+
+def test_pictures_of_public_sets_have_no_frames_to_choose(mocked):
+    with pytest.raises(ValueError, match="'cifar10' has pictures, not clips"):
+        open_source("cifar10", data_dir=mocked, num_frames=8)
 
 
 def test_captions_of_public_sets(mocked):
