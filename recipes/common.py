@@ -97,6 +97,11 @@ def spread_labels(num_samples, num_classes):
     return [i * stride % num_classes for i in range(num_samples)]
 
 
+def level(text):
+    """A resolution that was given as a flag: `64`, or `"8x64"` with frames."""
+    return int(text) if text.isdecimal() else text
+
+
 def class_title(label, class_names):
     """Name of a class, or its number."""
     return class_names[label] if class_names else str(label)

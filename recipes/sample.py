@@ -15,6 +15,8 @@ import sys
 
 import common
 
+CLIP_SUFFIXES = (".webp", ".gif", ".mp4")
+
 
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(
@@ -32,19 +34,24 @@ def parse_arguments(arguments=None):
     add("--negative-prompt", help="what guidance leads away from")
     add("--num-samples", type=int, default=4, help="pictures of each label or prompt")
     add("--seed", type=int, default=0, help="picture i is drawn with the seed plus i")
-    add("--resolution", type=int, help="largest one drawn (default: the model's)")
+    add(
+        "--resolution",
+        type=common.level,
+        help="largest one drawn, such as 64, or 8x64 for clips (default: the model's)",
+    )
     add("--pyramid", action="store_true", help="write every resolution")
     add("--grid", action="store_true", help="write one grid, not a file each")
     add("--sampler", choices=("ddim", "ddpm", "dpm_solver", "heun"), help="sampler")
     add("--num-steps", type=int, help="sampler steps (default: the model's)")
     add("--guidance-scale", type=float, help="1 is none (default: the model's)")
+    add("--frame-rate", type=int, default=8, help="frames a second of clips")
     add("--batch-size", type=int, default=32, help="pictures drawn at once")
     add(
         "--output",
-        help="folder, or with --grid a .png file (default: 'drawn' in the run folder, "
-        "or here)",
+        help="folder, or with --grid a .png file, for clips .webp, .gif or .mp4 "
+        "(default: 'drawn' in the run folder, or here)",
     )
-    add("--overwrite", action="store_true", help="an existing .png file is replaced")
+    add("--overwrite", action="store_true", help="an existing file is replaced")
     common.backend_choices(parser)
     add("--dtype", help="dtype policy, such as float32 or mixed_bfloat16")
     add(
@@ -93,12 +100,12 @@ def find_target(args):
         inside = bool(common.read_run(args.model))
         output = pathlib.Path(args.model) / "drawn" if inside else "drawn"
     output = pathlib.Path(output)
-    if output.suffix.lower() != ".png":
+    if output.suffix.lower() not in (".png", *CLIP_SUFFIXES):
         if output.exists() and not output.is_dir():
             raise ValueError(f"--output '{output}' is a file, not a folder.")
         return output, None
     if not args.grid:
-        raise ValueError("--output is a .png file; that needs --grid.")
+        raise ValueError(f"--output is a {output.suffix} file; that needs --grid.")
     if output.exists() and not args.overwrite:
         raise ValueError(f"--output '{output}' exists; pass --overwrite to replace it.")
     return output.parent, output
@@ -106,7 +113,7 @@ def find_target(args):
 
 def next_number(folder):
     """First number that no file of the folder begins with."""
-    numbers = [re.match(r"(\d+)", entry.name) for entry in folder.glob("*.png")]
+    numbers = [re.match(r"(\d+)", entry.name) for entry in folder.glob("*.*")]
     return max([int(found[1]) for found in numbers if found], default=-1) + 1
 
 
@@ -119,7 +126,7 @@ def draw(args):
     common.choose_backend(args.backend)
 
     import keras_mdm
-    from keras_mdm.training.pictures import pyramid_grid, save_picture
+    from keras_mdm.training.pictures import pyramid_frames
 
     mdm = keras_mdm.MDM.from_preset(args.model, dtype=args.dtype)
     if mdm.batch_spec.text is not None and not args.prompts:
@@ -141,27 +148,52 @@ def draw(args):
         guidance_scale=args.guidance_scale,
         progress=args.progress,
     )
+    largest = next(iter(pyramid))
     if not args.pyramid:
-        pyramid = {max(pyramid): pyramid[max(pyramid)]}
+        pyramid = {largest: pyramid[largest]}
     titles = None
     named = args.prompts
     if labels is not None:
         named = [common.class_title(label, class_names) for label in labels]
     if named is not None:
         titles = [name for name in named for _ in range(each)]
-    count = len(pyramid[max(pyramid)])
+    count, noun = len(pyramid[largest]), "pictures"
+    if pyramid[largest].ndim == 5:
+        noun = "clips"
     number = next_number(folder)
     if args.grid:
-        file = file or folder / f"{number:05}_grid.png"
-        save_picture(file, pyramid_grid(pyramid, titles))
-        print(f"{count} pictures in {file}")
+        frames = pyramid_frames(pyramid, titles)
+        file = save(file or folder / f"{number:05}_grid", frames, args.frame_rate)
+        print(f"{count} {noun} in {file}")
         return
     for i in range(count):
         title = f"_{titles[i][:80]}" if titles else ""
         stem = re.sub(r"[^\w.-]+", "-", f"{number + i:05}{title}")
         for resolution, pictures in pyramid.items():
-            save_picture(folder / f"{stem}_{resolution}px.png", pictures[i])
-    print(f"{count} pictures in {folder}, numbered from {number:05}")
+            frames = pictures[i] if pictures.ndim == 5 else pictures[i][None]
+            save(folder / f"{stem}_{resolution}px", frames, args.frame_rate)
+    print(f"{count} {noun} in {folder}, numbered from {number:05}")
+
+
+def save(path, frames, frame_rate):
+    """Writes a picture (one frame) or a clip; the name may lack its suffix.
+
+    Returns:
+        Path of the file.
+    """
+    import keras_mdm
+    from keras_mdm.training.pictures import save_picture
+
+    wanted = CLIP_SUFFIXES if len(frames) > 1 else (".png",)
+    if path.suffix.lower() not in (".png", *CLIP_SUFFIXES):
+        path = path.with_name(path.name + wanted[0])
+    if path.suffix.lower() not in wanted:
+        raise ValueError(f"--output must end in {' or '.join(wanted)}. Got '{path}'.")
+    if len(frames) > 1:
+        keras_mdm.write_video(path, frames, frame_rate)
+    else:
+        save_picture(path, frames[0])
+    return path
 
 
 def main(arguments=None):

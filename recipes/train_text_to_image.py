@@ -62,6 +62,16 @@ def parse_arguments(arguments=None):
         help="built-in preset or preset folder to start from",
     )
 
+    add_text_flags(parser)
+    training_flags.add_stage_flags(parser)
+    training_flags.add_data_flags(parser)
+    training_flags.add_model_flags(parser)
+    parser.set_defaults(**dict.fromkeys(SMALL), num_samples=16)
+    return parser.parse_args(arguments), parser
+
+
+def add_text_flags(parser):
+    """Flags of models on text; train_video.py has them too."""
     group = parser.add_argument_group("text")
     add = group.add_argument
     add(
@@ -87,12 +97,6 @@ def parse_arguments(arguments=None):
         help="what the sample grids show (default: captions of the validation split of "
         "shapes, or the first ones of other data)",
     )
-
-    training_flags.add_stage_flags(parser)
-    training_flags.add_data_flags(parser)
-    training_flags.add_model_flags(parser)
-    parser.set_defaults(**dict.fromkeys(SMALL), num_samples=16)
-    return parser.parse_args(arguments), parser
 
 
 def fill_defaults(args):

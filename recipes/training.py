@@ -88,9 +88,10 @@ def make_stages(args, mdm, defaults=SMALL_STAGES):
         List of `Stage`.
     """
     import keras_mdm
+    from keras_mdm.levels import level_size
 
-    resolutions = args.resolutions or sorted(mdm.network.resolutions)
-    if sorted(set(resolutions)) != resolutions:
+    resolutions = args.resolutions or sorted(mdm.network.resolutions, key=level_size)
+    if sorted(set(resolutions), key=level_size) != resolutions:
         raise ValueError(f"--resolutions must rise. Received: {resolutions}")
     save_every = min(args.save_every, args.sample_every or args.save_every)
     columns = {}
@@ -163,11 +164,12 @@ def dataset_maker(args, source, mdm, keep, embeddings=None):
         embeddings: Optional `EmbeddingShards`.
     """
     from keras_mdm import data
+    from keras_mdm.levels import read_level
 
     def make_dataset(stage):
         return data.make_dataset(
-            source,
-            stage.resolution,
+            data.at_level(source, stage.resolution),
+            read_level(stage.resolution)[1],
             stage.batch_size,
             seed=args.seed,
             flip=args.flip,
@@ -217,7 +219,7 @@ def fit(
     if not args.resume:
         run_folder.write_config(output / "config.json", args, mdm, stages, class_names)
     print(
-        f"{len(source)} pictures of '{args.dataset}', "
+        f"{len(source)} {source.noun} of '{args.dataset}', "
         f"{mdm.network.count_params():,} parameters, backend {args.backend}; "
         f"writing to {output}"
     )
@@ -240,17 +242,18 @@ def fit(
     )
     mdm.save_to_preset(output / "preset", overwrite=True)
     common.plot_losses(output / "history.csv", output / "losses.png")
-    last = f"stage{len(stages)}_{stages[-1].resolution}px.png"
-    if not (output / "samples" / last).is_file():
+    last = f"stage{len(stages)}_{stages[-1].resolution}px.*"
+    found = list((output / "samples").glob(last))
+    if not found:
         # The run was stopped between its last step and its last grid.
         grid.set_model(mdm)
         grid.on_stage_begin(len(stages) - 1, stages[-1])
-        grid.draw("")
+        found = [grid.draw("")]
     if source.skipped:
         print(source.report())
     print(
         f"Done. Model: {output / 'preset'}  Losses: {output / 'losses.png'}\n"
-        f"Pictures: {output / 'samples' / last}\n"
+        f"Pictures: {found[0]}\n"
         f"Draw more: python recipes/sample.py {output}"
     )
 

@@ -29,35 +29,47 @@ def add_data_flags(parser):
     add("--num-workers", type=int, default=0, help="processes that read pictures")
 
 
-def add_stage_flags(parser):
+def add_stage_flags(parser, defaults=training.SMALL_STAGES):
+    """Flags of `training.make_stages`.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        defaults: dict as `make_stages` takes it, for `--help`.
+    """
     group = parser.add_argument_group(
         "stages", "One value holds for all stages; or give one for each."
     )
     add = group.add_argument
     add(
         "--resolutions",
+        type=common.level,
+        nargs="+",
+        help="resolution of each stage, such as 64, or 8x64 for clips of 8 frames "
+        "(default: those of the preset, rising)",
+    )
+    add(
+        "--steps",
         type=int,
         nargs="+",
-        help="resolution of each stage (default: those of the preset, rising)",
+        help=f"training steps{_default(defaults, 'steps')}",
     )
-    add("--steps", type=int, nargs="+", help=f"training steps{_default('steps')}")
     add(
         "--batch-size",
         type=int,
         nargs="+",
-        help=f"pictures a step{_default('batch_size')}",
+        help=f"pictures a step{_default(defaults, 'batch_size')}",
     )
     add(
         "--learning-rate",
         type=float,
         nargs="+",
-        help=f"peak rate{_default('learning_rate')}",
+        help=f"peak rate{_default(defaults, 'learning_rate')}",
     )
     add(
         "--warmup-steps",
         type=int,
         nargs="+",
-        help=f"of the learning rate{_default('warmup_steps')}",
+        help=f"of the learning rate{_default(defaults, 'warmup_steps')}",
     )
     add(
         "--decay",
@@ -97,10 +109,9 @@ def add_stage_flags(parser):
     )
 
 
-def _default(name):
+def _default(defaults, name):
     """What `--help` says of a flag that may differ from stage to stage."""
-    *first, last = training.SMALL_STAGES[name]
-    return f" (default: {', '.join(str(value) for value in (*first, last))})"
+    return f" (default: {', '.join(str(value) for value in defaults[name])})"
 
 
 def add_model_flags(parser):
@@ -131,7 +142,7 @@ def _pair(text):
     """`"64=2"` as `(64, 2.0)`."""
     try:
         resolution, value = text.split("=")
-        return int(resolution), float(value)
+        return common.level(resolution), float(value)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"must be RESOLUTION=NUMBER, such as 64=2. Received: {text!r}"

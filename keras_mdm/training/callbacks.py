@@ -10,8 +10,11 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_mdm.training.pictures import pyramid_grid, save_picture
+from keras_mdm.data.video_files import write_video
+from keras_mdm.training.pictures import pyramid_frames, save_picture
 from keras_mdm.training.stage_callback import StageCallback, Stopwatch
+
+_FRAME_RATE = 8  # Of animated samples, frames a second.
 
 
 class History(StageCallback):
@@ -139,25 +142,31 @@ class History(StageCallback):
 class SampleGrid(StageCallback):
     """Draws pictures at the end of each stage, and every so many steps, into PNG files.
 
-    Each picture of a grid shows every resolution side by side, all from one run.
+    Each picture of a grid shows every resolution side by side, all from one run. Clips
+    become animated WebP files.
 
     Args:
-        folder: Path of the folder for `stage{n}_{resolution}px.png` and
+        folder: Path of the folder for `stage{n}_{resolution}px.png` (or `.webp`) and
             `stage{n}_{resolution}px_step{k}.png`.
         every: int or `None`. Steps between drawings; whole epochs only. Defaults to
             `None`: at the end of each stage alone.
         titles: Optional sequence of str, one for each picture.
-        log_dir: Optional path of TensorBoard logs.
+        log_dir: Optional path of TensorBoard logs; of clips they have the middle frame.
+        truth: Optional uint8 array of real pictures or clips of the network's largest
+            resolution, to be shown beside what is drawn.
         **options: Arguments of `MDM.generate`, such as `labels`, `num_samples`,
             `seed`, `num_steps` and `guidance_scale`.
     """
 
-    def __init__(self, folder, every=None, titles=None, log_dir=None, **options):
+    def __init__(
+        self, folder, every=None, titles=None, log_dir=None, truth=None, **options
+    ):
         super().__init__()
         self.folder = pathlib.Path(folder)
         self.every = every
         self.titles = titles
         self.log_dir = log_dir
+        self.truth = truth
         self.options = {"seed": 0, **options}
 
     def on_train_begin(self, logs=None):
@@ -180,17 +189,23 @@ class SampleGrid(StageCallback):
             suffix: str. Added to the file's name.
 
         Returns:
-            Path of the PNG file.
+            Path of the file.
         """
         pyramid = self.model.generate(return_pyramid=True, **self.options)
-        name = f"stage{self.stage_index + 1}_{self.model.resolution}px{suffix}.png"
-        grid = pyramid_grid(pyramid, self.titles)
-        save_picture(self.folder / name, grid)
+        name = f"stage{self.stage_index + 1}_{self.model.resolution}px{suffix}"
+        grids = pyramid_frames(pyramid, self.titles, truth=self.truth)
+        if len(grids) > 1:
+            path = self.folder / f"{name}.webp"
+            write_video(path, grids, frame_rate=_FRAME_RATE)
+        else:
+            path = self.folder / f"{name}.png"
+            save_picture(path, grids[0])
         if self.log_dir is not None:
             writer = self.open_writer(self.log_dir, "samples")
-            writer.add_image("samples", np.asarray(grid), self.step, dataformats="HWC")
+            middle = grids[len(grids) // 2]
+            writer.add_image("samples", middle, self.step, dataformats="HWC")
             writer.close()
-        return self.folder / name
+        return path
 
 
 class StopOnNaN(keras.callbacks.Callback):

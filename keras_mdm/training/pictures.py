@@ -6,6 +6,8 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from keras_mdm.levels import level_size, read_level
+
 _GAP = 4
 _LINE = 14
 _PAPER = 255
@@ -27,28 +29,32 @@ def save_picture(path, picture):
     picture.save(path)
 
 
-def pyramid_grid(pyramid, titles=None, columns=None, size=None):
+def pyramid_grid(pyramid, titles=None, columns=None, size=None, truth=None):
     """A grid of pictures, each with every resolution side by side.
 
     Smaller resolutions are enlarged without smoothing to the size of the largest.
 
     Args:
         pyramid: dict of resolution to uint8 array of shape
-            `(pictures, resolution, resolution, channels)`.
+            `(pictures, resolution, resolution, channels)`. A key for clips stands for
+            one frame of them.
         titles: Optional sequence of str, one for each picture.
         columns: int. Pictures in a row. Defaults to about a square of pictures.
         size: int. Height of each picture in the grid, in pixels. Defaults to the
             largest resolution, at least 64.
+        truth: Optional uint8 array of real pictures, shown last.
 
     Returns:
         A Pillow picture.
     """
-    resolutions = sorted(pyramid)
+    resolutions = sorted(pyramid, key=level_size)
     count = len(pyramid[resolutions[-1]])
-    size = size or max(64, resolutions[-1])
-    columns = columns or max(1, round(math.sqrt(count / len(resolutions))))
+    size = size or max(64, read_level(resolutions[-1])[1])
+    shown = [pyramid[resolution] for resolution in resolutions]
+    shown += [] if truth is None else [truth]
+    columns = columns or max(1, round(math.sqrt(count / len(shown))))
     rows = -(-count // columns)
-    tile_width = len(resolutions) * (size + 1) - 1
+    tile_width = len(shown) * (size + 1) - 1
     caption = 0
     if titles is not None:
         font = ImageFont.load_default()
@@ -63,8 +69,8 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None):
     for i in range(count):
         x = _GAP + (i % columns) * (tile_width + _GAP)
         y = _GAP + (i // columns) * (size + caption + _GAP)
-        for level, resolution in enumerate(resolutions):
-            picture = pyramid[resolution][i]
+        for level, pictures in enumerate(shown):
+            picture = pictures[i]
             if picture.shape[-1] == 1:
                 picture = np.repeat(picture, 3, axis=-1)
             tile = Image.fromarray(picture).resize((size, size), Image.NEAREST)
@@ -74,6 +80,44 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None):
                 place = (x, y + size + number * _LINE)
                 draw.text(place, line, fill=(0, 0, 0), font=font)
     return grid
+
+
+def pyramid_frames(pyramid, titles=None, columns=None, size=None, truth=None):
+    """Grids like those of `pyramid_grid`, one for each frame of the longest clips.
+
+    Shorter clips keep each frame for as long as it stands for; pictures stay.
+
+    Args:
+        pyramid: dict of level to uint8 array of pictures or clips.
+        titles, columns, size: See `pyramid_grid`.
+        truth: Optional uint8 array of real pictures or clips, shown last.
+
+    Returns:
+        uint8 array of shape `(frames, height, width, 3)`; one frame for pictures.
+    """
+    everything = [*pyramid.values(), *([] if truth is None else [truth])]
+    longest = max(_frames(array) for array in everything)
+    grids = []
+    for frame in range(longest):
+        shown = {
+            level: _frame(array, frame, longest) for level, array in pyramid.items()
+        }
+        real = None if truth is None else _frame(truth, frame, longest)
+        grid = pyramid_grid(shown, titles, columns, size, real)
+        grids.append(np.asarray(grid))
+    return np.stack(grids)
+
+
+def _frames(array):
+    """Frames of an array of clips; 1 of pictures."""
+    return array.shape[1] if array.ndim == 5 else 1
+
+
+def _frame(array, frame, longest):
+    """What an array of pictures or clips shows while the longest is at a frame."""
+    if array.ndim == 4:
+        return array
+    return array[:, frame * array.shape[1] // longest]
 
 
 def _wrapped(title, font, width):

@@ -1,0 +1,140 @@
+"""Trains a nested text-to-video model progressively, from pictures to clips.
+
+    python recipes/train_video.py --output runs/clips
+
+draws moving coloured shapes from sentences: pictures of 16, then of 32 pixels, then two
+frames, then eight. Other clips, cut from the beginning of video files (mp4, webm, gif),
+captioned as folders of pictures are, or from a TFDS set:
+
+    python recipes/train_video.py --output runs/mine --dataset clips:PATH \
+        --num-frames 8 --frame-rate 8
+    python recipes/train_video.py --output runs/ucf --dataset ucf101 --num-frames 8
+
+The run folder is that of train_image.py; `samples/` has an animated picture for each
+stage, every resolution side by side and the truth last. `--mixed 8x32=1 32=3` makes
+three of four samples single pictures.
+"""
+
+import argparse
+
+import common
+import train_text_to_image as text
+import training
+import training_flags
+
+# Of `mdm_shapes_32v`, for a CPU: pictures, larger ones, two frames, eight frames.
+SMALL_STAGES = {
+    "steps": (700, 100, 150, 250),
+    "batch_size": (16, 8, 4, 4),
+    "learning_rate": (3e-3,),
+    "warmup_steps": (20,),
+}
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=common.HelpFormatter
+    )
+    add = parser.add_argument
+    training_flags.add_run_flags(parser)
+    add(
+        "--dataset",
+        default="shapes/clips",
+        help="'shapes/clips', 'clips:PATH' or a TFDS set of videos with captions",
+    )
+    add(
+        "--preset",
+        default="mdm_shapes_32v",
+        help="built-in preset or preset folder to start from",
+    )
+    group = parser.add_argument_group("clips")
+    add = group.add_argument
+    add(
+        "--num-frames",
+        type=int,
+        help="frames of a clip, as many as the model's or a multiple of them; needed "
+        "where videos may differ in length",
+    )
+    add(
+        "--frame-rate",
+        type=float,
+        help="frames a second, picked from video files by their time stamps (default: "
+        "every frame)",
+    )
+    text.add_text_flags(parser)
+    training_flags.add_stage_flags(parser, SMALL_STAGES)
+    training_flags.add_data_flags(parser)
+    training_flags.add_model_flags(parser)
+    parser.set_defaults(**dict.fromkeys(text.SMALL), num_samples=8)
+    return parser.parse_args(arguments), parser
+
+
+def open_clips(args, split):
+    """The clips of a split."""
+    from keras_mdm import data
+
+    source = data.open_source(
+        args.dataset,
+        split,
+        args.data_dir,
+        num_frames=args.num_frames,
+        frame_rate=args.frame_rate,
+    )
+    source.require_captions(f"--dataset {args.dataset}")
+    return source
+
+
+def find_examples(args, source, level):
+    """Real clips as the model draws them, and their captions, for the grids."""
+    import numpy as np
+
+    from keras_mdm import data
+    from keras_mdm.levels import read_level
+
+    if args.dataset.startswith("shapes"):
+        source = open_clips(args, "validation")
+    found = list(training.readable(data.at_level(source, level), args.num_samples))
+    size = read_level(level)[1]
+    clips = np.stack([data.prepare_picture(item["video"], size) for item in found])
+    return clips, [item["caption"] for item in found]
+
+
+def find_prompts(args, source, mdm, embeddings):
+    """Arguments of `SampleGrid`: prompts, or real captions with their clips."""
+    if args.prompts:
+        return text.find_prompts(args, source, mdm, embeddings)
+    clips, captions = find_examples(args, source, mdm.network.level)
+    if embeddings is not None and mdm.text_encoder is None:
+        given = {"features": embeddings.look_up(captions)}
+    else:
+        given = {"prompts": captions}
+    return {**given, "titles": captions, "truth": clips}
+
+
+def train(args, parser):
+    output, args = training.begin(args, parser)
+
+    from keras_mdm import data
+    from keras_mdm.levels import read_level
+
+    text.fill_defaults(args)
+    source = open_clips(args, args.split)
+    mdm = text.make_model(args, source)
+    if read_level(mdm.network.level)[0] == 1:
+        raise ValueError(f"the preset '{args.preset}' draws pictures, not clips.")
+    data.at_level(source, mdm.network.level)  # Raises an error if they do not fit.
+    stages = training.make_stages(args, mdm, SMALL_STAGES)
+    options = training.sampling_options(args, mdm)
+    embeddings = text.attach_text(args, mdm)
+    options.update(find_prompts(args, source, mdm, embeddings))
+    keep = ("images", "videos") if embeddings else ("images", "videos", "captions")
+    make_dataset = training.dataset_maker(args, source, mdm, keep, embeddings)
+    training.fit(args, output, source, mdm, stages, make_dataset, options)
+
+
+def main(arguments=None):
+    training.run(train, *parse_arguments(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""`recipes/train_video.py` as users run it, on a tiny model and files of few frames."""
+
+import importlib
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from recipe_runs import imported, run_recipe
+from text_helpers import text_mdm
+
+import keras_mdm
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    with imported("train_video") as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Six gifs of 4 frames with captions, and one that is broken."""
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        frames = rng.integers(0, 256, (4, 16, 16, 3), dtype="uint8")
+        keras_mdm.write_video(folder / f"{i}.gif", frames)
+        (folder / f"{i}.txt").write_text(f"a {['red', 'blue'][i % 2]} square")
+    (folder / "broken.gif").write_bytes(b"no clip")
+    (folder / "broken.txt").write_text("a red circle")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    """8 pixels inside 2 frames inside 4 frames of 8 pixels."""
+    inner = text_mdm(keras_mdm.TextEncoder(8, max_tokens=16, num_heads=2)).network
+    for _ in range(2):
+        inner = keras_mdm.NestedUNet(
+            inner, (8, 8), 1, groups=8, temporal_resampling=True
+        )
+    folder = tmp_path_factory.mktemp("presets") / "clips"
+    keras_mdm.MDM(inner, ema_momentum=None, sampling={"num_steps": 2}).save_to_preset(
+        folder
+    )
+    return folder
+
+
+def _flags(clips, preset, output, *more):
+    return (
+        *("--output", output, "--preset", preset, "--dataset", f"clips:{clips}"),
+        *("--split", "all", "--backend", keras.backend.backend(), "--steps", 2),
+        *("--batch-size", 2, "--num-samples", 2, "--num-frames", 4, *more),
+    )
+
+
+def test_run_from_pictures_to_clips(clips, preset, tmp_path, recipe):
+    run = tmp_path / "run"
+    done = run_recipe("train_video.py", *_flags(clips, preset, run))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "7 videos" in done.stdout and "broken.gif" in done.stdout
+    names = sorted(entry.name for entry in (run / "samples").iterdir())
+    # Every one moves: the truth does, beside the pictures of the first stage.
+    assert names == [
+        "stage1_8px.webp",
+        "stage2_2x8px.webp",
+        "stage3_4x8px.webp",
+    ]
+    with Image.open(run / "samples" / names[-1]) as animated:
+        assert animated.n_frames == 4
+    header = (run / "history.csv").read_text().splitlines()[0]
+    assert {"loss_4x8", "loss_2x8", "loss_8"} <= set(header.split(","))
+    assert (run / "losses.png").is_file()
+    mdm = keras_mdm.MDM.from_preset(run)
+    assert mdm.generate("a red square", seed=0).shape == (1, 4, 8, 8, 1)
+
+    sample = importlib.import_module("sample")
+    flags = [str(run), "--num-samples", "1", "--no-progress", "--prompts", "a square"]
+    sample.main([*flags, "--output", str(tmp_path / "drawn"), "--pyramid"])
+    found = sorted(entry.name for entry in (tmp_path / "drawn").iterdir())
+    assert found == [
+        "00000_a-square_2x8px.webp",
+        "00000_a-square_4x8px.webp",
+        "00000_a-square_8px.png",
+    ]
+    sample.main([*flags, "--grid", "--output", str(tmp_path / "grid.gif")])
+    with Image.open(tmp_path / "grid.gif") as animated:
+        assert animated.n_frames == 4
+    with pytest.raises(SystemExit, match="must end in .webp or .gif or .mp4"):
+        sample.main([*flags, "--grid", "--output", str(tmp_path / "grid.png")])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "digits"], "digits.*has pictures, not clips"),
+        (["--num-frames", "6"], "have 6 frames, which can't be divided into 4"),
+        (["--preset", "mdm_shapes_64"], "'mdm_shapes_64' draws pictures, not clips"),
+        (["--resolutions", "4x8", "8"], "--resolutions must rise"),
+        (["--resolutions", "8x8"], r"one of the network's.*8x8"),
+    ],
+)
+def test_bad_input_is_told_before_the_first_step(
+    flags, message, clips, preset, tmp_path, recipe
+):
+    base = _flags(clips, preset, tmp_path / "run")
+    with pytest.raises(SystemExit, match=message):
+        recipe.main([*map(str, base), *flags])
+    assert not (tmp_path / "run").exists()
