@@ -81,6 +81,50 @@ def with_known_shapes(data, example):
     return dataset.prefetch(2)
 
 
+def fused_adam():
+    """Adam's update of one weight as one operation, or `None` if there is none.
+
+    Returns:
+        `None`, or a callable of the weight, both moments, the powers of both betas, the
+        learning rate, the betas, epsilon and the gradient.
+    """
+    if name() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    def handle(variable):
+        # Keras hands over the weight as TensorFlow's variable, moments as its own.
+        return (variable if hasattr(variable, "handle") else variable.value).handle
+
+    def update(weight, first, second, powers, rate, betas, epsilon, gradient):
+        tf.raw_ops.ResourceApplyAdam(
+            var=handle(weight),
+            m=handle(first),
+            v=handle(second),
+            beta1_power=powers[0],
+            beta2_power=powers[1],
+            lr=rate,
+            beta1=betas[0],
+            beta2=betas[1],
+            epsilon=epsilon,
+            grad=tf.convert_to_tensor(gradient),
+        )
+
+    return update
+
+
+def move_towards(variable, value, share):
+    """Moves a variable a share of the way to a value, in few passes over memory."""
+    if name() != "tensorflow":
+        variable.assign(variable + (value - variable) * share)
+        return
+    import tensorflow as tf
+
+    tf.raw_ops.ResourceApplyGradientDescent(
+        var=variable.value.handle, alpha=share, delta=variable.value - value
+    )
+
+
 def belongs_to(value, package):
     """Whether a value's class, or one that it derives from, is a package's."""
     return any(c.__module__.split(".")[0] == package for c in type(value).__mro__)

@@ -5,6 +5,8 @@ import types
 import keras
 from keras import ops
 
+from keras_mdm import backend
+
 
 class ExponentialMovingAverage(keras.layers.Layer):
     """Moving average of variables, kept as non-trainable weights.
@@ -85,6 +87,5 @@ class ExponentialMovingAverage(keras.layers.Layer):
         wanted = None if variables is None else {id(v) for v in variables}
         for average, source in zip(self.averages, self.sources, strict=True):
             if wanted is None or id(source) in wanted:
-                value = ops.cast(source.value, "float32")
-                average.assign(average + (value - average) * rate)
+                backend.move_towards(average, ops.cast(source.value, "float32"), rate)
         self.num_updates.assign(self.num_updates + ops.cast(moved, "int32"))

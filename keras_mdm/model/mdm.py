@@ -21,6 +21,7 @@ from keras_mdm.model.batches import pictures_of
 from keras_mdm.model.ema import ExponentialMovingAverage
 from keras_mdm.model.generate import generate
 from keras_mdm.model.objective import Objective
+from keras_mdm.model.optimizer import AdamW
 from keras_mdm.model.sampling_defaults import SamplingDefaults
 from keras_mdm.networks import DenoisingNetwork
 from keras_mdm.networks.base import first, serialize
@@ -269,7 +270,7 @@ class MDM(keras.Model):
         self._level_weights = losses.level_weights(loss_weights, self.resolutions)
         self._mixed_shares = losses.mixed_shares(mixed_resolution, self.resolutions)
         if isinstance(optimizer, str) and optimizer == "auto":
-            optimizer = keras.optimizers.AdamW(1e-4, global_clipnorm=2.0)
+            optimizer = AdamW(1e-4, global_clipnorm=2.0)
         super().compile(optimizer=optimizer, **self._compile_arguments)
         # Variables that are made in the first step would make TensorFlow trace the
         # step twice.

@@ -6,6 +6,7 @@ import math
 import keras
 
 from keras_mdm.levels import read_level
+from keras_mdm.model.optimizer import AdamW
 
 DECAYS = ("constant", "cosine")
 
@@ -152,7 +153,7 @@ def default_optimizer(stage):
             stage.warmup_steps,
             stage.steps if stage.decay == "cosine" else None,
         )
-    return keras.optimizers.AdamW(
+    return AdamW(
         rate,
         weight_decay=0.0,
         beta_2=0.99,
