@@ -40,7 +40,8 @@ def parse_arguments(arguments=None):
     add(
         "--dataset",
         default="shapes/clips",
-        help="'shapes/clips', 'clips:PATH' or a TFDS set of videos with captions",
+        help="'shapes/clips', 'clips:PATH' or a TFDS set of videos; without captions, "
+        "names of classes are drawn from",
     )
     add(
         "--preset",
@@ -70,7 +71,7 @@ def parse_arguments(arguments=None):
 
 
 def open_clips(args, split):
-    """The clips of a split."""
+    """The clips of a split; without captions, the names of classes are theirs."""
     from keras_mdm import data
 
     source = data.open_source(
@@ -80,8 +81,7 @@ def open_clips(args, split):
         num_frames=args.num_frames,
         frame_rate=args.frame_rate,
     )
-    source.require_captions(f"--dataset {args.dataset}")
-    return source
+    return source if source.has_captions else data.ClassCaptions(source)
 
 
 def find_examples(args, source, level):

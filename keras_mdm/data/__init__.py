@@ -1,7 +1,7 @@
 """Pictures, clips and captions for training: sources and the road to batches."""
 
 from keras_mdm.data.embeddings import EmbeddingShards
-from keras_mdm.data.levels import at_level
+from keras_mdm.data.levels import ClassCaptions, at_level
 from keras_mdm.data.pipeline import make_dataset, steps_per_epoch
 from keras_mdm.data.shapes import is_held_out, make_scene
 from keras_mdm.data.shapes_drawing import draw, draw_clips

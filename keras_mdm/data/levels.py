@@ -113,3 +113,30 @@ class FewerFrames(_Derived):
 
     def describe(self, index):
         return self._source.describe(index)
+
+
+class ClassCaptions(_Derived):
+    """A labelled source whose captions are the names of the classes.
+
+    Args:
+        source: A `Source` with `class_names`.
+    """
+
+    def __init__(self, source):
+        if source.class_names is None:
+            raise ValueError(
+                f"{source.name!r} has neither captions nor named classes: a model on "
+                "text can't be trained on it."
+            )
+        super().__init__(source, is_video=source.is_video, num_frames=source.num_frames)
+        self.has_captions = True
+
+    def __len__(self):
+        return len(self._source)
+
+    def _read(self, index):
+        item = self._source[index]
+        return {**item, "caption": self.class_names[item["label"]]}
+
+    def describe(self, index):
+        return self._source.describe(index)

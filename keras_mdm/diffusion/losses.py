@@ -63,13 +63,15 @@ def mean_squared_error(prediction, target):
     return ops.mean(error, axis=tuple(range(1, len(error.shape))))
 
 
-def level_weights(weights, resolutions):
+def level_weights(weights, resolutions, schedule):
     """Weight of the loss of each resolution.
 
     Args:
-        weights: dict of resolution to weight, or `None` for 1 each. Resolutions that
-            it lacks have weight 0.
-        resolutions: Sequence of int: those that take part.
+        weights: dict of resolution to weight, `None` for 1 each, or `"ratio"`: each
+            has its ratio to the smallest one, in which frames count if they do in the
+            schedule. Resolutions that a dict lacks have weight 0.
+        resolutions: Sequence of levels, largest first: those that take part.
+        schedule: `NoiseSchedule`.
 
     Returns:
         dict of every resolution to float.
@@ -79,6 +81,13 @@ def level_weights(weights, resolutions):
     """
     if weights is None:
         return {resolution: 1.0 for resolution in resolutions}
+    if weights == "ratio":
+        return {r: schedule.ratio(r, resolutions[-1]) for r in resolutions}
+    if not isinstance(weights, dict):
+        raise ValueError(
+            "`loss_weights` must be a dict of resolution to weight, 'ratio' or None. "
+            f"Received: loss_weights={weights!r}"
+        )
     _check_resolutions("loss_weights", weights, resolutions)
     if min(weights.values()) < 0 or max(weights.values()) <= 0:
         raise ValueError(

@@ -253,8 +253,9 @@ class MDM(keras.Model):
                 accumulation are its options `global_clipnorm` and
                 `gradient_accumulation_steps`.
             loss_weights: Optional dict of resolution to weight of its loss, a mean
-                over pixels. Missing resolutions have weight 0. Defaults to `None`:
-                every weight is 1.
+                over pixels. Missing resolutions have weight 0. `"ratio"`: each weighs
+                as much as it is larger than the smallest, frames counted as the
+                schedule does. Defaults to `None`: every weight is 1.
             mixed_resolution: Optional dict of resolution to its share of the batch:
                 whole numbers are a ratio, `{64: 2, 32: 1}`; fractions must sum to 1.
                 Samples of a smaller resolution do not pay for the dolls around it.
@@ -267,7 +268,9 @@ class MDM(keras.Model):
             "jit_compile": jit_compile,
             "auto_scale_loss": auto_scale_loss,
         }
-        self._level_weights = losses.level_weights(loss_weights, self.resolutions)
+        self._level_weights = losses.level_weights(
+            loss_weights, self.resolutions, self.schedule
+        )
         self._mixed_shares = losses.mixed_shares(mixed_resolution, self.resolutions)
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = AdamW(1e-4, global_clipnorm=2.0)

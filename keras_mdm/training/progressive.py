@@ -111,7 +111,7 @@ class ProgressiveSchedule:
                     "`freeze_inner` needs a doll inside that of resolution "
                     f"{stage.resolution}, which is the innermost."
                 )
-            losses.level_weights(stage.loss_weights, active.resolutions)
+            losses.level_weights(stage.loss_weights, active.resolutions, mdm.schedule)
             shares = losses.mixed_shares(stage.mixed, active.resolutions)
             if shares is not None:
                 losses.mixed_batch_sizes(shares, stage.batch_size)

@@ -28,7 +28,7 @@ class Stage:
             end of the stage, which must count `steps`. Defaults to `"constant"`.
         mixed: dict or `None`. Resolution to its share of the batch; see
             `MDM.compile(mixed_resolution=...)`.
-        loss_weights: dict or `None`. See `MDM.compile`.
+        loss_weights: dict, `"ratio"` or `None`. See `MDM.compile`.
         freeze_inner: bool. Whether only the outermost doll of the stage is trained.
         accumulate: int. Batches whose gradients are averaged for one update.
             `steps` counts batches. Defaults to 1.
@@ -51,7 +51,7 @@ class Stage:
     warmup_steps: int = 0
     decay: str = "constant"
     mixed: dict | None = None
-    loss_weights: dict | None = None
+    loss_weights: dict | str | None = None
     freeze_inner: bool = False
     accumulate: int = 1
     steps_per_epoch: int | None = None

@@ -65,3 +65,12 @@ def test_sources_that_fit_stay_as_they_are():
 def test_levels_that_do_not_fit(source, level, message):
     with pytest.raises(ValueError, match=message):
         data.at_level(source(), level)
+
+
+def test_names_of_classes_as_captions():
+    source = data.ClassCaptions(data.open_source("digits"))
+    for index in (0, 7):
+        assert source[index]["caption"] == str(source[index]["label"])
+    source.require_captions("a test")
+    with pytest.raises(ValueError, match="neither captions nor named classes"):
+        data.ClassCaptions(Counting())

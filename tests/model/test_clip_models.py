@@ -127,6 +127,20 @@ def test_joint_training_of_clips_and_pictures():
     assert np.isfinite(logs["loss_4x4"]) and np.isfinite(logs["loss_4"])
 
 
+def test_frames_count_in_shift_and_weights_by_option():
+    """4 frames are twice as large as one, where they count."""
+    for count, ratio in ((True, 2.0), (False, 1.0)):
+        schedule = keras_mdm.NoiseSchedule("cosine", count_frames=count)
+        mdm = tiny_mdm(network=_nest(), schedule=schedule)
+        mdm.compile(keras.optimizers.SGD(), loss_weights="ratio")
+        assert mdm._level_weights == {"4x4": ratio, 4: 1.0}
+        tables = mdm.objective.tables
+        odds = [(t["alpha"] / t["sigma"]) ** 2 for t in (tables[4], tables["4x4"])]
+        np.testing.assert_allclose(odds[0] / odds[1], ratio, rtol=1e-4)
+    with pytest.raises(ValueError, match="'ratio' or None.*'size'"):
+        mdm.compile(loss_weights="size")
+
+
 def test_stages_over_frames(trained):
     mdm = tiny_mdm(network=_nest())
     seen = []
