@@ -3,7 +3,8 @@
 It joins a network, a noise schedule, the multi-resolution loss and a moving average.
 `train_step` turns a batch into noisy levels and targets, then leaves the step to
 Keras, so gradient accumulation, loss scaling, sharding and `train_on_batch` are
-Keras' own. Drawing is in `generate`, saving in `presets`.
+Keras' own. What takes part is in `active_dolls`, the methods that take data in
+`entry_points`, drawing in `generate`, saving in `presets`.
 """
 
 import contextlib
@@ -12,13 +13,14 @@ import keras
 from keras import ops
 
 from keras_mdm import backend
-from keras_mdm.conditioning import TextConditioner
 from keras_mdm.diffusion import losses, predictions
 from keras_mdm.diffusion.pyramid import FRAME_POOLINGS
 from keras_mdm.diffusion.schedules import NoiseSchedule
-from keras_mdm.model import batches, presets, streams
+from keras_mdm.model import presets
+from keras_mdm.model.active_dolls import ActiveDolls
 from keras_mdm.model.batches import pictures_of
 from keras_mdm.model.ema import ExponentialMovingAverage
+from keras_mdm.model.entry_points import EntryPoints
 from keras_mdm.model.generate import generate
 from keras_mdm.model.objective import Objective
 from keras_mdm.model.optimizer import AdamW
@@ -28,7 +30,7 @@ from keras_mdm.networks.base import first, serialize
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
-class MDM(keras.Model):
+class MDM(EntryPoints, ActiveDolls, keras.Model):
     """Matryoshka diffusion model: denoises several resolutions of a picture jointly.
 
     Args:
@@ -167,71 +169,6 @@ class MDM(keras.Model):
         self._mixed_shares = None
         self._sampling_functions = {}
         self.built = True
-
-    # === The resolutions that take part ===
-
-    @property
-    def resolutions(self):
-        """Tuple of the resolutions that take part, largest first.
-
-        A resolution of pictures is their side in pixels; that of clips is a str such as
-        `"16x64"`, 16 frames of 64 pixels.
-        """
-        return self.active_network.resolutions
-
-    @property
-    def resolution(self):
-        """The largest resolution that takes part in `fit` and `generate`.
-
-        Setting it to a smaller one leaves the outer dolls out: progressive training
-        begins there and needs no second model. A compiled model is compiled again
-        with a fresh optimizer and no `loss_weights` or `mixed_resolution`, which
-        belong to the resolutions it had.
-        """
-        return self._resolution
-
-    @resolution.setter
-    def resolution(self, value):
-        self.set_active(value, freeze_inner=self._frozen_inner)
-
-    def set_active(self, resolution, freeze_inner=False):
-        """Chooses the dolls that take part, and those that are trained.
-
-        Args:
-            resolution: int or str. One of the network's resolutions.
-            freeze_inner: bool. Whether only the outermost of these dolls is trained.
-                Defaults to `False`.
-        """
-        self._choose_dolls(resolution, freeze_inner)
-        if self.compiled:
-            optimizer = self.optimizer
-            optimizer = type(optimizer).from_config(optimizer.get_config())
-            self.compile(optimizer, **self._compile_arguments)
-
-    def _choose_dolls(self, resolution, freeze_inner):
-        """`set_active` for those who compile the model themselves afterwards."""
-        active = self.network.doll(resolution)
-        if freeze_inner and len(active.dolls) == 1:
-            raise ValueError(
-                f"`freeze_inner` needs a doll inside that of resolution {resolution}, "
-                "which is the innermost."
-            )
-        for doll in self.network.dolls:
-            trained = doll is active or (doll in active.dolls and not freeze_inner)
-            for layer in doll.own_layers:
-                layer.trainable = trained
-        self._resolution = resolution
-        self._frozen_inner = freeze_inner
-
-    @property
-    def active_network(self):
-        """The doll whose resolution is `resolution`, with those inside it."""
-        return self.network.doll(self._resolution)
-
-    def __dir__(self):
-        # Keras would save the network's weights under this name, at another place of
-        # the file at each resolution; see `DenoisingNetwork.__dir__`.
-        return [name for name in super().__dir__() if name != "active_network"]
 
     # === Training ===
 
@@ -399,115 +336,7 @@ class MDM(keras.Model):
             moved = ops.equal(self.optimizer._iterations % every, 0)
         self.ema.update(self.active_network.variables, moved)
 
-    # === Entry points: look at the data first ===
-
-    @property
-    def batch_spec(self):
-        """What batches of `fit` and `evaluate` must look like; see `BatchSpec`."""
-        network = self.active_network
-        conditioner = network.conditioner
-        return batches.BatchSpec(
-            resolution=network.level,
-            channels=network.image_channels,
-            features=tuple(getattr(conditioner, "feature_names", ())),
-            num_classes=getattr(conditioner, "num_classes", None),
-            text=conditioner if isinstance(conditioner, TextConditioner) else None,
-            optional=tuple(
-                {name for doll in network.dolls for name in doll.micro_conditioning}
-            ),
-        )
-
-    @property
-    def text_encoder(self):
-        """Encoder of texts for a model on embeddings; see `TextEmbeddings.encoder`.
-
-        It is no part of the model: it is not trained, not saved, and must be set again
-        after loading. `None` if there is none.
-        """
-        return getattr(self.network.conditioner, "encoder", None)
-
-    @text_encoder.setter
-    def text_encoder(self, encoder):
-        conditioner = self.network.conditioner
-        if not hasattr(conditioner, "encoder"):
-            raise ValueError(
-                "`text_encoder` is for models whose conditioner is `TextEmbeddings`. "
-                f"This one has {type(conditioner).__name__}."
-            )
-        conditioner.encoder = encoder
-
-    def fit(self, x=None, y=None, batch_size=None, **kwargs):
-        """Trains the model; see `keras.Model.fit`.
-
-        Args:
-            x: Data set of batch dicts `{"images": ..., "labels": ...}`: a grain or
-                tf.data data set, a PyDataset, a generator, or a dict of arrays.
-                Pictures have the size `mdm.resolution`; where that has frames, batches
-                have `videos` instead. A model on text takes
-                `captions`, strings that are encoded on the way to the step.
-            y: Must be `None`: targets are made here.
-            batch_size: int. Only for a dict of arrays.
-            **kwargs: Arguments of `keras.Model.fit`.
-
-        Returns:
-            A `History` with `loss` and `loss_{resolution}` for each resolution.
-
-        Raises:
-            ValueError: if a batch does not fit the model, before the first step.
-        """
-        self._assert_compile_called("fit")
-        _check_no_targets(y)
-        x = streams.prepared(x, self.batch_spec)
-        if kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = _prepared_validation(
-                kwargs["validation_data"], self.batch_spec
-            )
-        if isinstance(x, dict):
-            size = len(pictures_of(x))
-            batch_size = min(batch_size or 32, size)
-            if self._mixed_shares is not None:
-                losses.mixed_batch_sizes(self._mixed_shares, batch_size)
-            x = streams.ArrayBatches(x, batch_size, kwargs.get("shuffle", True))
-            # Keras would mix the batches even of data that are not to be shuffled.
-            kwargs["shuffle"] = False
-            x = backend.with_known_shapes(x, x[0][0])
-            batch_size = None
-        return super().fit(x, batch_size=batch_size, **kwargs)
-
-    def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
-        """Loss of the averaged weights on fixed noise and timesteps.
-
-        They depend on a sample's place in the data set alone, so two evaluations of
-        one model agree; see `keras.Model.evaluate`.
-
-        Args:
-            x: Data as for `fit`.
-            y: Must be `None`.
-            batch_size: int. Only for a dict of arrays.
-            **kwargs: Arguments of `keras.Model.evaluate`.
-
-        Returns:
-            Loss, then the loss of each resolution; with `return_dict=True` a dict.
-        """
-        _check_no_targets(y)
-        if not kwargs.get("_use_cached_eval_dataset"):
-            x = streams.prepared(x, self.batch_spec)
-        self._evaluated_samples.assign(0)
-        return super().evaluate(x, batch_size=batch_size, **kwargs)
-
-    def train_on_batch(self, x, y=None, **kwargs):
-        """One training step on one batch; see `keras.Model.train_on_batch`."""
-        self._assert_compile_called("train_on_batch")
-        _check_no_targets(y)
-        x = self.batch_spec.prepare(x, warn=True)
-        return super().train_on_batch(x, **kwargs)
-
-    def test_on_batch(self, x, y=None, **kwargs):
-        """Loss of one batch on fixed noise; see `keras.Model.test_on_batch`."""
-        _check_no_targets(y)
-        x = self.batch_spec.prepare(x, warn=True)
-        self._evaluated_samples.assign(0)
-        return super().test_on_batch(x, **kwargs)
+    # === The moving average ===
 
     def reset_ema(self):
         """Sets the moving average to the network's weights, as after loading some."""
@@ -570,17 +399,3 @@ class MDM(keras.Model):
         config["network"] = keras.saving.deserialize_keras_object(config["network"])
         config["schedule"] = NoiseSchedule(**config["schedule"])
         return cls(**config)
-
-
-def _check_no_targets(y):
-    if y is not None:
-        raise ValueError(
-            "`y` must be None: MDM makes its own targets from the pictures in `x`. "
-            f"Received: y of type {type(y).__name__}"
-        )
-
-
-def _prepared_validation(data, spec):
-    if isinstance(data, tuple):
-        return (streams.prepared(data[0], spec), *data[1:])
-    return streams.prepared(data, spec)
