@@ -53,8 +53,6 @@ def make_model(args, source):
     import keras_mdm
 
     preset = args.preset
-    if preset is None:
-        preset = "mdm_tiny_64" if training.picture_size(source) >= 64 else "mdm_tiny_32"
     overrides = training.model_options(args)
     if preset in keras_mdm.MDM.builtin_presets():
         labelled = source.num_classes and not args.unconditional
@@ -100,12 +98,16 @@ def train(args, parser):
     source = data.open_source(args.dataset, args.split, args.data_dir)
     if source.is_video:
         raise ValueError(f"the data set '{args.dataset}' has clips, not pictures.")
+    if args.preset is None:
+        large = training.picture_size(source) >= 64
+        args.preset = "mdm_tiny_64" if large else "mdm_tiny_32"
+    defaults = training.fill_defaults(args)
     mdm = make_model(args, source)
     conditional = mdm.batch_spec.num_classes is not None
     if source.num_classes is None and not args.unconditional:
         print(f"'{args.dataset}' has no labels: the model is trained unconditionally.")
     class_names = list(source.class_names or []) if conditional else None
-    stages = training.make_stages(args, mdm)
+    stages = training.make_stages(args, mdm, defaults)
     options = sample_options(args, mdm, class_names)
     make_dataset = training.dataset_maker(
         args, source, mdm, ("images", "labels") if conditional else ("images",)

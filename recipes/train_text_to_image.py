@@ -23,26 +23,6 @@ import common
 import training
 import training_flags
 
-# Of `mdm_shapes_64`, for a CPU.
-SMALL = {"decay": "cosine", "freeze_inner": True, "sample_every": 500}
-SMALL_STAGES = training.SMALL_STAGES
-# As printed for the MDM baseline in Kaleido (arXiv 2405.21048), appendix B: 400,000
-# steps at 64 pixels first, then 400,000 more. What the last stage of the 1024-pixel
-# model took is not printed.
-PAPER = {
-    "decay": "constant",
-    "freeze_inner": False,
-    "sample_every": 10_000,
-    "dtype": "mixed_bfloat16",
-}
-PAPER_STAGES = {
-    "steps": (400_000,),
-    "batch_size": (512,),
-    "learning_rate": (1e-4,),
-    "warmup_steps": (10_000,),
-}
-PAPER_PRESETS = ("mdm_s64_text", "mdm_s256_text", "mdm_s1024_text")
-
 
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(
@@ -66,7 +46,7 @@ def parse_arguments(arguments=None):
     training_flags.add_stage_flags(parser)
     training_flags.add_data_flags(parser)
     training_flags.add_model_flags(parser)
-    parser.set_defaults(**dict.fromkeys(SMALL), num_samples=16)
+    parser.set_defaults(num_samples=16)
     return parser.parse_args(arguments), parser
 
 
@@ -97,15 +77,6 @@ def add_text_flags(parser):
         help="what the sample grids show (default: captions of the validation split of "
         "shapes, or the first ones of other data)",
     )
-
-
-def fill_defaults(args):
-    """Settings that were not given: the paper's for its presets."""
-    paper = args.preset in PAPER_PRESETS
-    for name, value in (PAPER if paper else SMALL).items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
-    return PAPER_STAGES if paper else SMALL_STAGES
 
 
 def make_model(args, source):
@@ -216,7 +187,7 @@ def train(args, parser):
     from keras_mdm import data
     from keras_mdm.conditioning import TextConditioner
 
-    defaults = fill_defaults(args)
+    defaults = training.fill_defaults(args, sample_every=500)
     source = data.open_source(args.dataset, args.split, args.data_dir)
     if source.is_video:
         raise ValueError(f"the data set '{args.dataset}' has clips, not pictures.")

@@ -24,9 +24,9 @@ import training_flags
 
 # Of `mdm_shapes_32v`, for a CPU: pictures, larger ones, two frames, eight frames.
 SMALL_STAGES = {
-    "steps": (700, 100, 150, 250),
+    "steps": (900, 100, 150, 300),
     "batch_size": (16, 8, 4, 4),
-    "learning_rate": (3e-3,),
+    "learning_rate": (3e-3, 7e-4, 1e-3, 1e-3),
     "warmup_steps": (20,),
 }
 
@@ -66,7 +66,7 @@ def parse_arguments(arguments=None):
     training_flags.add_stage_flags(parser, SMALL_STAGES)
     training_flags.add_data_flags(parser)
     training_flags.add_model_flags(parser)
-    parser.set_defaults(**dict.fromkeys(text.SMALL), num_samples=8)
+    parser.set_defaults(num_samples=8)
     return parser.parse_args(arguments), parser
 
 
@@ -117,13 +117,13 @@ def train(args, parser):
     from keras_mdm import data
     from keras_mdm.levels import read_level
 
-    text.fill_defaults(args)
+    defaults = training.fill_defaults(args, SMALL_STAGES, sample_every=500)
     source = open_clips(args, args.split)
     mdm = text.make_model(args, source)
     if read_level(mdm.network.level)[0] == 1:
         raise ValueError(f"the preset '{args.preset}' draws pictures, not clips.")
     data.at_level(source, mdm.network.level)  # Raises an error if they do not fit.
-    stages = training.make_stages(args, mdm, SMALL_STAGES)
+    stages = training.make_stages(args, mdm, defaults)
     options = training.sampling_options(args, mdm)
     embeddings = text.attach_text(args, mdm)
     options.update(find_prompts(args, source, mdm, embeddings))

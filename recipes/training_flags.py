@@ -74,9 +74,8 @@ def add_stage_flags(parser, defaults=training.SMALL_STAGES):
     add(
         "--decay",
         choices=("constant", "cosine"),
-        default="cosine",
-        help="what the learning rate does after the warm-up: fall to zero at the end "
-        "of each stage, or stay",
+        help="what the learning rate does after the warm-up: stay, or fall to zero at "
+        "the end of each stage (default: cosine; constant for the paper's presets)",
     )
     add("--max-steps", type=int, help="cap on the steps of each stage, for a quick try")
     add(
@@ -97,9 +96,9 @@ def add_stage_flags(parser, defaults=training.SMALL_STAGES):
     add(
         "--freeze-inner",
         action=argparse.BooleanOptionalAction,
-        default=True,
         help="after the first stage, train only what the stage added, which takes less "
-        "time, or else everything; a stage that adds several dolls trains all",
+        "time, or else everything; a stage that adds several dolls trains all "
+        "(default: on; off for the paper's presets)",
     )
     add(
         "--accumulate",

@@ -66,8 +66,11 @@ def make_dataset(
             as far as the source has them. Captions are strings, which `MDM.fit`
             encodes; of several captions of a picture, each pass takes one at random.
         numbers: Names of the numbers for micro-conditioning that a batch has:
-            `"scale"` (the shorter side of the original picture, in pixels), and what
-            else the source's items have in their `numbers`.
+            `"scale"` (the shorter side of the original picture, in pixels),
+            `"crop_top"` and `"crop_left"` (where the square was cut, in pixels at the
+            size of the batch's pictures; [Podell et al., 2023](
+            https://arxiv.org/abs/2307.01952), 2.2), and what else the source's items
+            have in their `numbers`.
         embeddings: Optional `EmbeddingShards` of the captions: a batch then has
             `text_embeddings` and `text_mask`.
         shard: Pair `(index, count)`: this process reads every `count`-th picture,

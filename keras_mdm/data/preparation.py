@@ -112,16 +112,25 @@ class Preparation:
     def _make(self, index, rng):
         item = self.source[index]
         pixels = item["video" if self.source.is_video else "image"]
-        numbers = {"scale": min(pixels.shape[-3:-1]), **item.get("numbers", {})}
+        options = dict(self._options)
+        channels, resolution = options.pop("channels"), options["resolution"]
+        try:
+            square = transforms.choose_square(pixels, rng=rng, **options)
+        except transforms.TooSmall as error:
+            raise UnusablePicture(self.source.describe(index), str(error)) from error
+        side, top, left = square
+        numbers = {
+            "scale": min(pixels.shape[-3:-1]),
+            "crop_top": top * resolution / side,
+            "crop_left": left * resolution / side,
+            **item.get("numbers", {}),
+        }
         missing = [name for name in self._numbers if name not in numbers]
         if missing:
             raise UnusablePicture(
                 self.source.describe(index), f"has no number {' and '.join(missing)}"
             )
-        try:
-            pixels = transforms.prepare(pixels, rng=rng, **self._options)
-        except transforms.TooSmall as error:
-            raise UnusablePicture(self.source.describe(index), str(error)) from error
+        pixels = transforms.cut(pixels, square, resolution, channels)
         element = {self._pictures_key: pixels}
         if "labels" in self._keep and "label" in item:
             element["labels"] = np.int32(item["label"])

@@ -43,6 +43,24 @@ def prepare(
         TooSmall: If the picture is too small and `upscale` is `False`.
         ValueError: If it has another type or number of dimensions.
     """
+    square = choose_square(pictures, resolution, crop, rng, upscale, crop_scale)
+    return cut(pictures, square, resolution, channels)
+
+
+def choose_square(
+    pictures, resolution, crop="center", rng=None, upscale=False, crop_scale=(0.8, 1.0)
+):
+    """The square that `prepare` would cut out.
+
+    Args:
+        pictures, resolution, crop, rng, upscale, crop_scale: See `prepare`.
+
+    Returns:
+        Tuple of int: side, top and left in pixels of the picture.
+
+    Raises:
+        TooSmall, ValueError: As `prepare`.
+    """
     if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
         raise ValueError(
             "expected uint8 (height, width, channels) or (frames, height, width, "
@@ -54,14 +72,26 @@ def prepare(
         raise TooSmall(
             f"too small: {width}x{height} pixels for resolution {resolution}"
         )
-    if crop == "random":
-        side = round(shorter * rng.uniform(*crop_scale))
-        # A crop below the resolution would have to be enlarged.
-        side = min(max(side, resolution), shorter)
-        top = int(rng.integers(height - side + 1))
-        left = int(rng.integers(width - side + 1))
-    else:
-        side, top, left = shorter, (height - shorter) // 2, (width - shorter) // 2
+    if crop != "random":
+        return shorter, (height - shorter) // 2, (width - shorter) // 2
+    side = round(shorter * rng.uniform(*crop_scale))
+    # A crop below the resolution would have to be enlarged.
+    side = min(max(side, resolution), shorter)
+    top = int(rng.integers(height - side + 1))
+    return side, top, int(rng.integers(width - side + 1))
+
+
+def cut(pictures, square, resolution, channels=None):
+    """Cuts a square out of a picture, or of all frames of a clip, and resizes it.
+
+    Args:
+        pictures, resolution, channels: See `prepare`.
+        square: Tuple of int: side, top and left.
+
+    Returns:
+        uint8 array `([frames,] resolution, resolution, channels)`.
+    """
+    side, top, left = square
     pictures = pictures[..., top : top + side, left : left + side, :]
     pictures = to_channels(pictures, channels)
     if side < resolution:

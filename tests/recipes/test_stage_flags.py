@@ -16,7 +16,9 @@ def make_stages(recipe):
         recipe.training_flags.add_stage_flags(parser)
         recipe.training_flags.add_model_flags(parser)
         args = parser.parse_args(flags)
-        return args, recipe.training.make_stages(args, mdm)
+        args.preset = "mdm_tiny_64"
+        defaults = recipe.training.fill_defaults(args)
+        return args, recipe.training.make_stages(args, mdm, defaults)
 
     return make
 
@@ -26,7 +28,8 @@ def test_stages_that_are_not_described_have_defaults(make_stages, recipe):
     args, stages = make_stages("--batch-size", "2")
     assert [stage.resolution for stage in stages] == [4, 8, 16]
     assert tuple(stage.steps for stage in stages) == defaults["steps"]
-    assert [stage.learning_rate for stage in stages] == [*defaults["learning_rate"]] * 3
+    first, later = defaults["learning_rate"]
+    assert [stage.learning_rate for stage in stages] == [first, later, later]
     assert [stage.warmup_steps for stage in stages] == [*defaults["warmup_steps"]] * 3
     assert [stage.batch_size for stage in stages] == [2, 2, 2]
     assert {stage.decay for stage in stages} == {"cosine"}

@@ -103,14 +103,13 @@ def test_bad_input_is_told_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
-def test_defaults_of_the_paper_presets_are_the_papers(recipe):
+@pytest.mark.parametrize("name", ["mdm_s256_text", "mdm_s256"])
+def test_defaults_of_the_paper_presets_are_the_papers(name, recipe):
     """Numbers of Kaleido (arXiv 2405.21048), appendix B, in every stage."""
-    flags = ["--output", "x", "--preset", "mdm_s256_text"]
-    args, _ = recipe.parse_arguments(flags)
-    defaults = recipe.fill_defaults(args)
-    stages = importlib.import_module("training").make_stages(
-        args, tiny_mdm(2, resolution=64), defaults
-    )
+    args, _ = recipe.parse_arguments(["--output", "x", "--preset", name])
+    training = importlib.import_module("training")
+    defaults = training.fill_defaults(args)
+    stages = training.make_stages(args, tiny_mdm(2, resolution=64), defaults)
     assert [stage.resolution for stage in stages] == [64, 128]
     for stage in stages:
         assert (stage.steps, stage.batch_size) == (400_000, 512)
@@ -119,7 +118,7 @@ def test_defaults_of_the_paper_presets_are_the_papers(recipe):
     optimizer = default_optimizer(stages[0]).get_config()
     assert (optimizer["beta_1"], optimizer["beta_2"]) == (0.9, 0.99)
     assert (optimizer["weight_decay"], optimizer["global_clipnorm"]) == (0, 2)
-    model = keras_mdm.MDM.builtin_presets()["mdm_s256_text"]["config"]["config"]
+    model = keras_mdm.MDM.builtin_presets()[name]["config"]["config"]
     assert model["ema_momentum"] == 0.9999 and args.dtype == "mixed_bfloat16"
 
 
