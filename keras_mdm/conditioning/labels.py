@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_mdm.layers.initializers import HostNormal
+
 
 @keras.saving.register_keras_serializable("keras_mdm")
 class ClassLabels(keras.layers.Layer):
@@ -46,7 +48,7 @@ class ClassLabels(keras.layers.Layer):
     def build(self, input_shape=None):
         self.table = self.add_weight(
             shape=(self.num_classes + 1, self.size),
-            initializer=keras.initializers.RandomNormal(stddev=1.0),
+            initializer=HostNormal(1.0),
             name="table",
         )
 

@@ -11,6 +11,7 @@ from keras_mdm.conditioning.tokenizers import (
     ByteTokenizer,
     WordTokenizer,
 )
+from keras_mdm.layers.initializers import HostNormal
 from keras_mdm.layers.primitives import LayerNorm, build_children
 from keras_mdm.layers.tokens import TokenBlock
 
@@ -88,12 +89,12 @@ class TextEncoder(TextConditioner):
     def build(self, input_shape=None):
         self.table = self.add_weight(
             shape=(self.tokenizer.size, self.size),
-            initializer=keras.initializers.RandomNormal(stddev=1.0),
+            initializer=HostNormal(1.0),
             name="table",
         )
         self.positions = self.add_weight(
             shape=(self.max_tokens, self.size),
-            initializer=keras.initializers.RandomNormal(stddev=0.5),
+            initializer=HostNormal(0.5),
             name="positions",
         )
         build_children(self)

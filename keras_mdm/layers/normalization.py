@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_mdm.layers.initializers import HostConstant
 from keras_mdm.layers.primitives import check_divisible
 
 
@@ -43,38 +44,48 @@ class GroupNormalization(keras.layers.Layer):
     def build(self, input_shape=None):
         shape = (self.channels,)
         self.gamma = self.add_weight(
-            shape=shape, initializer="ones", autocast=False, name="gamma"
+            shape=shape, initializer=HostConstant(1.0), autocast=False, name="gamma"
         )
         self.beta = self.add_weight(
-            shape=shape, initializer="zeros", autocast=False, name="beta"
+            shape=shape, initializer=HostConstant(0.0), autocast=False, name="beta"
         )
 
     def call(self, x, scale=None, shift=None):
         factor, offset = self._factor_and_offset(x)
         if scale is not None:
-            scale = ops.cast(scale, "float32")
-            factor = factor * (1.0 + scale)
-            offset = offset * (1.0 + scale) + ops.cast(shift, "float32")
-        shape = (-1, 1, 1, self.channels)
-        factor = ops.reshape(ops.cast(factor, x.dtype), shape)
-        offset = ops.reshape(ops.cast(offset, x.dtype), shape)
-        return x * factor + offset
+            shape = (-1, 1, 1, self.channels)
+            scale = 1.0 + ops.reshape(ops.cast(scale, "float32"), shape)
+            factor = factor * scale
+            offset = offset * scale + ops.reshape(ops.cast(shift, "float32"), shape)
+        return x * ops.cast(factor, x.dtype) + ops.cast(offset, x.dtype)
 
     def _factor_and_offset(self, x):
-        """Returns two float32 tensors of shape `(batch, channels)`."""
+        """Returns two float32 tensors of shape `(batch, 1, 1, channels)`.
+
+        There are dozens of these layers in a network, so an operation more is felt
+        when it is compiled, and by small networks in every step.
+        """
         x = ops.cast(x, "float32")
-        mean = ops.mean(x, axis=(1, 2))  # (batch, channels)
-        square = ops.mean(ops.square(x), axis=(1, 2))
-        grouped = (-1, self.groups, self.channels // self.groups)
-        mean = ops.mean(ops.reshape(mean, grouped), axis=2, keepdims=True)
-        square = ops.mean(ops.reshape(square, grouped), axis=2, keepdims=True)
+        # A single group needs no detour by channels.
+        axes = (1, 2) if self.groups > 1 else (1, 2, 3)
+        mean = ops.mean(x, axis=axes, keepdims=True)
+        square = ops.mean(ops.square(x), axis=axes, keepdims=True)
+        gamma, beta = self.gamma, self.beta
+        grouped = 1 < self.groups < self.channels
+        if grouped:
+            sizes = (self.groups, self.channels // self.groups)
+            mean, square = (
+                ops.mean(ops.reshape(h, (-1, 1, *sizes)), axis=3, keepdims=True)
+                for h in (mean, square)
+            )
+            gamma, beta = ops.reshape(gamma, sizes), ops.reshape(beta, sizes)
         variance = ops.maximum(square - ops.square(mean), 0.0)
-        inverse = ops.rsqrt(variance + self.epsilon)  # (batch, groups, 1)
-        gamma = ops.reshape(self.gamma, (1, *grouped[1:]))
-        factor = inverse * gamma
-        offset = ops.reshape(self.beta, (1, *grouped[1:])) - mean * factor
-        flat = (-1, self.channels)
-        return ops.reshape(factor, flat), ops.reshape(offset, flat)
+        factor = ops.rsqrt(variance + self.epsilon) * gamma
+        offset = beta - mean * factor
+        if grouped:
+            shape = (-1, 1, 1, self.channels)
+            factor, offset = ops.reshape(factor, shape), ops.reshape(offset, shape)
+        return factor, offset
 
     def get_config(self):
         return {

@@ -6,11 +6,11 @@ padding stands here once. Used by the other layers and by `keras_mdm.networks`.
 """
 
 import math
-import random
 
 import keras
-import numpy as np
 from keras import ops
+
+from keras_mdm.layers.initializers import HostConstant, HostUniform
 
 
 def build_children(layer):
@@ -34,35 +34,11 @@ def check_divisible(channels, groups, what):
         )
 
 
-class HostUniform(keras.initializers.Initializer):
-    """Uniform random numbers, drawn by numpy on the host.
-
-    Drawn by the backend, each shape would be compiled on JAX (a minute for a large
-    network). The numbers follow `keras.utils.set_random_seed` and are the same on
-    every backend.
-
-    Args:
-        bound: float. Numbers lie between minus and plus `bound`.
-    """
-
-    def __init__(self, bound):
-        self.bound = bound
-
-    def __call__(self, shape, dtype=None):
-        numbers = np.random.default_rng(random.getrandbits(64)).random(
-            shape, dtype="float32"
-        )
-        values = (2.0 * numbers - 1.0) * np.float32(self.bound)
-        return ops.convert_to_tensor(values, dtype=dtype)
-
-    def get_config(self):
-        return {"bound": self.bound}
-
-
 def _initializers(fan_in, zero):
     """Kernel and bias initialisers: zeros, or uniform in +-1/sqrt(fan_in)."""
     if zero:
-        return {"kernel_initializer": "zeros", "bias_initializer": "zeros"}
+        zeros = HostConstant(0.0)
+        return {"kernel_initializer": zeros, "bias_initializer": zeros}
     bound = 1.0 / math.sqrt(fan_in)
     return {
         "kernel_initializer": HostUniform(bound),
@@ -201,7 +177,12 @@ class LayerNorm(keras.layers.LayerNormalization):
     """
 
     def __init__(self, inputs, **kwargs):
-        super().__init__(epsilon=1e-5, **kwargs)
+        super().__init__(
+            epsilon=1e-5,
+            gamma_initializer=HostConstant(1.0),
+            beta_initializer=HostConstant(0.0),
+            **kwargs,
+        )
         self.inputs = inputs
 
     def build(self, input_shape=None):

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mdm import backend
+from keras_mdm.layers.initializers import HostConstant
 
 
 class ExponentialMovingAverage(keras.layers.Layer):
@@ -40,14 +41,14 @@ class ExponentialMovingAverage(keras.layers.Layer):
         self.num_updates = self.add_weight(
             shape=(),
             dtype="int32",
-            initializer="zeros",
+            initializer=HostConstant(0.0),
             trainable=False,
             name="num_updates",
         )
         self.averages = [
             self.add_weight(
                 shape=source.shape,
-                initializer="zeros",
+                initializer=HostConstant(0.0),
                 trainable=False,
                 # Torch takes no dot in a name.
                 name=source.path.replace("/", "__"),

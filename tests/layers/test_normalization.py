@@ -29,9 +29,10 @@ def _numpy(x, layer):
     return h * gamma + beta
 
 
-def test_equals_keras():
-    layer = _layer()
-    other = keras.layers.GroupNormalization(4, epsilon=1e-5)
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_equals_keras(groups):
+    layer = _layer(groups=groups)
+    other = keras.layers.GroupNormalization(groups, epsilon=1e-5)
     other.build((None, 5, 3, 16))
     other.gamma.assign(layer.gamma)
     other.beta.assign(layer.beta)

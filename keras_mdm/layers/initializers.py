@@ -1,0 +1,64 @@
+"""First values of weights, made by numpy on the host.
+
+Made by the backend, each shape would be compiled on JAX: seconds for a small network, a
+minute for a large one. Random numbers follow `keras.utils.set_random_seed` and are the
+same on every backend. Used by all layers with weights and by the moving average.
+"""
+
+import random
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class _OnHost(keras.initializers.Initializer):
+    """Base: one number says all there is to say."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __call__(self, shape, dtype=None):
+        return ops.convert_to_tensor(self._values(tuple(shape)), dtype=dtype)
+
+    def get_config(self):
+        return {"number": self.number}
+
+
+class HostConstant(_OnHost):
+    """The same number everywhere.
+
+    Args:
+        number: float.
+    """
+
+    def _values(self, shape):
+        return np.full(shape, self.number, "float32")
+
+
+class HostUniform(_OnHost):
+    """Uniform random numbers.
+
+    Args:
+        number: float. They lie between minus and plus this.
+    """
+
+    def _values(self, shape):
+        values = _generator().random(shape, dtype="float32")
+        return (2.0 * values - 1.0) * np.float32(self.number)
+
+
+class HostNormal(_OnHost):
+    """Normal random numbers of mean zero.
+
+    Args:
+        number: float. Their standard deviation.
+    """
+
+    def _values(self, shape):
+        values = _generator().standard_normal(shape, dtype="float32")
+        return values * np.float32(self.number)
+
+
+def _generator():
+    return np.random.default_rng(random.getrandbits(64))
