@@ -197,7 +197,9 @@ def compile_with_weights(function, variables, substitutes, jit_compile):
     if name() == "jax":
         import jax
 
-        compiled = jax.jit(with_values)
+        # On a CPU the highest levels cost seconds and gain nothing here.
+        options = {"xla_backend_optimization_level": 1} if on_cpu() else None
+        compiled = jax.jit(with_values, compiler_options=options)
         return lambda *args: compiled([s.value for s in substitutes], *args)
 
     def with_current_values(*args):

@@ -16,7 +16,7 @@ import run_folder
 # small ones. A doll that starts from the enlarged picture of the one inside it is
 # spoilt by a rate at which that one learns well.
 SMALL_STAGES = {
-    "steps": (1200, 120, 120),
+    "steps": (1200, 80, 80),
     "batch_size": (16, 8, 4),
     "learning_rate": (3e-3, 7e-4),
     "warmup_steps": (20,),
