@@ -48,6 +48,14 @@ def parse_arguments(arguments=None):
     return parser.parse_args(arguments), parser
 
 
+def choose_preset(args, source):
+    """The preset that was given, or the small one whose pictures `source` can fill."""
+    if args.preset is not None:
+        return args.preset
+    large = training.picture_size(source) >= 64
+    return "mdm_tiny_64" if large else "mdm_tiny_32"
+
+
 def make_model(args, source):
     """The model for the data: a built-in preset takes its classes and channels."""
     import keras_mdm
@@ -98,9 +106,7 @@ def train(args, parser):
     source = data.open_source(args.dataset, args.split, args.data_dir)
     if source.is_video:
         raise ValueError(f"the data set '{args.dataset}' has clips, not pictures.")
-    if args.preset is None:
-        large = training.picture_size(source) >= 64
-        args.preset = "mdm_tiny_64" if large else "mdm_tiny_32"
+    args.preset = choose_preset(args, source)
     defaults = training.fill_defaults(args)
     mdm = make_model(args, source)
     conditional = mdm.batch_spec.num_classes is not None

@@ -208,6 +208,7 @@ def test_data_without_labels_train_an_unconditional_model(tmp_path, recipe):
             return {"image": np.zeros((32, 32, 1), "uint8")}
 
     args, _ = recipe.parse_arguments(["--output", str(tmp_path)])
+    args.preset = recipe.choose_preset(args, Source())
     mdm = recipe.make_model(args, Source())
     assert mdm.network.resolutions == (32, 16)
     assert mdm.batch_spec.num_classes is None and mdm.network.image_channels == 1
