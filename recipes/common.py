@@ -107,6 +107,39 @@ def class_title(label, class_names):
     return class_names[label] if class_names else str(label)
 
 
+def measure_distances(judge, drawn, real, reference):
+    """Distances of pictures or clips from real ones, in the features of a judge.
+
+    Args:
+        judge: `keras_mdm.metrics.Judge`.
+        drawn: uint8 array of drawn pictures.
+        real: uint8 array of real ones that the judge has not seen: the floor.
+        reference: uint8 array of real ones, from which all are measured.
+
+    Returns:
+        dict with `frechet` and `kernel`, each a dict of float: `drawn`, `real_test` and
+        `noise`, the ceiling.
+    """
+    import numpy as np
+
+    from keras_mdm import metrics
+
+    noise = np.random.default_rng(0).integers(0, 256, drawn.shape).astype("uint8")
+    features = {
+        "drawn": judge.features(drawn),
+        "real_test": judge.features(real),
+        "noise": judge.features(noise),
+    }
+    base = judge.features(reference)
+    return {
+        name: {key: distance(value, base) for key, value in features.items()}
+        for name, distance in (
+            ("frechet", metrics.frechet_distance),
+            ("kernel", metrics.kernel_distance),
+        )
+    }
+
+
 def print_distances(result):
     """Prints the feature distances that `evaluate.py` measured, with floor and ceiling.
 
@@ -117,7 +150,7 @@ def print_distances(result):
         values = result[name]
         print(
             f"  {name} distance {values['drawn']:.4g}"
-            f"  (real test pictures {values['real_test']:.4g}, "
+            f"  (real test ones {values['real_test']:.4g}, "
             f"noise {values['noise']:.4g})"
         )
 

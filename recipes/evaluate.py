@@ -12,7 +12,10 @@ hope for) and of noise beside. All of it goes into `evaluation.json` in the run 
 
 Of a run of train_text_to_image.py on shapes it draws captions of the test split, and of
 `test_held_out`, whose combinations of colour, shape and place training never had; the
-judge reads shapes, colours, places and their number at the largest resolution.
+judge reads shapes, colours, places and their number at the largest resolution. Of a run
+of train_video.py on shapes/clips, whose clips are drawn from captions likewise, a judge
+of clips reads shape, colour and direction of motion, and tells how much changes from
+frame to frame; as a control it is asked about the same clips with shuffled frames.
 
 The judge knows only these classes: it tells whether a class can be recognised, not
 whether a picture is beautiful.
@@ -25,8 +28,11 @@ import sys
 import time
 
 import common
+import evaluate_clips
 import evaluate_scenes
 import numpy as np
+
+JUDGE_EPOCHS = 15
 
 
 def parse_arguments(arguments=None):
@@ -51,7 +57,9 @@ def parse_arguments(arguments=None):
     add(
         "--judge-epochs",
         type=int,
-        help="passes that train the judge (default: 15 for classes, 4 for scenes)",
+        help=f"passes that train the judge (default: {JUDGE_EPOCHS} for classes, "
+        f"{evaluate_scenes.JUDGE_EPOCHS} for scenes, {evaluate_clips.JUDGE_EPOCHS} for "
+        "clips)",
     )
     common.backend_choices(parser)
     return parser.parse_args(arguments)
@@ -84,12 +92,8 @@ def read_real(source, resolution, channels, count, settings):
 
 def measure(judge, drawn, wanted, train, test):
     """Accuracies and distances at one resolution, as a dict of plain values."""
-    from keras_mdm import metrics
-
     seen = judge.classify(drawn)
-    noise = np.random.default_rng(0).integers(0, 256, drawn.shape).astype("uint8")
-    reference = judge.features(train[0])
-    result = {
+    return {
         "judge_accuracy_real": judge.accuracy(*test),
         "accuracy": float(np.mean(seen == wanted)),
         "per_class": {
@@ -101,17 +105,8 @@ def measure(judge, drawn, wanted, train, test):
             "real_train": len(train[0]),
             "real_test": len(test[0]),
         },
+        **common.measure_distances(judge, drawn, test[0], train[0]),
     }
-    for name, distance in (
-        ("frechet", metrics.frechet_distance),
-        ("kernel", metrics.kernel_distance),
-    ):
-        result[name] = {
-            "drawn": distance(judge.features(drawn), reference),
-            "real_test": distance(judge.features(test[0]), reference),
-            "noise": distance(judge.features(noise), reference),
-        }
-    return result
 
 
 def report(resolution, result, class_names):
@@ -194,15 +189,18 @@ def evaluate(args):
     common.choose_backend(args.backend)
 
     import keras_mdm
+    from keras_mdm.levels import read_level
 
     mdm = keras_mdm.MDM.from_preset(args.run)
-    on_text = mdm.batch_spec.text is not None
-    if args.judge_epochs is None:
-        args.judge_epochs = 4 if on_text else 15
-    if on_text:
-        evaluate_scenes.check(config["arguments"]["dataset"])
-        seconds, results = evaluate_scenes.evaluate(args, config["arguments"], mdm)
+    if mdm.batch_spec.text is not None:
+        draws_clips = read_level(mdm.resolution)[0] > 1
+        judged = evaluate_clips if draws_clips else evaluate_scenes
+        if args.judge_epochs is None:
+            args.judge_epochs = judged.JUDGE_EPOCHS
+        judged.check(config["arguments"]["dataset"])
+        seconds, results = judged.evaluate(args, config["arguments"], mdm)
     else:
+        args.judge_epochs = args.judge_epochs or JUDGE_EPOCHS
         seconds, results = evaluate_classes(args, config, mdm)
     path = pathlib.Path(args.run) / "evaluation.json"
     arguments = {key: value for key, value in vars(args).items() if key != "run"}

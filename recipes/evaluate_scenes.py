@@ -10,6 +10,7 @@ import numpy as np
 
 # Splits of captions that training has not seen, and what they are called.
 SPLITS = {"test": "seen combinations", "test_held_out": "held-out combinations"}
+JUDGE_EPOCHS = 4
 
 
 def check(dataset):
@@ -63,26 +64,11 @@ def read_scores(judge, pictures, scenes):
 
 def measure(judge, drawn, real, scenes, reference):
     """What the judge says of drawn and of real pictures of the same captions."""
-    from keras_mdm import metrics
-
-    noise = np.random.default_rng(0).integers(0, 256, drawn.shape).astype("uint8")
-    features = {
-        "drawn": judge.features(drawn),
-        "real_test": judge.features(real),
-        "noise": judge.features(noise),
-    }
-    base = judge.features(reference)
     return {
         "captions": len(drawn),
         "drawn": read_scores(judge, drawn, scenes),
         "real_test": read_scores(judge, real, scenes),
-        **{
-            name: {key: distance(value, base) for key, value in features.items()}
-            for name, distance in (
-                ("frechet", metrics.frechet_distance),
-                ("kernel", metrics.kernel_distance),
-            )
-        },
+        **common.measure_distances(judge, drawn, real, reference),
     }
 
 

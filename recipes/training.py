@@ -80,7 +80,7 @@ def begin(args, parser):
 
 
 def model_options(args):
-    """Arguments of `MDM` that replace those of the preset."""
+    """Arguments of `MDM.from_preset` that replace what the preset says."""
     names = (
         "prediction",
         "loss_target",
@@ -89,6 +89,8 @@ def model_options(args):
         "ema_momentum",
     )
     given = {name: getattr(args, name) for name in names}
+    if args.remat is not None:
+        given["remat"] = args.remat or True
     return {name: value for name, value in given.items() if value is not None}
 
 

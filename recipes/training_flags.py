@@ -125,6 +125,14 @@ def add_model_flags(parser):
     )
     add("--condition-dropout", type=float, help="share of dropped conditions")
     add("--ema-momentum", type=float, help="of the averaged weights")
+    add(
+        "--remat",
+        type=common.level,
+        nargs="*",
+        metavar="RESOLUTION",
+        help="compute the activations of these resolutions again in the backward pass, "
+        "which saves memory; without values, of all",
+    )
     add("--dtype", help="dtype policy, such as float32 or mixed_bfloat16")
 
     group = parser.add_argument_group("samples and saving")

@@ -92,8 +92,10 @@ def parse_arguments(argv=None):
     )
     parser.add_argument(
         "--remat",
-        action="store_true",
-        help="compute activations again in the backward pass",
+        nargs="*",
+        metavar="RESOLUTION",
+        help="compute the activations of these resolutions again in the backward pass; "
+        "without values, of all",
     )
     parser.add_argument(
         "--ema",

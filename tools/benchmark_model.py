@@ -35,10 +35,9 @@ def make_model(arguments):
         )
     else:
         mdm = _model_from_file(path, arguments)
-    if arguments.remat:
-        for layer in mdm.network._flatten_layers():
-            if hasattr(layer, "remat"):
-                layer.remat = True
+    if arguments.remat is not None:
+        levels = [int(text) if text.isdecimal() else text for text in arguments.remat]
+        mdm.network.set_remat(levels or True)
     # The default optimizer is the one that is to be timed.
     mdm.compile(jit_compile={"auto": "auto", "on": True, "off": False}[arguments.jit])
     return mdm

@@ -39,15 +39,15 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
     (`shapes.is_held_out`).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     BUILDER_CONFIGS = [
         ShapesConfig(name="single", description="One large shape."),
         ShapesConfig(name="scenes", description="One to three shapes."),
         ShapesConfig(
             name="clips",
             description="One moving shape.",
-            num_train=1000,
-            num_test=100,
+            num_train=4000,
+            num_test=250,
         ),
     ]
 

@@ -64,6 +64,28 @@ def kernel_distance(first, second):
     return float(within(first) + within(second) - 2.0 * between)
 
 
+def frame_change(features):
+    """How far the features of neighbouring frames lie apart, on average.
+
+    Clips that move as real ones do change as much from frame to frame; those that
+    flicker or jump change more, frozen ones less.
+
+    Args:
+        features: Array of shape `(clips, frames, size)`, of at least 2 frames.
+
+    Returns:
+        float: root of the mean squared distance.
+    """
+    features = np.asarray(features, dtype="float64")
+    if features.ndim != 3 or features.shape[1] < 2:
+        raise ValueError(
+            "features must have the shape (clips, frames, size), with at least 2 "
+            f"frames. Received: shape {features.shape}"
+        )
+    steps = np.diff(features, axis=1)
+    return float(np.sqrt(np.mean(np.sum(np.square(steps), axis=-1))))
+
+
 def _check(first, second):
     first = np.asarray(first, dtype="float64")
     second = np.asarray(second, dtype="float64")

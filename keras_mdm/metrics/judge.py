@@ -1,7 +1,8 @@
 """Small networks that read drawn pictures, trained on the real ones on the spot.
 
 `recipes/evaluate.py` asks them what they see in a picture, and takes their features for
-the distances: `Judge` reads a class, `SceneJudge` the shapes of a scene.
+the distances: `Judge` reads a class, `SceneJudge` the shapes of a scene. `ClipJudge`,
+which reads a clip, is in `clip_judge`.
 """
 
 import keras
@@ -41,7 +42,7 @@ class Judge:
 
     def _make(self, inputs, resolution, seed):
         """Features and logits of the network."""
-        layers, initializer = keras.layers, _initializers(seed)
+        layers, initializer = keras.layers, initializers(seed)
         x = inputs
         # Down to 4x4 by strides: whatever the resolution, seconds on two cores.
         width, first = 24, True
@@ -90,7 +91,7 @@ class Judge:
         size = len(images) // batch_size * batch_size
         steps = epochs * size // batch_size
         self._model.compile(optimizer=self._optimizer(steps), loss=self._loss())
-        reach = self._reach(images.shape[1])
+        reach = self._reach(images.shape[-2])
         for _ in range(epochs):
             order = rng.permutation(len(images))[:size]
             self._model.fit(
@@ -142,7 +143,7 @@ class SceneJudge(Judge):
         super().__init__(resolution, channels, len(COLOURS) + len(SHAPES) + 2, seed)
 
     def _make(self, inputs, resolution, seed):
-        layers, initializer = keras.layers, _initializers(seed)
+        layers, initializer = keras.layers, initializers(seed)
 
         def convolve(x, width, strides=1):
             x = layers.Conv2D(
@@ -208,7 +209,7 @@ class SceneJudge(Judge):
         return np.stack([part.argmax(axis=-1) for part in parts], axis=-1)
 
 
-def _initializers(seed):
+def initializers(seed):
     """Yields an initialiser for each layer in turn."""
     number = 0
     while True:
@@ -221,14 +222,15 @@ def _scaled(images):
 
 
 def _shifted(images, rng, reach):
-    """Shifts each picture by up to `reach` along each axis, repeating its edge."""
-    height, width = images.shape[1:3]
-    padding = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    """Shifts each picture or clip by up to `reach` a side, repeating its edge."""
+    height, width = images.shape[-3:-1]
+    leading = ((0, 0),) * (images.ndim - 3)
+    padding = (*leading, (reach, reach), (reach, reach), (0, 0))
     padded = np.pad(images, padding, mode="edge")
     shifts = rng.integers(0, 2 * reach + 1, size=(len(images), 2))
     return np.stack(
         [
-            picture[top : top + height, left : left + width]
+            picture[..., top : top + height, left : left + width, :]
             for picture, (top, left) in zip(padded, shifts, strict=True)
         ]
     )

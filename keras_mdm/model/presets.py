@@ -110,6 +110,7 @@ def from_preset(
     image_channels=None,
     conditioner=None,
     weights=None,
+    remat=None,
     **overrides,
 ):
     """Builds a model from a built-in preset, a folder or a hub repository.
@@ -133,6 +134,9 @@ def from_preset(
         weights: str or path. Checkpoint file of the official implementation, such as
             `"vis_model.pth"`, whose weights are taken instead of the preset's.
             Defaults to `None`.
+        remat: bool or sequence of levels, such as `["16x256"]`. The dolls whose
+            activations are computed again in the backward pass, which saves memory;
+            see `NestedUNet.set_remat`. Defaults to `None`: as the preset says.
         **overrides: Arguments of the constructor that replace the preset's, such as
             `ema_momentum=None`.
 
@@ -200,6 +204,8 @@ def from_preset(
         innermost(network)["config"]["image_channels"] = image_channels
     set_dtype(network, dtype or keras.config.dtype_policy().name)
     mdm = keras.saving.deserialize_keras_object(config, custom_objects={"MDM": cls})
+    if remat is not None:
+        mdm.network.set_remat(remat)
     if weights is not None:
         hub.load_official(mdm.network, weights)
         mdm.reset_ema()

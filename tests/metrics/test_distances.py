@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_mdm.metrics import frechet_distance, kernel_distance
+from keras_mdm.metrics import frame_change, frechet_distance, kernel_distance
 
 
 def standardized(count, size, seed):
@@ -80,3 +80,17 @@ def test_kernel_distance_is_unbiased():
 def test_wrong_features_are_told(distance, shapes):
     with pytest.raises(ValueError, match="Received"):
         distance(*map(np.zeros, shapes))
+
+
+def test_frame_change_of_steady_motion_is_its_step():
+    start = np.random.default_rng(0).normal(size=(5, 1, 3))
+    moving = start + np.arange(4)[None, :, None] * np.array([3.0, 0.0, 4.0])
+    assert frame_change(moving) == pytest.approx(5.0)
+    # Steps of 2, 1 and 2 (up, down, up), as squares: 4, 1 and 4 times 25.
+    assert frame_change(moving[:, [0, 2, 1, 3]]) == pytest.approx(5 * np.sqrt(3))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 1, 3)])
+def test_frame_change_needs_frames(shape):
+    with pytest.raises(ValueError, match="clips, frames, size"):
+        frame_change(np.zeros(shape))

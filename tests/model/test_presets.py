@@ -171,6 +171,13 @@ def test_without_weights_and_overrides(mdm, folder):
     assert not any(np.any(v) for v in values_of(other.network.conv_out.weights))
 
 
+def test_remat(folder):
+    mdm = keras_mdm.MDM.from_preset(folder, remat=[8])
+    assert [doll.remat for doll in mdm.network.dolls] == [
+        doll.level == 8 for doll in mdm.network.dolls
+    ]
+
+
 def test_dtype(folder):
     other = keras_mdm.MDM.from_preset(folder, dtype="mixed_bfloat16")
     for doll in other.network.dolls:

@@ -56,6 +56,25 @@ def test_gradients_with_remat():
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
+def test_remat_of_some_levels():
+    network = tiny_nest(3, resolution=4)
+    network.set_remat([8])
+    computed_again = {
+        doll.level: {
+            layer.remat for layer in doll.own_layers if hasattr(layer, "remat")
+        }
+        for doll in network.dolls
+    }
+    assert computed_again == {16: {False}, 8: {True}, 4: {False}}
+    assert network.get_config()["inner"]["config"]["remat"]
+    network.set_remat()
+    assert all(doll.remat for doll in network.dolls)
+    network.set_remat(False)
+    assert not any(doll.remat for doll in network.dolls)
+    with pytest.raises(ValueError, match="one of the network's resolutions"):
+        network.set_remat([32])
+
+
 @pytest.fixture(scope="module")
 def text_unet():
     """The only network here with attention: mid block and one level, text tokens."""

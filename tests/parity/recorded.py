@@ -57,15 +57,21 @@ def _merged(config, changes):
     return merged
 
 
-def cases(kind):
-    """Parameters of a test: one for each case of a type in the folder."""
+def cases(kind, videos=True):
+    """Parameters of a test: one for each case of a type in the folder.
+
+    Args:
+        kind: str. Type of the cases.
+        videos: bool. Whether those of video networks are among them.
+    """
     parameters = []
     paths = sorted(folder().glob("*/config.json"))
     if not paths:
         raise ValueError(f"KERAS_MDM_PARITY_DIR: no recorded case in {folder()}")
     for path in paths:
         config = json.loads(path.read_text())
-        if config["type"] != kind:
+        is_video = any(config.get("is_temporal", ()))
+        if config["type"] != kind or (is_video and not videos):
             continue
         parameters.append(pytest.param(path.parent.name, id=path.parent.name))
     return parameters

@@ -2,7 +2,8 @@
 
 Each case's weights are saved with torch as the official code saves them, become a
 preset, and are loaded from it. The tolerance is the promise to users, 1e-4 of the
-largest value; the recordings are reached more closely elsewhere.
+largest value; the recordings are reached more closely elsewhere. Only checkpoints of
+image networks can be converted.
 """
 
 import contextlib
@@ -54,7 +55,7 @@ def _error(actual, expected):
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", cases("forward"))
+@pytest.mark.parametrize("name", cases("forward", videos=False))
 def test_parity_converted_outputs(name, tmp_path):
     case = Case(name)
     run = case.runs[0]
@@ -74,7 +75,7 @@ def test_parity_converted_outputs(name, tmp_path):
         assert _error(to_theirs(output), expected) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", cases("forward"))
+@pytest.mark.parametrize("name", cases("forward", videos=False))
 def test_parity_there_and_back(name, tmp_path):
     """Official to ours to official to ours: bit-equal, and the same configuration."""
     from keras_mdm.interop.convert import convert_checkpoint, convert_preset

@@ -1,0 +1,166 @@
+"""Memory of a training step with and without rematerialisation, before any is spent.
+
+    python tools/train_memory.py --preset mdm_s256v --batch 1
+
+Compiles the training step of a preset on JAX without running it, once for each choice
+of levels whose activations are computed again in the backward pass, and prints XLA's
+own figures as a table:
+
+- `temporary`: what the step needs beside its arguments, mostly activations.
+- `state`: weights, moving average and both moments of the optimizer, changed in place.
+
+XLA plans memory for the device that JAX finds; on a CPU the plan is one for a CPU, and
+another device may fuse more. XLA's CPU compiler would undo rematerialisation before it
+plans (its gain is for accelerators), so it is told to leave that pass out. One JSON
+line goes to the standard output, the table to the standard error.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--preset", required=True, help="built-in preset, or a preset or run folder"
+    )
+    parser.add_argument("--batch", type=int, default=1, help="default: 1")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        help="dtype policy of the network, such as mixed_bfloat16; default: float32",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="CHOICE",
+        help="some of the rows: 'none', a level, 'all'; default: every one",
+    )
+    return parser.parse_args(argv)
+
+
+def abstract_batch(mdm, size):
+    """Shapes and dtypes of a training batch."""
+    import jax
+    from benchmark_model import make_condition
+
+    from keras_mdm.levels import level_shape, read_level
+
+    network = mdm.network
+    pictures = "images" if read_level(network.level)[0] == 1 else "videos"
+    condition, _ = make_condition(mdm, 1)
+    batch = {
+        name: jax.ShapeDtypeStruct((size, *value.shape[1:]), value.dtype)
+        for name, value in condition.items()
+    }
+    shape = (size, *level_shape(network.level, network.image_channels))
+    return batch | {pictures: jax.ShapeDtypeStruct(shape, "uint8")}
+
+
+def measure(mdm, size):
+    """Bytes that XLA plans for a training step of the compiled model.
+
+    Returns:
+        dict of int: `temporary` and `state`; and of float: `compile_s`.
+    """
+    import jax
+
+    def values(variables):
+        return [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]
+
+    state = (
+        values(mdm.trainable_variables),
+        values(mdm.non_trainable_variables),
+        values(mdm.optimizer.variables),
+        values(mdm.metrics_variables),
+    )
+    start = time.perf_counter()
+    step = jax.jit(mdm.train_step, donate_argnums=0)
+    options = {}
+    if jax.default_backend() == "cpu":
+        options = {
+            "xla_disable_hlo_passes": "cse_barrier_expander",
+            # Buffers are planned before code is made, so the code need not be fast.
+            "xla_backend_optimization_level": 0,
+        }
+    lowered = step.lower(state, abstract_batch(mdm, size))
+    plan = lowered.compile(options).memory_analysis()
+    return {
+        "temporary": plan.temp_size_in_bytes,
+        "state": plan.alias_size_in_bytes,
+        "compile_s": time.perf_counter() - start,
+    }
+
+
+def choices(network, only):
+    """Names of the rows and the levels that each computes again.
+
+    Raises:
+        ValueError: if one of `only` is no row.
+    """
+    rows = {"none": False}
+    rows |= {str(level): [level] for level in network.resolutions}
+    rows["all"] = True
+    unknown = set(only or ()) - set(rows)
+    if unknown:
+        raise ValueError(
+            f"--only must have some of {sorted(rows)}. Received: {sorted(unknown)}"
+        )
+    return {name: levels for name, levels in rows.items() if name in (only or rows)}
+
+
+def run(arguments):
+    import jax
+    from keras import ops
+
+    import keras_mdm
+
+    if arguments.batch < 1:
+        raise ValueError(f"--batch must be at least 1. Received: {arguments.batch}")
+    mdm = keras_mdm.MDM.from_preset(
+        arguments.preset, load_weights=False, dtype=arguments.dtype
+    )
+    found = {}
+    device = jax.local_devices()[0]
+    print(
+        f"{arguments.preset}, batch {arguments.batch}, {arguments.dtype}, planned for "
+        f"{device.device_kind}, GiB:\n"
+        f"{'computed again':>16}{'temporary':>11}{'state':>8}",
+        file=sys.stderr,
+    )
+    for name, levels in choices(mdm.network, arguments.only).items():
+        mdm.network.set_remat(levels)
+        mdm.compile()
+        found[name] = measure(mdm, arguments.batch)
+        row = (found[name][key] / 2**30 for key in ("temporary", "state"))
+        print(
+            f"{name:>16}" + "{:>11.2f}{:>8.2f}".format(*row),
+            file=sys.stderr,
+            flush=True,
+        )
+    return {
+        "preset": arguments.preset,
+        "batch": arguments.batch,
+        "dtype": arguments.dtype,
+        "device": device.device_kind,
+        "bytes": found,
+        "parameters": sum(int(ops.size(v)) for v in mdm.network.variables),
+    }
+
+
+def main(argv=None):
+    arguments = parse_arguments(argv)
+    os.environ["KERAS_BACKEND"] = "jax"
+    try:
+        print(json.dumps(run(arguments)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
