@@ -10,7 +10,7 @@ from keras_mdm.data.video_files import write_video
 from keras_mdm.diffusion import NoiseSchedule
 from keras_mdm.model.mdm import MDM
 from keras_mdm.model.optimizer import AdamW
-from keras_mdm.networks import NestedUNet, UNet
+from keras_mdm.networks import InflatedUNet, NestedUNet, UNet
 from keras_mdm.training import ProgressiveSchedule, Stage
 
 __version__ = "0.1.0"

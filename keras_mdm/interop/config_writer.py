@@ -74,6 +74,8 @@ def _check_official(mdm):
     innermost = network.innermost
     for doll in network.dolls:
         where = f"in the network of {doll.resolution} pixels"
+        if doll.frames > 1:
+            problems.append(f"clips of {doll.frames} frames {where}")
         if doll.num_heads != 8:
             problems.append(f"{doll.num_heads} attention heads {where}")
         if conditioner is not None and not doll.pooled_condition:

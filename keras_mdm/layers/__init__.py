@@ -12,6 +12,7 @@ from keras_mdm.layers.resampling import Downsample, Upsample
 from keras_mdm.layers.residual import ResidualBlock
 from keras_mdm.layers.temporal import (
     FrameDownsample,
+    FrameEmbedding,
     FrameUpsample,
     TemporalAttention,
 )

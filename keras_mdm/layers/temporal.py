@@ -1,8 +1,8 @@
-"""Attention and resampling over the frames of a clip.
+"""Attention, resampling and an embedding over the frames of a clip.
 
 Networks keep a clip as `batch * frames` pictures, frames of a clip next to each other,
 because most of their layers work on single frames. The layers here are told the number
-of frames and look along them. Used by `keras_mdm.networks.blocks`.
+of frames and look along them. Used by `keras_mdm.networks`.
 """
 
 import math
@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_mdm.layers.attention import FeedForward, attend, split_heads
+from keras_mdm.layers.initializers import HostConstant
 from keras_mdm.layers.primitives import (
     Conv3x3,
     Dense,
@@ -137,6 +138,41 @@ class TemporalAttention(keras.layers.Layer):
             "channels": self.channels,
             "rotary": self.rotary,
         }
+
+
+class FrameEmbedding(keras.layers.Layer):
+    """Adds to each sample's embedding what is learned of each frame's place.
+
+    It starts at zero: all frames of a new layer are alike.
+
+    Args:
+        frames: int. Frames of a clip.
+        size: int. Size of the embedding.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        embedding: Tensor of shape `(batch, size)`.
+
+    Returns:
+        Tensor of shape `(batch * frames, size)`, frames of a clip next to each other.
+    """
+
+    def __init__(self, frames, size, **kwargs):
+        super().__init__(**kwargs)
+        self.frames = frames
+        self.size = size
+
+    def build(self, input_shape=None):
+        self.places = self.add_weight(
+            name="places", shape=(self.frames, self.size), initializer=HostConstant(0.0)
+        )
+
+    def call(self, embedding):
+        places = ops.cast(self.places, embedding.dtype)
+        return ops.reshape(embedding[:, None] + places, (-1, self.size))
+
+    def get_config(self):
+        return {**super().get_config(), "frames": self.frames, "size": self.size}
 
 
 class FrameDownsample(keras.layers.Layer):

@@ -34,7 +34,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
     """Matryoshka diffusion model: denoises several resolutions of a picture jointly.
 
     Args:
-        network: `UNet` or `NestedUNet`.
+        network: `UNet`, `NestedUNet` or `InflatedUNet`.
         schedule: str or `NoiseSchedule`. `"squared_cosine"` (default), `"cosine"`,
             `"linear"` or `"sigmoid"`: 1000 timesteps, shifted by each resolution's
             ratio to the smallest one.
@@ -102,7 +102,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         super().__init__(autocast=False, dtype="float32", name=name)
         if not isinstance(network, DenoisingNetwork):
             raise ValueError(
-                "`network` must be a `UNet` or a `NestedUNet`. "
+                "`network` must be a `UNet`, `NestedUNet` or `InflatedUNet`. "
                 f"Received: network={network!r} (of type {type(network).__name__})"
             )
         predictions.check_prediction("prediction", prediction)

@@ -60,7 +60,7 @@ def serialize(layer):
 
 
 class DenoisingNetwork(NestViews, keras.Model):
-    """Base of `UNet` and `NestedUNet`: embeddings, both paths, input and output.
+    """Base of `UNet` and the dolls around it: embeddings, both paths, input and output.
 
     A network knows nothing of diffusion: it maps noisy pictures of one or more
     resolutions, a timestep and a condition to one prediction for each resolution.
@@ -208,7 +208,7 @@ class DenoisingNetwork(NestViews, keras.Model):
             name=name,
         )
 
-    def _embed(self, timesteps, condition, features):
+    def embed(self, timesteps, condition, features):
         """Sum of the embeddings of time, condition and micro-conditions."""
         embedding = self.time_embedding(timesteps)
         if condition is not None and self.pooled_condition:
@@ -232,21 +232,21 @@ class DenoisingNetwork(NestViews, keras.Model):
         x = self.conv_in(ops.cast(x, self.compute_dtype))
         return x if outside is None else x + outside
 
-    def _go_down(self, x, embedding, keys_values, mask, training):
+    def _go_down(self, x, embedding, keys_values, mask, training, between=None):
         """Runs the way down; returns its end and the stack of skips."""
         skips = [x]
         for level, block in enumerate(self.down_blocks):
             pairs, (frames, _) = keys_values.get(block.name), self.level_shape(level)
-            x = block.down(x, skips, embedding, pairs, mask, training, frames)
+            x = block.down(x, skips, embedding, pairs, mask, training, frames, between)
         return x, skips
 
-    def _go_up(self, x, skips, embedding, keys_values, mask, training):
+    def _go_up(self, x, skips, embedding, keys_values, mask, training, between=None):
         """Runs the way up."""
         for level, block in zip(
             reversed(range(len(self.channels))), self.up_blocks, strict=True
         ):
             pairs, (frames, _) = keys_values.get(block.name), self.level_shape(level)
-            x = block.up(x, skips, embedding, pairs, mask, training, frames)
+            x = block.up(x, skips, embedding, pairs, mask, training, frames, between)
         return x
 
     def _predict(self, x):

@@ -122,30 +122,41 @@ class ResolutionBlock(keras.layers.Layer):
         """Keys and values of every cross-attention of the block, as a list."""
         return [attention.keys_values(tokens) for attention in self.attentions]
 
-    def down(self, x, skips, embedding, keys_values, mask, training, frames=1):
-        """Runs the block on the way down; pushes every result on `skips`."""
+    def down(
+        self, x, skips, embedding, keys_values, mask, training, frames=1, between=None
+    ):
+        """Runs the block on the way down; pushes every result on `skips`.
+
+        `between`, here and in `up` and `straight`, is called with features, the name of
+        the block and the number of the residual block that made them, and returns them
+        changed; see `InflatedUNet`.
+        """
         given = self._per_frame(embedding, keys_values, mask, frames)
         for i in range(len(self.residuals)):
-            x = self._unit(i, x, *given, training, frames)
+            x = self._unit(i, x, *given, training, frames, between)
             skips.append(x)
         if self.resample is not None:
             x = self._resample(x, frames)
             skips.append(x)
         return x
 
-    def up(self, x, skips, embedding, keys_values, mask, training, frames=1):
+    def up(
+        self, x, skips, embedding, keys_values, mask, training, frames=1, between=None
+    ):
         """Runs the block on the way up; pops one of `skips` for each unit."""
         given = self._per_frame(embedding, keys_values, mask, frames)
         for i in range(len(self.residuals)):
             x = ops.concatenate([x, skips.pop()], axis=-1)
-            x = self._unit(i, x, *given, training, frames)
+            x = self._unit(i, x, *given, training, frames, between)
         return x if self.resample is None else self._resample(x, frames)
 
-    def straight(self, x, embedding, keys_values, mask, training, frames=1):
+    def straight(
+        self, x, embedding, keys_values, mask, training, frames=1, between=None
+    ):
         """Runs the block without touching the skip connections."""
         given = self._per_frame(embedding, keys_values, mask, frames)
         for i in range(len(self.residuals)):
-            x = self._unit(i, x, *given, training, frames)
+            x = self._unit(i, x, *given, training, frames, between)
         return x
 
     def _per_frame(self, embedding, keys_values, mask, frames):
@@ -163,7 +174,7 @@ class ResolutionBlock(keras.layers.Layer):
         given = {"frames": frames} if self.temporal_resampling else {}
         return self.resample(x, **given)
 
-    def _unit(self, i, x, embedding, keys_values, mask, training, frames):
+    def _unit(self, i, x, embedding, keys_values, mask, training, frames, between):
         """Residual block `i` and the attention layers that follow it."""
         own = _part(i, self.num_attention_layers)
         temporal = _part(i, self.num_temporal_attention_layers)
@@ -174,9 +185,10 @@ class ResolutionBlock(keras.layers.Layer):
                 x = attention(x, pair, mask)
             for attention in self.temporal_attentions[temporal]:
                 x = attention(x, frames=frames)
-            return x
+            return x if between is None else between(x, self.name, i)
 
-        if self.remat and training:
+        remat = self.remat or (between is not None and between.remat)
+        if remat and training:
             # A fresh function each time: JAX caches the trace by function object
             # and would otherwise train nothing.
             return keras.remat(unit)(x, embedding, keys_values[own])

@@ -6,6 +6,8 @@ Nothing is run, so the count is the same on every backend, dtype and device.
 
 import math
 
+from keras_mdm.networks.inflated_unet import InflatedUNet
+
 
 def count_flops(network, num_tokens=1):
     """Counts the FLOPs of one forward pass of one sample, for each doll.
@@ -14,12 +16,12 @@ def count_flops(network, num_tokens=1):
     for each one of the forward pass.
 
     Args:
-        network: `UNet` or `NestedUNet`.
+        network: `UNet` or a doll around one.
         num_tokens: int. Condition tokens of a sample, padding included. Defaults to 1,
             a class label. A network without conditioner has none.
 
     Returns:
-        dict of resolution to int, largest first: the doll of that resolution without
+        dict of level to int, largest first: the doll of that level without
         those inside it. The sum of the values is the cost of the whole network.
 
     Example:
@@ -31,7 +33,7 @@ def count_flops(network, num_tokens=1):
     """
     conditions = count_condition_flops(network, num_tokens)
     return {
-        doll.resolution: conditions[doll.resolution]
+        doll.level: conditions[doll.level]
         + _count_doll(doll, _tokens_seen(network, num_tokens))
         for doll in network.dolls
     }
@@ -43,14 +45,14 @@ def count_condition_flops(network, num_tokens=1):
     This is `encode_condition`: a sampling run does it once, not at every step.
 
     Args:
-        network: `UNet` or `NestedUNet`.
+        network: `UNet` or a doll around one.
         num_tokens: int. See `count_flops`.
 
     Returns:
-        dict of resolution to int, largest first.
+        dict of level to int, largest first.
     """
     tokens = _tokens_seen(network, num_tokens)
-    return {doll.resolution: _count_condition(doll, tokens) for doll in network.dolls}
+    return {doll.level: _count_condition(doll, tokens) for doll in network.dolls}
 
 
 def _tokens_seen(network, num_tokens):
@@ -70,7 +72,20 @@ def _blocks(doll):
     yield from zip(doll.up_blocks, reversed(shapes), strict=True)
 
 
+def _count_inflated(doll, tokens):
+    """The inner network once a frame, though its embeddings only once."""
+    inner = doll.inner
+    embeddings = [inner.time_embedding, *inner.micro_embeddings]
+    once = sum(_scalar_embedding(layer) for layer in embeddings)
+    total = doll.frames * (_count_doll(inner, tokens) - once)
+    for layer, level in doll.placed_attentions():
+        total += _temporal_attention(layer, *doll.level_shape(level))
+    return total
+
+
 def _count_doll(doll, tokens):
+    if isinstance(doll, InflatedUNet):
+        return _count_inflated(doll, tokens)
     frames, size = doll.level_shape(0)
     total = _scalar_embedding(doll.time_embedding)
     total += sum(_scalar_embedding(micro) for micro in doll.micro_embeddings)
@@ -86,7 +101,7 @@ def _count_doll(doll, tokens):
 
 
 def _count_condition(doll, tokens):
-    if tokens == 0:
+    if tokens == 0 or isinstance(doll, InflatedUNet):
         return 0
     total = sum(
         _dense(attention.token_kv, tokens)

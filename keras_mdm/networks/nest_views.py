@@ -53,7 +53,7 @@ class NestViews:
             resolution: int, in pixels, or str such as `"16x64"` for clips.
 
         Returns:
-            A `UNet` or `NestedUNet`.
+            The network.
 
         Raises:
             ValueError: if no network of the nest has that resolution.

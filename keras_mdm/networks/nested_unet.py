@@ -19,7 +19,8 @@ class NestedUNet(DenoisingNetwork):
     way up. A new doll therefore does not disturb the network inside it.
 
     Args:
-        inner: `UNet` or `NestedUNet`. The network of the resolution below.
+        inner: `UNet`, `NestedUNet` or `InflatedUNet`. The network of the resolution
+            below.
         channels: Sequence of int. Width at each resolution of the path, largest
             first. Its resolution is `inner.resolution * 2 ** (len(channels) - 1)`.
         num_residual_blocks: int, or one int for each of `channels`. Defaults to 2.
@@ -84,7 +85,7 @@ class NestedUNet(DenoisingNetwork):
     ):
         if not isinstance(inner, DenoisingNetwork):
             raise ValueError(
-                "`inner` must be a `UNet` or a `NestedUNet`. "
+                "`inner` must be a `UNet`, `NestedUNet` or `InflatedUNet`. "
                 f"Received: inner={inner!r} (of type {type(inner).__name__})"
             )
         channels = tuple(channels)
@@ -179,7 +180,7 @@ class NestedUNet(DenoisingNetwork):
         features = features or {}
         image = images[0]
         samples = image.shape[0]  # of this doll: the first ones of a mixed batch
-        embedding = self._embed(first(timesteps, samples), condition, features)
+        embedding = self.embed(first(timesteps, samples), condition, features)
         keys_values, mask = {}, None
         if condition is not None:
             keys_values = {

@@ -171,14 +171,13 @@ class UNet(DenoisingNetwork):
             return None
         tokens, mask = self.own_conditioner(features, drop=drop)
         tokens, embedding = self.tokens(tokens, mask)
-        blocks = [*self.down_blocks, *self.up_blocks]
-        if self.mid_block is not None:
-            blocks.append(self.mid_block)
         return {
             "embedding": embedding,
             "tokens": tokens,
             "mask": mask,
-            "keys_values": {block.name: block.keys_values(tokens) for block in blocks},
+            "keys_values": {
+                block.name: block.keys_values(tokens) for _, block in self.blocks()
+            },
         }
 
     def denoise(
@@ -190,22 +189,50 @@ class UNet(DenoisingNetwork):
         outside=None,
         training=False,
     ):
-        embedding = self._embed(timesteps, condition, features or {})
+        embedding = self.embed(timesteps, condition, features or {})
+        prediction, x = self.denoise_embedded(
+            images[-1], embedding, condition, outside, training
+        )
+        return [prediction], x
+
+    def denoise_embedded(
+        self, image, embedding, condition, outside, training, between=None
+    ):
+        """`denoise` of pictures whose timesteps and conditions are embedded already.
+
+        Args:
+            image: Noisy pictures or clips.
+            embedding: Tensor of shape `(batch, embedding_size)`, see `embed`.
+            condition, outside, training: See `denoise`.
+            between: Optional function, see `ResolutionBlock.down`.
+
+        Returns:
+            A pair: the prediction and the last features.
+        """
         keys_values, mask = {}, None
         if condition is not None:
             keys_values = condition["keys_values"]
             mask = condition["mask"] if self.masked_attention else None
         given = (embedding, keys_values, mask, training)
-        x, skips = self._go_down(self._enter(images[-1], outside), *given)
+        x, skips = self._go_down(self._enter(image, outside), *given, between)
         if self.mid_block is not None:
             pairs = keys_values.get(self.mid_block.name)
             x = self.mid_block.straight(
-                x, embedding, pairs, mask, training, self.frames
+                x, embedding, pairs, mask, training, self.frames, between
             )
             embeddings = per_frame(embedding, self.frames)
             x = self.mid_residual(x, embeddings, training=training)
-        x = self._go_up(x, skips, *given)
-        return [self._predict(x)], x
+        x = self._go_up(x, skips, *given, between)
+        return self._predict(x), x
+
+    def blocks(self):
+        """Pairs of the place of a block on the path, 0 the outermost, and the block."""
+        last = len(self.channels) - 1
+        yield from enumerate(self.down_blocks)
+        if self.mid_block is not None:
+            yield last, self.mid_block
+        for i, block in enumerate(self.up_blocks):
+            yield last - i, block
 
     def get_config(self):
         conditioner = self.own_conditioner

@@ -152,9 +152,10 @@ def test_unknown_split(shapes_dir):
 
 def test_set_prepared_as_tfrecord(shapes_dir, tmp_path):
     """Its metadata, with the format changed, is all that TFDS looks at."""
-    folder = tmp_path / "shapes" / "single" / "1.0.0"
+    (prepared,) = (shapes_dir / "shapes" / "single").iterdir()
+    folder = tmp_path / "shapes" / "single" / prepared.name
     folder.mkdir(parents=True)
-    for file in (shapes_dir / "shapes" / "single" / "1.0.0").iterdir():
+    for file in prepared.iterdir():
         if file.suffix in (".json", ".txt"):
             text = file.read_text().replace("array_record", "tfrecord")
             (folder / file.name).write_text(text)

@@ -180,6 +180,15 @@ def test_what_the_official_code_lacks(tmp_path):
     assert not (tmp_path / "a.yaml").exists()
 
 
+def test_clips_have_no_official_reader(tmp_path):
+    from helpers import tiny_mdm, tiny_unet
+
+    network = tiny_unet(8, classes=0, frames=4)
+    with pytest.raises(ValueError, match="clips of 4 frames in the network of 8"):
+        write_config(tmp_path / "a.yaml", tiny_mdm(network=network))
+    assert not (tmp_path / "a.yaml").exists()
+
+
 def test_released_options():
     """Shifts and steps as in `FACTS.md` 6 and the table of the official demo."""
     wanted = {"64": (1.0, 50, 0.0), "256": (1.0, 100, 0.0), "1024": (2.0, 250, 1.0)}

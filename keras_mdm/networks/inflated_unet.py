@@ -1,0 +1,241 @@
+"""InflatedUNet: the doll that makes a network of pictures one of clips."""
+
+import keras
+from keras import ops
+
+from keras_mdm.layers import FrameEmbedding, TemporalAttention
+from keras_mdm.layers.primitives import build_children
+from keras_mdm.levels import level_name
+from keras_mdm.networks.base import DenoisingNetwork, first, serialize
+from keras_mdm.networks.unet import UNet
+
+# What the outer dolls and the checks read of a network, and what is the picture's here.
+_SHARED = (
+    "resolution",
+    "channels",
+    "num_residual_blocks",
+    "num_attention_layers",
+    "embedding_size",
+    "masked_attention",
+    "image_channels",
+    "groups",
+    "num_heads",
+    "pooled_condition",
+)
+
+
+@keras.saving.register_keras_serializable("keras_mdm")
+class InflatedUNet(DenoisingNetwork):
+    """Denoiser of clips that shares all layers of a `UNet` of pictures.
+
+    Every frame is a picture to the `UNet`. Between its layers, attention over frames
+    and a learned embedding of each frame's place tie the frames together. They start
+    as the identity: the clips of a new doll are independent pictures. Both levels, clip
+    and picture, go through the `UNet` in one batch.
+
+    Args:
+        inner: `UNet` of pictures.
+        frames: int. Frames of a clip, at least 2.
+        num_temporal_attention_layers: int, or one int for each of the `channels` of
+            `inner`. Attention layers over frames after each of its residual blocks.
+            Defaults to 1.
+        rotary_positions: bool. Whether these know the places of frames. Defaults to
+            `True`.
+        remat: bool. Whether activations, those of the pictures among them, are computed
+            again in the backward pass. Defaults to `False`.
+        dtype: Dtype policy, such as `"mixed_bfloat16"`.
+        name: str. Defaults to `inflated_unet_{frames}x{resolution}`.
+
+    Call arguments:
+        inputs: dict with `images` (a list of clips of shape
+            `(batch, frames, resolution, resolution, image_channels)` and pictures),
+            `timesteps` of shape `(batch,)` and the features that the conditioner
+            reads.
+
+    Returns:
+        A list of float32 tensors in the order and shapes of `images`.
+
+    Example:
+
+    ```python
+    pictures = keras_mdm.UNet(16, (32, 64), num_attention_layers=(0, 1))
+    clips = keras_mdm.InflatedUNet(pictures, frames=8)
+    network = keras_mdm.NestedUNet(clips, (16, 32))  # 8 frames of 32 pixels
+    ```
+
+    Reference:
+        - [Ho et al., 2022](https://arxiv.org/abs/2204.03458), 3: a network of pictures
+          with attention over frames between its layers
+        - [Guo et al., 2023](https://arxiv.org/abs/2307.04725), network inflation
+    """
+
+    def __init__(
+        self,
+        inner,
+        frames,
+        num_temporal_attention_layers=1,
+        rotary_positions=True,
+        remat=False,
+        dtype=None,
+        name=None,
+    ):
+        if not isinstance(inner, UNet) or inner.frames != 1:
+            raise ValueError(
+                "`inner` must be a `UNet` of pictures, with `frames=1`. "
+                f"Received: inner={inner!r} (of type {type(inner).__name__})"
+            )
+        if not isinstance(frames, int) or frames < 2:
+            raise ValueError(
+                f"`frames` must be a whole number from 2. Received: frames={frames}"
+            )
+        options = {
+            "frames": frames,
+            "num_temporal_attention_layers": num_temporal_attention_layers,
+            "rotary_positions": rotary_positions,
+            "remat": remat,
+        }
+        shared = {key: getattr(inner, key) for key in _SHARED}
+        super().__init__(
+            {**shared, **options, "micro_conditioning": {}},
+            dtype=dtype,
+            name=name or f"inflated_unet_{level_name(inner.resolution, frames)}",
+        )
+        self._option_names = tuple(options)
+        self.inner = inner
+        policy = self.dtype_policy
+        self.frame_embedding = FrameEmbedding(
+            frames, inner.embedding_size, dtype=policy, name="frame_embedding"
+        )
+        self.temporal_attentions, self._places = [], []
+        for level, block in inner.blocks():
+            for unit in range(len(block.residuals)):
+                for i in range(self.num_temporal_attention_layers[level]):
+                    self.temporal_attentions.append(
+                        TemporalAttention(
+                            self.channels[level],
+                            rotary_positions,
+                            dtype=policy,
+                            name=f"{block.name}_{unit}_temporal_attention_{i}",
+                        )
+                    )
+                    self._places.append((level, block.name, unit))
+        self.build()
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    @property
+    def dolls(self):
+        return (self, *self.inner.dolls)
+
+    def encode_condition(self, features, drop=None):
+        condition = self.inner.encode_condition(features, drop)
+        if condition is None:
+            return None
+        shared = ("embedding", "tokens", "mask")
+        return {"inner": condition, **{key: condition[key] for key in shared}}
+
+    def denoise(
+        self,
+        images,
+        timesteps,
+        condition=None,
+        features=None,
+        outside=None,
+        training=False,
+    ):
+        clips, pictures = images
+        samples = ops.shape(clips)[0]
+        rows = samples * self.frames  # Pictures that are frames; they come first.
+
+        def frames_first(value):
+            """Values for each frame of the clips, then for each of the pictures."""
+            if value is None:
+                return None
+            framed = ops.repeat(first(value, clips.shape[0]), self.frames, axis=0)
+            return ops.concatenate([framed, value], axis=0)
+
+        inner = condition["inner"] if condition is not None else None
+        embedding = self.inner.embed(timesteps, inner, features or {})
+        own = self.frame_embedding(first(embedding, clips.shape[0]))
+        embedding = ops.concatenate([own, embedding], axis=0)
+        if inner is not None:
+            inner = {
+                **inner,
+                "mask": frames_first(inner["mask"]),
+                "keys_values": {
+                    name: [tuple(map(frames_first, pair)) for pair in pairs]
+                    for name, pairs in inner["keys_values"].items()
+                },
+            }
+        if outside is not None:
+            missing = ops.zeros(
+                (ops.shape(pictures)[0], *outside.shape[1:]), outside.dtype
+            )
+            outside = ops.concatenate([outside[:rows], missing], axis=0)
+        shape = (-1, *clips.shape[2:])
+        predictions, x = self.inner.denoise_embedded(
+            ops.concatenate([ops.reshape(clips, shape), pictures], axis=0),
+            embedding,
+            inner,
+            outside,
+            training,
+            _Between(self, rows),
+        )
+        own = self._as_clip(predictions[:rows])
+        return [own, predictions[rows:]], x[:rows]
+
+    def placed_attentions(self):
+        """Pairs of an attention layer over frames and its level of the path."""
+        for layer, (level, *_) in zip(
+            self.temporal_attentions, self._places, strict=True
+        ):
+            yield layer, level
+
+    def attend_over_frames(self, x, block, unit, rows):
+        """What happens to features between two layers of the picture's network.
+
+        Args:
+            x: Tensor of `rows` frames, then pictures, which stay as they are.
+            block: str. Name of a block of `inner`.
+            unit: int. Number of its residual block that made `x`.
+            rows: int or scalar tensor.
+        """
+        layers = [
+            layer
+            for layer, (_, *place) in zip(
+                self.temporal_attentions, self._places, strict=True
+            )
+            if place == [block, unit]
+        ]
+        if not layers:
+            return x
+        frames = x[:rows]
+        for layer in layers:
+            frames = layer(frames, frames=self.frames)
+        return ops.concatenate([frames, x[rows:]], axis=0)
+
+    def get_config(self):
+        return {
+            **{key: getattr(self, key) for key in self._option_names},
+            "inner": serialize(self.inner),
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["inner"] = keras.saving.deserialize_keras_object(config["inner"])
+        return cls(**config)
+
+
+class _Between:
+    """What `ResolutionBlock` calls after each residual block, for one batch."""
+
+    def __init__(self, network, rows):
+        self.remat = network.remat
+        self._network, self._rows = network, rows
+
+    def __call__(self, x, block, unit):
+        return self._network.attend_over_frames(x, block, unit, self._rows)
