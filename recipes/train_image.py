@@ -113,6 +113,7 @@ def train(args, parser):
     if source.num_classes is None and not args.unconditional:
         print(f"'{args.dataset}' has no labels: the model is trained unconditionally.")
     class_names = list(source.class_names or []) if conditional else None
+    training.load_start(args, mdm)
     stages = training.make_stages(args, mdm, defaults)
     options = sample_options(args, mdm, class_names)
     make_dataset = training.dataset_maker(

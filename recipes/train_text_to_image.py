@@ -195,6 +195,7 @@ def train(args, parser):
     mdm = make_model(args, source)
     if not isinstance(mdm.network.conditioner, TextConditioner):
         raise ValueError(f"the preset '{args.preset}' is not conditional on text.")
+    training.load_start(args, mdm)
     stages = training.make_stages(args, mdm, defaults)
     options = training.sampling_options(args, mdm)
     embeddings = attach_text(args, mdm)

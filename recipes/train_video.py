@@ -2,16 +2,17 @@
 
     python recipes/train_video.py --output runs/clips
 
-draws moving coloured shapes from sentences: pictures of 16, then of 32 pixels, then two
-frames, then eight. Other clips, cut from the beginning of video files (mp4, webm, gif),
-captioned as folders of pictures are, or from a TFDS set:
+draws moving coloured shapes from sentences. It begins with the pictures of 16 pixels of
+`mdm_shapes_64` (`--start-from`), then trains clips of eight frames, then larger ones.
+Other clips, cut from the beginning of video files (mp4,
+webm, gif), captioned as folders of pictures are, or from a TFDS set:
 
     python recipes/train_video.py --output runs/mine --dataset clips:PATH \
         --num-frames 8 --frame-rate 8
     python recipes/train_video.py --output runs/ucf --dataset ucf101 --num-frames 8
 
 The run folder is that of train_image.py; `samples/` has an animated picture for each
-stage, every resolution side by side and the truth last. `--mixed 8x32=1 32=3` makes
+stage, every resolution side by side and the truth last. `--mixed 8x32=1 16=3` makes
 three of four samples single pictures.
 """
 
@@ -22,13 +23,15 @@ import train_text_to_image as text
 import training
 import training_flags
 
-# Of `mdm_shapes_32v`, for a CPU: pictures, larger ones, two frames, eight frames.
+# Of `mdm_shapes_32v`, for a CPU: pictures, clips, larger clips.
 SMALL_STAGES = {
-    "steps": (900, 100, 150, 300),
-    "batch_size": (16, 8, 4, 4),
-    "learning_rate": (3e-3, 7e-4, 1e-3, 1e-3),
+    "steps": (60, 250, 40),
+    "batch_size": (16, 4, 4),
+    "learning_rate": (7e-4, 7e-4, 1e-3),
     "warmup_steps": (20,),
 }
+# A trained model of pictures that has the innermost network of `mdm_shapes_32v`.
+PICTURES = "mdm_shapes_64"
 
 
 def parse_arguments(arguments=None):
@@ -65,9 +68,18 @@ def parse_arguments(arguments=None):
     text.add_text_flags(parser)
     training_flags.add_stage_flags(parser, SMALL_STAGES)
     training_flags.add_data_flags(parser)
-    training_flags.add_model_flags(parser)
+    training_flags.add_model_flags(
+        parser, start=f"{PICTURES} for mdm_shapes_32v on shapes, or else none"
+    )
     parser.set_defaults(num_samples=8)
     return parser.parse_args(arguments), parser
+
+
+def starts_from_shapes(args):
+    """Whether `PICTURES` has the network and the words of this run."""
+    own_words = args.tokens is not None or args.max_tokens is not None
+    shapes = args.dataset.startswith("shapes") and not own_words
+    return shapes and args.preset == "mdm_shapes_32v"
 
 
 def open_clips(args, split):
@@ -118,11 +130,14 @@ def train(args, parser):
     from keras_mdm.levels import read_level
 
     defaults = training.fill_defaults(args, SMALL_STAGES, sample_every=500)
+    if args.start_from is None and starts_from_shapes(args):
+        args.start_from = PICTURES
     source = open_clips(args, args.split)
     mdm = text.make_model(args, source)
     if read_level(mdm.network.level)[0] == 1:
         raise ValueError(f"the preset '{args.preset}' draws pictures, not clips.")
     data.at_level(source, mdm.network.level)  # Raises an error if they do not fit.
+    training.load_start(args, mdm)
     stages = training.make_stages(args, mdm, defaults)
     options = training.sampling_options(args, mdm)
     embeddings = text.attach_text(args, mdm)

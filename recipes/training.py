@@ -149,7 +149,8 @@ def make_stages(args, mdm, defaults):
         columns[name] = values if len(values) > 1 else values * count
     stages = []
     for i, resolution in enumerate(resolutions):
-        active = mdm.network.doll(resolution).resolutions
+        doll = mdm.network.doll(resolution)
+        active = doll.resolutions
         given = {key: values[i] for key, values in columns.items()}
         if args.max_steps is not None:
             given["steps"] = min(given["steps"], args.max_steps)
@@ -160,9 +161,13 @@ def make_stages(args, mdm, defaults):
                 resolution,
                 mixed=mixed if len(mixed) > 1 else None,
                 loss_weights=weights or None,
-                # An inner doll that no stage before has trained must be trained now.
+                # An inner doll that no stage before has trained must be trained now,
+                # and so must one whose layers denoise frames from now on.
                 freeze_inner=(
-                    args.freeze_inner and i > 0 and active[1] == resolutions[i - 1]
+                    args.freeze_inner
+                    and i > 0
+                    and active[1] == resolutions[i - 1]
+                    and not isinstance(doll, keras_mdm.InflatedUNet)
                 ),
                 accumulate=args.accumulate,
                 decay=args.decay,
@@ -178,6 +183,13 @@ def make_stages(args, mdm, defaults):
                 f"Received: {sorted(unknown)}"
             )
     return stages
+
+
+def load_start(args, mdm):
+    """Loads the weights of `--start-from`."""
+    if args.start_from not in (None, "none"):
+        mdm.load_weights(args.start_from)
+        print(f"Starting from the weights of '{args.start_from}'.", flush=True)
 
 
 def sampling_options(args, mdm):

@@ -97,7 +97,8 @@ def add_stage_flags(parser, defaults=training.SMALL_STAGES):
         "--freeze-inner",
         action=argparse.BooleanOptionalAction,
         help="after the first stage, train only what the stage added, which takes less "
-        "time, or else everything; a stage that adds several dolls trains all "
+        "time, or else everything; a stage that adds several dolls, or frames to a "
+        "network of pictures, trains all "
         "(default: on; off for the paper's presets)",
     )
     add(
@@ -113,9 +114,15 @@ def _default(defaults, name):
     return f" (default: {', '.join(str(value) for value in defaults[name])})"
 
 
-def add_model_flags(parser):
+def add_model_flags(parser, start="none, random weights"):
     group = parser.add_argument_group("model", "Defaults are those of the preset.")
     add = group.add_argument
+    add(
+        "--start-from",
+        metavar="PRESET",
+        help="'none', or a trained preset or run folder: the largest network that it "
+        f"has in common with this model gives its weights (default: {start})",
+    )
     add("--prediction", choices=("v", "epsilon", "x0"), help="what is predicted")
     add("--loss-target", choices=("v", "epsilon", "x0"), help="what the loss compares")
     add(

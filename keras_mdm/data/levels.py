@@ -1,7 +1,7 @@
-"""Clips at the levels of a nest: fewer of their frames, or single frames as pictures.
+"""Clips at the levels of a nest: fewer of their frames, or the first as a picture.
 
 Progressive training of video models begins with pictures. `at_level` makes a source of
-them from one of clips.
+them from one of clips, and keeps the frames that `keras_mdm.diffusion.pyramid` keeps.
 """
 
 from keras_mdm.data.source import Source
@@ -16,8 +16,8 @@ def at_level(source, level):
         level: Int or string, see `keras_mdm.levels`: `64`, or `"4x64"` for four frames.
 
     Returns:
-        The source itself, if it fits; its frames as pictures; or its clips with every
-        so manyth frame, from the first on.
+        The source itself, if it fits; its clips with every so manyth frame, from the
+        first on; or their first frames as pictures.
 
     Raises:
         ValueError: If the source has pictures where clips are needed, or clips that
@@ -32,14 +32,19 @@ def at_level(source, level):
     """
     frames, _ = read_level(level)
     if frames == 1:
-        return Frames(source) if source.is_video else source
+        return FirstFrames(source) if source.is_video else source
     if not source.is_video:
         raise ValueError(
             f"{source.name!r} has pictures, not clips. Received: level={level!r}"
         )
     if source.num_frames == frames:
         return source
-    if source.num_frames is None or source.num_frames % frames:
+    if source.num_frames is None:
+        raise ValueError(
+            f"the clips of {source.name!r} may differ in length: open the source with "
+            f"num_frames={frames} or a multiple. Received: level={level!r}"
+        )
+    if source.num_frames % frames:
         raise ValueError(
             f"the clips of {source.name!r} have {source.num_frames} frames, which "
             f"can't be divided into {frames}: open the source with num_frames={frames} "
@@ -63,33 +68,23 @@ class _Derived(Source):
         self._source = source
 
 
-class Frames(_Derived):
-    """Every frame of every clip as a picture with the caption and label of the clip.
+class FirstFrames(_Derived):
+    """The first frame of every clip as a picture with its caption and label.
 
     Args:
-        source: A `Source` of clips that all have `num_frames` frames.
+        source: A `Source` of clips.
     """
 
-    def __init__(self, source):
-        if source.num_frames is None:
-            raise ValueError(
-                f"the clips of {source.name!r} may differ in length: open the source "
-                "with num_frames=..."
-            )
-        super().__init__(source)
-        self._frames = source.num_frames
-
     def __len__(self):
-        return len(self._source) * self._frames
+        return len(self._source)
 
     def _read(self, index):
-        clip, frame = divmod(index, self._frames)
-        item = dict(self._source[clip])
+        item = dict(self._source[index])
         video = item.pop("video")
-        return {**item, "image": video[frame]}
+        return {**item, "image": video[0]}
 
     def describe(self, index):
-        return self._source.describe(index // self._frames)
+        return self._source.describe(index)
 
 
 class FewerFrames(_Derived):

@@ -44,14 +44,15 @@ CLASS_NAMES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOUR
 NUM_FRAMES = 8
 
 # Distance between neighbouring places, and ranges of the radius.
-_SPACING = {"single": 0.14, "scenes": 0.26, "clips": 0.12}
+_SPACING = {"single": 0.14, "scenes": 0.26, "clips": 0.05}
 _JITTER = 0.03
 _RADII = {
     "single": {"large": (0.26, 0.31)},
     "scenes": {"small": (0.08, 0.11), "large": (0.15, 0.19)},
     "clips": {"small": (0.11, 0.13), "large": (0.16, 0.19)},
 }
-_TRAVEL = (0.22, 0.32)
+# Of a clip's shape: most of the picture, so that each direction has ends of its own.
+_TRAVEL = (0.34, 0.38)
 
 
 @dataclasses.dataclass(frozen=True)

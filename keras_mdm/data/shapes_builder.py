@@ -39,7 +39,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
     (`shapes.is_held_out`).
     """
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     BUILDER_CONFIGS = [
         ShapesConfig(name="single", description="One large shape."),
         ShapesConfig(name="scenes", description="One to three shapes."),

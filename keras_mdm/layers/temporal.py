@@ -12,7 +12,6 @@ import numpy as np
 from keras import ops
 
 from keras_mdm.layers.attention import FeedForward, attend, split_heads
-from keras_mdm.layers.initializers import HostConstant
 from keras_mdm.layers.primitives import (
     Conv3x3,
     Dense,
@@ -141,9 +140,11 @@ class TemporalAttention(keras.layers.Layer):
 
 
 class FrameEmbedding(keras.layers.Layer):
-    """Adds to each sample's embedding what is learned of each frame's place.
+    """Makes of each sample's embedding one for each of its frames.
 
-    It starts at zero: all frames of a new layer are alike.
+    Features of the embedding are multiplied by cosines over the frames: what moves
+    where is told by a condition and the time within the clip together, not by one of
+    them alone. The last layer starts at zero: all frames of a new layer are alike.
 
     Args:
         frames: int. Frames of a clip.
@@ -161,15 +162,25 @@ class FrameEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
         self.frames = frames
         self.size = size
+        policy = self.dtype_policy
+        self.hidden = Dense(size, size, dtype=policy, name="hidden")
+        self.output_projection = Dense(
+            size, size, zero=True, dtype=policy, name="output"
+        )
+        # The cosine transform's basis: constant, ramp, and so on.
+        places = (np.arange(frames) + 0.5) / frames
+        waves = np.arange(size) % frames
+        self._basis = np.cos(np.pi * np.outer(places, waves)).astype("float32")
 
     def build(self, input_shape=None):
-        self.places = self.add_weight(
-            name="places", shape=(self.frames, self.size), initializer=HostConstant(0.0)
-        )
+        build_children(self)
 
     def call(self, embedding):
-        places = ops.cast(self.places, embedding.dtype)
-        return ops.reshape(embedding[:, None] + places, (-1, self.size))
+        h = ops.silu(self.hidden(embedding))[:, None]
+        h = h * ops.cast(ops.convert_to_tensor(self._basis), h.dtype)
+        return ops.reshape(
+            embedding[:, None] + self.output_projection(h), (-1, self.size)
+        )
 
     def get_config(self):
         return {**super().get_config(), "frames": self.frames, "size": self.size}

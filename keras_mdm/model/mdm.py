@@ -4,7 +4,8 @@ It joins a network, a noise schedule, the multi-resolution loss and a moving ave
 `train_step` turns a batch into noisy levels and targets, then leaves the step to
 Keras, so gradient accumulation, loss scaling, sharding and `train_on_batch` are
 Keras' own. What takes part is in `active_dolls`, the methods that take data in
-`entry_points`, drawing in `generate`, saving in `presets`.
+`entry_points`, drawing in `generate`, saving in `presets`,
+loading weights of other models in `transfer`.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from keras_mdm import backend
 from keras_mdm.diffusion import losses, predictions
 from keras_mdm.diffusion.pyramid import FRAME_POOLINGS
 from keras_mdm.diffusion.schedules import NoiseSchedule
-from keras_mdm.model import presets
+from keras_mdm.model import presets, transfer
 from keras_mdm.model.active_dolls import ActiveDolls
 from keras_mdm.model.batches import pictures_of
 from keras_mdm.model.ema import ExponentialMovingAverage
@@ -374,7 +375,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
     save_to_preset = presets.save_to_preset
     from_preset = classmethod(presets.from_preset)
     builtin_presets = staticmethod(presets.builtin_presets)
-    load_weights = presets.load_weights
+    load_weights = transfer.load_weights
 
     def get_config(self):
         return {

@@ -4,7 +4,7 @@ A preset folder has `config.json` (the model without weights), `metadata.json` (
 format and the version that wrote it) and `model.weights.h5` (the network's weights,
 averaged if the model keeps an average). Built-in presets are configurations that load
 without a network, some with the address of published weights. Bound to `MDM` as
-`save_to_preset`, `from_preset` and `load_weights`.
+`save_to_preset` and `from_preset`; `transfer.py` loads weights of other models.
 """
 
 import contextlib
@@ -20,12 +20,7 @@ import keras
 
 from keras_mdm.model import hub
 from keras_mdm.model.new_folder import check_free, new_folder, reserve
-from keras_mdm.model.serialized import (
-    architecture,
-    innermost,
-    set_dtype,
-    set_num_classes,
-)
+from keras_mdm.model.serialized import innermost, set_dtype, set_num_classes
 from keras_mdm.model.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.networks.base import serialize
 
@@ -217,36 +212,13 @@ def from_preset(
     return mdm
 
 
-def load_weights(self, filepath, skip_mismatch=False, **kwargs):
-    """Loads weights: of this model, or of a preset that fits one of its dolls.
-
-    Args:
-        filepath: str or path. A `.weights.h5` file that `save_weights` wrote, or a
-            preset folder (or run folder). A preset may be of the whole network, or of
-            a smaller model whose network is one of the dolls: the others keep their
-            weights.
-        skip_mismatch: bool. As in `keras.Model.load_weights`; not for presets.
-        **kwargs: As in `keras.Model.load_weights`.
-
-    Raises:
-        ValueError: if the preset fits none of the network's dolls.
-    """
-    if not pathlib.Path(filepath).is_dir():
-        return keras.Model.load_weights(
-            self, filepath, skip_mismatch=skip_mismatch, **kwargs
-        )
-    folder = _find_folder(str(filepath), {})
-    _check_metadata(folder)
-    found = _read_json(folder, CONFIG_FILE)["config"]["network"]
-    for doll in self.network.dolls:
-        if architecture(serialize(doll)) == architecture(found):
-            _load_network(doll, folder)
-            self.reset_ema()
-            return None
-    raise ValueError(
-        f"the network saved in '{filepath}' is not one of the dolls of this model, "
-        f"whose resolutions are {self.network.resolutions}: its class or its options "
-        "differ. Build both from the same options."
+def has_weights(preset):
+    """Whether a preset has weights to load; a folder or an address always has."""
+    builtin = builtin_presets().get(str(preset))
+    return (
+        builtin is None
+        or shipped_weights(str(preset)) is not None
+        or builtin.get("weights") is not None
     )
 
 

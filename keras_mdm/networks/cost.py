@@ -78,6 +78,8 @@ def _count_inflated(doll, tokens):
     embeddings = [inner.time_embedding, *inner.micro_embeddings]
     once = sum(_scalar_embedding(layer) for layer in embeddings)
     total = doll.frames * (_count_doll(inner, tokens) - once)
+    frames = doll.frame_embedding
+    total += _dense(frames.hidden, 1) + _dense(frames.output_projection, doll.frames)
     for layer, level in doll.placed_attentions():
         total += _temporal_attention(layer, *doll.level_shape(level))
     return total

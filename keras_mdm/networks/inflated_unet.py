@@ -28,10 +28,10 @@ _SHARED = (
 class InflatedUNet(DenoisingNetwork):
     """Denoiser of clips that shares all layers of a `UNet` of pictures.
 
-    Every frame is a picture to the `UNet`. Between its layers, attention over frames
-    and a learned embedding of each frame's place tie the frames together. They start
-    as the identity: the clips of a new doll are independent pictures. Both levels, clip
-    and picture, go through the `UNet` in one batch.
+    Every frame is a picture to the `UNet`, which is given an embedding of the time
+    within the clip. Between its layers, attention over frames ties them together. Both
+    start as the identity: the clips of a new doll are independent pictures. Both
+    levels, clip and picture, go through the `UNet` in one batch.
 
     Args:
         inner: `UNet` of pictures.

@@ -1,9 +1,10 @@
-"""Frames of clips as pictures, and clips of fewer frames."""
+"""First frames of clips as pictures, and clips of fewer frames."""
 
+import keras
 import numpy as np
 import pytest
 
-from keras_mdm import data
+from keras_mdm import data, diffusion
 
 
 class Counting(data.Source):
@@ -25,20 +26,37 @@ class Counting(data.Source):
         return {"video": video, "caption": f"clip {index}"}
 
 
-def test_every_frame_is_a_picture_with_the_caption_of_its_clip():
+def test_first_frame_is_a_picture_with_the_caption_of_its_clip():
     source = Counting()
     frames = data.at_level(source, 8)
-    assert len(frames) == 12 and not frames.is_video
-    assert frames[11]["image"].shape == (8, 8, 1)
-    found = [(int(frames[i]["image"][0, 0, 0]), frames[i]["caption"]) for i in (2, 8)]
-    assert found == [(2, "clip 0"), (20, "clip 2")]
+    assert len(frames) == 3 and not frames.is_video
+    assert frames[2]["image"].shape == (8, 8, 1)
+    found = [(int(frames[i]["image"][0, 0, 0]), frames[i]["caption"]) for i in (0, 2)]
+    assert found == [(0, "clip 0"), (20, "clip 2")]
     dataset = data.make_dataset(
         frames, 4, 2, shuffle=False, keep=("images", "captions")
     )
-    batches = list(dataset)
-    values = np.concatenate([batch["images"][:, 0, 0, 0] for batch in batches])
-    np.testing.assert_array_equal(values, [0, 1, 2, 3, 20, 21, 22, 23])
+    (batch,) = dataset
+    np.testing.assert_array_equal(batch["images"][:, 0, 0, 0], [0, 20])
     assert source.skipped == (("clip 1", "broken"),)
+
+
+def test_levels_keep_the_frames_that_the_nest_keeps():
+    clips = np.arange(8, dtype="float32").reshape(1, 8, 1, 1, 1) * np.ones(
+        (1, 8, 4, 4, 1)
+    )
+    pooled = diffusion.pyramid.pyramid(
+        keras.ops.convert_to_tensor(clips), ["8x4", "2x4", 4]
+    )
+
+    class Ramp(Counting):
+        def _read(self, index):
+            return {"video": clips[0].astype("uint8"), "caption": ""}
+
+    source = Ramp(num_frames=8)
+    for level, kind, wanted in (("2x4", "video", pooled[1]), (4, "image", pooled[2])):
+        found = data.at_level(source, level)[0][kind]
+        np.testing.assert_array_equal(found, keras.ops.convert_to_numpy(wanted)[0])
 
 
 def test_fewer_frames_are_the_first_of_every_group():
@@ -59,7 +77,7 @@ def test_sources_that_fit_stay_as_they_are():
         (lambda: data.open_source("digits"), "2x8", "'digits' has pictures, not clips"),
         (Counting, "3x8", "have 4 frames, which can't be divided into 3"),
         (Counting, "8x8", "have 4 frames.*num_frames=8"),
-        (lambda: Counting(None), 8, "may differ in length"),
+        (lambda: Counting(None), "2x8", "may differ in length.*num_frames=2"),
     ],
 )
 def test_levels_that_do_not_fit(source, level, message):

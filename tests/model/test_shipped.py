@@ -76,3 +76,15 @@ def test_conditioner_of_a_preset_is_replaced():
         "mdm_shapes_64", load_weights=False, conditioner=encoder
     )
     assert mdm.network.conditioner.get_config() == encoder.get_config()
+
+
+def test_the_preset_of_clips_can_begin_with_the_pictures_of_another():
+    pictures = keras_mdm.MDM.from_preset("mdm_shapes_64").network.innermost
+    mdm = keras_mdm.MDM.from_preset("mdm_shapes_32v", load_weights=False)
+    assert mdm.network.resolutions == ("8x32", "8x16", 16)
+    assert 2 * mdm.network.count_params() < 8e6
+    mdm.load_weights("mdm_shapes_64")
+    for mine, theirs in zip(
+        mdm.network.innermost.variables, pictures.variables, strict=True
+    ):
+        np.testing.assert_array_equal(*values_of([mine, theirs]))

@@ -58,7 +58,8 @@ def test_fresh_one_draws_what_the_picture_network_draws(fresh):
 
 def test_it_is_the_unet_of_clips_that_has_its_weights(trained):
     """But for the embedding of frames, which a `UNet` of clips has not."""
-    trained.frame_embedding.places.assign(np.zeros((FRAMES, 128), "float32"))
+    for variable in trained.frame_embedding.output_projection.variables:
+        variable.assign(np.zeros(variable.shape, "float32"))
     expected = tiny_unet(
         8,
         **OPTIONS,
@@ -155,11 +156,11 @@ def test_training_with_frozen_pictures_trains_what_ties_frames(remat):
         for variable, old in zip(network.variables, before, strict=True)
         if np.abs(np.array(variable.value) - old).max() > 0
     }
-    assert "frame_embedding/places" in changed
-    # The last convolution starts at zero, so that it alone gets a gradient at first.
-    assert changed - {"frame_embedding/places"} == {
-        f"{layer.name}/upsample/{name}"
-        for layer in network.temporal_attentions
+    # Last layers start at zero, so that they alone get a gradient at first.
+    last = [f"{layer.name}/upsample" for layer in network.temporal_attentions]
+    assert changed == {
+        f"{layer}/{name}"
+        for layer in [*last, "frame_embedding/output"]
         for name in ("kernel", "bias")
     }
 
@@ -194,7 +195,9 @@ def test_cost_is_that_of_a_unet_of_clips():
     time = clips.time_embedding
     once = [time.hidden, time.output_projection]
     once = sum(2 * int(np.prod(layer.kernel.shape)) for layer in once)
-    assert found["4x8"] == count_flops(clips)["4x8"] - once
+    size = pictures.embedding_size
+    places = 2 * size * size * (1 + FRAMES)
+    assert found["4x8"] == count_flops(clips)["4x8"] - once + places
 
 
 @pytest.mark.parametrize("frames", [1, 2.0])

@@ -108,3 +108,32 @@ def test_bad_input_is_told_before_the_first_step(
     with pytest.raises(SystemExit, match=message):
         recipe.main([*map(str, base), *flags])
     assert not (tmp_path / "run").exists()
+
+
+def test_run_starts_from_the_weights_of_another(clips, preset, tmp_path, recipe):
+    flags = [str(f) for f in _flags(clips, preset, tmp_path / "one", "--max-steps", 1)]
+    recipe.main([*flags, "--learning-rate", "1e-2"])
+    flags[1] = str(tmp_path / "two")
+    start = ["--start-from", str(tmp_path / "one")]
+    recipe.main([*flags, *start, "--learning-rate", "1e-9"])
+
+    def weights(path):
+        network = keras_mdm.MDM.from_preset(path).network
+        values = [variable.value for variable in network.variables]
+        return np.concatenate(
+            [keras.ops.convert_to_numpy(value).ravel() for value in values]
+        )
+
+    first = weights(tmp_path / "one")
+    assert np.abs(first - weights(preset)).max() > 1e-4
+    np.testing.assert_allclose(weights(tmp_path / "two"), first, atol=1e-6)
+
+
+def test_the_default_run_starts_from_pictures(recipe):
+    def begins(*flags):
+        return recipe.starts_from_shapes(recipe.parse_arguments([*flags])[0])
+
+    assert begins("--output", "run")
+    assert not begins("--output", "run", "--dataset", "ucf101")
+    assert not begins("--output", "run", "--tokens", "bytes")
+    assert not begins("--output", "run", "--preset", "mdm_s64v")
