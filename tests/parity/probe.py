@@ -166,7 +166,7 @@ class Probe:
 def official_modules(network, prefix=""):
     """Yields (official module, our object, its method) whose results correspond."""
     yield f"{prefix}temb_layer2", network.time_embedding.output_projection, "call"
-    yield f"{prefix}temb_total", network, "_embed"
+    yield f"{prefix}temb_total", network, "embed"
     for micro in network.micro_embeddings:
         name = f"{prefix}cond_layers.{micro.feature}.1"
         yield name, micro.output_projection, "call"
