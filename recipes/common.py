@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import sys
+import time
 
 BACKENDS = ("jax", "tensorflow", "torch")
 
@@ -107,14 +108,39 @@ def class_title(label, class_names):
     return class_names[label] if class_names else str(label)
 
 
-def measure_distances(judge, drawn, real, reference):
+def draw(args, mdm, captions):
+    """Draws what captions ask for, as the flags of `evaluate.py` say.
+
+    Returns:
+        A pair: uint8 array, and the seconds that it took.
+    """
+    start = time.perf_counter()
+    drawn = mdm.generate(
+        captions,
+        seed=args.seed,
+        batch_size=min(args.batch_size, len(captions)),
+        sampler=args.sampler,
+        num_steps=args.num_steps,
+        guidance_scale=args.guidance_scale,
+    )
+    return drawn, time.perf_counter() - start
+
+
+def teach(judge, real, labels, epochs):
+    """Trains a judge, which takes minutes, in view of the user."""
+    what = "clips" if real.ndim == 5 else "pictures"
+    print(f"\nThe judge learns from {len(real)} real {what}:", flush=True)
+    judge.fit(real, labels, epochs=epochs, progress=True)
+
+
+def measure_distances(judge, drawn, real, base):
     """Distances of pictures or clips from real ones, in the features of a judge.
 
     Args:
         judge: `keras_mdm.metrics.Judge`.
         drawn: uint8 array of drawn pictures.
         real: uint8 array of real ones that the judge has not seen: the floor.
-        reference: uint8 array of real ones, from which all are measured.
+        base: Features of the real ones from which all are measured.
 
     Returns:
         dict with `frechet` and `kernel`, each a dict of float: `drawn`, `real_test` and
@@ -130,7 +156,6 @@ def measure_distances(judge, drawn, real, reference):
         "real_test": judge.features(real),
         "noise": judge.features(noise),
     }
-    base = judge.features(reference)
     return {
         name: {key: distance(value, base) for key, value in features.items()}
         for name, distance in (

@@ -105,7 +105,7 @@ def measure(judge, drawn, wanted, train, test):
             "real_train": len(train[0]),
             "real_test": len(test[0]),
         },
-        **common.measure_distances(judge, drawn, test[0], train[0]),
+        **common.measure_distances(judge, drawn, test[0], judge.features(train[0])),
     }
 
 
@@ -174,7 +174,7 @@ def evaluate_classes(args, config, mdm):
             for source in sources
         )
         judge = metrics.Judge(resolution, channels, num_classes)
-        judge.fit(*train, epochs=args.judge_epochs)
+        common.teach(judge, *train, args.judge_epochs)
         results[resolution] = measure(judge, drawn, wanted, train, test)
         report(resolution, results[resolution], config["class_names"])
     return seconds, results

@@ -3,8 +3,6 @@
 Called by `evaluate.py` for runs of `train_video.py`.
 """
 
-import time
-
 import common
 import numpy as np
 from evaluate_scenes import SPLITS
@@ -51,7 +49,7 @@ def shares_right(judge, clips, labels):
     return {**result, "clips": float(right.all(axis=1).mean())}
 
 
-def measure(judge, drawn, real, labels, reference):
+def measure(judge, drawn, real, labels, base):
     """What the judge says of drawn and of real clips of the same captions."""
     from keras_mdm.metrics import frame_change
 
@@ -59,7 +57,7 @@ def measure(judge, drawn, real, labels, reference):
         "captions": len(drawn),
         "shares": {},
         "frame_change": {},
-        **common.measure_distances(judge, drawn, real, reference),
+        **common.measure_distances(judge, drawn, real, base),
     }
     shown = {"drawn": drawn, "real_test": real}
     # The control: clips whose frames are as good, and whose motion is not.
@@ -109,20 +107,13 @@ def evaluate(args, settings, mdm):
 
     reference, _, labels = read("train", args.max_real)
     judge = ClipJudge(*read_level(level))
-    judge.fit(reference, labels, epochs=args.judge_epochs)
+    common.teach(judge, reference, labels, args.judge_epochs)
+    base = judge.features(reference)
     results, seconds = {}, 0.0
     for split, title in SPLITS.items():
         real, captions, labels = read(split, args.num_samples)
-        start = time.perf_counter()
-        drawn = mdm.generate(
-            captions,
-            seed=args.seed,
-            batch_size=min(args.batch_size, len(captions)),
-            sampler=args.sampler,
-            num_steps=args.num_steps,
-            guidance_scale=args.guidance_scale,
-        )
-        seconds += time.perf_counter() - start
-        results[split] = measure(judge, drawn, real, labels, reference)
+        drawn, taken = common.draw(args, mdm, captions)
+        seconds += taken
+        results[split] = measure(judge, drawn, real, labels, base)
         report(title, level, results[split])
     return seconds, results

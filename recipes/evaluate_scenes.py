@@ -3,8 +3,6 @@
 Called by `evaluate.py` for runs of `train_text_to_image.py`.
 """
 
-import time
-
 import common
 import numpy as np
 
@@ -44,10 +42,11 @@ def train_judge(sources, resolution, count, epochs):
 
     real = [read_real(source, resolution, count) for source in sources]
     judge = SceneJudge(resolution)
-    judge.fit(
+    common.teach(
+        judge,
         np.concatenate([pictures for pictures, *_ in real]),
         np.stack([to_cells(items) for *_, scenes in real for items in scenes]),
-        epochs=epochs,
+        epochs,
     )
     return judge, real[0][0]
 
@@ -62,13 +61,13 @@ def read_scores(judge, pictures, scenes):
     )
 
 
-def measure(judge, drawn, real, scenes, reference):
+def measure(judge, drawn, real, scenes, base):
     """What the judge says of drawn and of real pictures of the same captions."""
     return {
         "captions": len(drawn),
         "drawn": read_scores(judge, drawn, scenes),
         "real_test": read_scores(judge, real, scenes),
-        **common.measure_distances(judge, drawn, real, reference),
+        **common.measure_distances(judge, drawn, real, base),
     }
 
 
@@ -106,21 +105,14 @@ def evaluate(args, settings, mdm):
         args.max_real,
         args.judge_epochs,
     )
+    base = judge.features(reference)
     results, seconds = {}, 0.0
     for split, title in SPLITS.items():
         real, captions, scenes = read_real(
             open_split(own, split), mdm.resolution, args.num_samples
         )
-        start = time.perf_counter()
-        drawn = mdm.generate(
-            captions,
-            seed=args.seed,
-            batch_size=args.batch_size,
-            sampler=args.sampler,
-            num_steps=args.num_steps,
-            guidance_scale=args.guidance_scale,
-        )
-        seconds += time.perf_counter() - start
-        results[split] = measure(judge, drawn, real, scenes, reference)
+        drawn, taken = common.draw(args, mdm, captions)
+        seconds += taken
+        results[split] = measure(judge, drawn, real, scenes, base)
         report(title, mdm.resolution, results[split])
     return seconds, results

@@ -4,8 +4,8 @@
 
 draws moving coloured shapes from sentences. It begins with the pictures of 16 pixels of
 `mdm_shapes_64` (`--start-from`), then trains clips of eight frames, then larger ones.
-Other clips, cut from the beginning of video files (mp4,
-webm, gif), captioned as folders of pictures are, or from a TFDS set:
+Other clips, cut from the beginning of video files (mp4, webm, gif) that are captioned
+as folders of pictures are, or from a TFDS set:
 
     python recipes/train_video.py --output runs/mine --dataset clips:PATH \
         --num-frames 8 --frame-rate 8

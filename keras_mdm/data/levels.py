@@ -67,6 +67,12 @@ class _Derived(Source):
         )
         self._source = source
 
+    def __len__(self):
+        return len(self._source)
+
+    def describe(self, index):
+        return self._source.describe(index)
+
 
 class FirstFrames(_Derived):
     """The first frame of every clip as a picture with its caption and label.
@@ -75,16 +81,10 @@ class FirstFrames(_Derived):
         source: A `Source` of clips.
     """
 
-    def __len__(self):
-        return len(self._source)
-
     def _read(self, index):
         item = dict(self._source[index])
         video = item.pop("video")
         return {**item, "image": video[0]}
-
-    def describe(self, index):
-        return self._source.describe(index)
 
 
 class FewerFrames(_Derived):
@@ -99,15 +99,9 @@ class FewerFrames(_Derived):
         super().__init__(source, is_video=True, num_frames=num_frames)
         self._step = source.num_frames // num_frames
 
-    def __len__(self):
-        return len(self._source)
-
     def _read(self, index):
         item = self._source[index]
         return {**item, "video": item["video"][:: self._step]}
-
-    def describe(self, index):
-        return self._source.describe(index)
 
 
 class ClassCaptions(_Derived):
@@ -126,12 +120,6 @@ class ClassCaptions(_Derived):
         super().__init__(source, is_video=source.is_video, num_frames=source.num_frames)
         self.has_captions = True
 
-    def __len__(self):
-        return len(self._source)
-
     def _read(self, index):
         item = self._source[index]
         return {**item, "caption": self.class_names[item["label"]]}
-
-    def describe(self, index):
-        return self._source.describe(index)

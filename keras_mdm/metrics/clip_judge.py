@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_mdm.data.shapes import COLOURS, DIRECTIONS, SHAPES
-from keras_mdm.metrics.judge import Judge, initializers
+from keras_mdm.metrics.judge import Judge, convolve, initializers
 
 # What a caption of a moving shape tells, and the words for it.
 CLIP_ATTRIBUTES = {
@@ -69,15 +69,7 @@ class ClipJudge(Judge):
         width = 32
         while x.shape[1] > 4:
             for strides in (1, 2) if x.shape[1] <= 32 else (2,):
-                x = layers.Conv2D(
-                    width,
-                    3,
-                    strides,
-                    padding="same",
-                    use_bias=False,
-                    kernel_initializer=next(initializer),
-                )(x)
-                x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+                x = convolve(x, width, strides, initializer)
             width = min(2 * width, 96)
         x = layers.Flatten()(x)
         x = layers.Dense(96, "relu", kernel_initializer=next(initializer))(x)

@@ -71,7 +71,7 @@ class Judge:
         """Pixels by which training pictures are shifted."""
         return max(1, resolution // 16)
 
-    def fit(self, images, labels, epochs=15, batch_size=64):
+    def fit(self, images, labels, epochs=15, batch_size=64, progress=False):
         """Trains on real pictures, each shifted a little.
 
         Args:
@@ -79,6 +79,8 @@ class Judge:
             labels: int array of shape `(pictures,)`.
             epochs: int. Defaults to 15.
             batch_size: int. Defaults to 64.
+            progress: bool. Whether a progress bar shows the epochs. Defaults to
+                `False`.
         """
         rng = np.random.default_rng(self._seed)
         labels = np.asarray(labels)
@@ -92,6 +94,7 @@ class Judge:
         steps = epochs * size // batch_size
         self._model.compile(optimizer=self._optimizer(steps), loss=self._loss())
         reach = self._reach(images.shape[-2])
+        bar = keras.utils.Progbar(epochs, unit_name="epoch") if progress else None
         for _ in range(epochs):
             order = rng.permutation(len(images))[:size]
             self._model.fit(
@@ -101,6 +104,8 @@ class Judge:
                 shuffle=False,
                 verbose=0,
             )
+            if bar is not None:
+                bar.add(1)
         # Features of about unit size, whatever the training made of them.
         raw = self._predict(self._features, images)
         self._scale = 1.0 / max(float(np.sqrt(np.mean(np.square(raw)))), 1e-6)
@@ -144,26 +149,14 @@ class SceneJudge(Judge):
 
     def _make(self, inputs, resolution, seed):
         layers, initializer = keras.layers, initializers(seed)
-
-        def convolve(x, width, strides=1):
-            x = layers.Conv2D(
-                width,
-                3,
-                strides,
-                padding="same",
-                use_bias=False,
-                kernel_initializer=next(initializer),
-            )(x)
-            return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
-
-        x = convolve(inputs, 24, 1 if resolution <= 32 else 2)
+        x = convolve(inputs, 24, 1 if resolution <= 32 else 2, initializer)
         width = 48
         while x.shape[1] > 8:
-            x = convolve(x, width, 2)
+            x = convolve(x, width, 2, initializer)
             width = min(2 * width, 96)
         # Then every point has seen nearly all of the picture.
         for _ in range(3):
-            x = convolve(x, 96)
+            x = convolve(x, 96, 1, initializer)
         # A place gathers points by weights of its own, then all places are read alike:
         # a colour and a shape never seen at a place in training are read there too.
         x = layers.Reshape((x.shape[1] * x.shape[2], 96))(x)
@@ -207,6 +200,19 @@ class SceneJudge(Judge):
         colours = len(COLOURS) + 1
         parts = logits[..., :colours], logits[..., colours:]
         return np.stack([part.argmax(axis=-1) for part in parts], axis=-1)
+
+
+def convolve(x, width, strides, initializer):
+    """3x3 convolution, batch normalisation and ReLU."""
+    x = keras.layers.Conv2D(
+        width,
+        3,
+        strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=next(initializer),
+    )(x)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
 
 
 def initializers(seed):

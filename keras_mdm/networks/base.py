@@ -9,6 +9,7 @@ from keras_mdm.layers import (
     MicroConditioning,
     TimestepEmbedding,
 )
+from keras_mdm.layers.primitives import build_children
 from keras_mdm.networks.blocks import ResolutionBlock
 from keras_mdm.networks.nest_views import NestViews
 
@@ -81,6 +82,9 @@ class DenoisingNetwork(NestViews, keras.Model):
             setattr(self, key, value)
         self._option_names = tuple(options)
         self._check_options()
+
+    def build(self, input_shape=None):
+        build_children(self)
 
     def _check_options(self):
         channels = tuple(int(width) for width in self.channels)
@@ -324,7 +328,8 @@ class DenoisingNetwork(NestViews, keras.Model):
 
     def get_config(self):
         config = {key: getattr(self, key) for key in self._option_names}
-        config["micro_conditioning"] = dict(self.micro_conditioning)
+        if "micro_conditioning" in config:
+            config["micro_conditioning"] = dict(self.micro_conditioning)
         return {**config, "name": self.name, "dtype": self.dtype_policy.name}
 
 

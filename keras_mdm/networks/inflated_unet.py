@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from keras_mdm.layers import FrameEmbedding, TemporalAttention
-from keras_mdm.layers.primitives import build_children
 from keras_mdm.levels import level_name
-from keras_mdm.networks.base import DenoisingNetwork, first, serialize
+from keras_mdm.networks.base import first
+from keras_mdm.networks.outer_doll import OuterDoll
 from keras_mdm.networks.unet import UNet
 
 # What the outer dolls and the checks read of a network, and what is the picture's here.
@@ -25,7 +25,7 @@ _SHARED = (
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
-class InflatedUNet(DenoisingNetwork):
+class InflatedUNet(OuterDoll):
     """Denoiser of clips that shares all layers of a `UNet` of pictures.
 
     Every frame is a picture to the `UNet`, which is given an embedding of the time
@@ -121,13 +121,6 @@ class InflatedUNet(DenoisingNetwork):
                     self._places.append((level, block.name, unit))
         self.build()
 
-    def build(self, input_shape=None):
-        build_children(self)
-
-    @property
-    def dolls(self):
-        return (self, *self.inner.dolls)
-
     def encode_condition(self, features, drop=None):
         condition = self.inner.encode_condition(features, drop)
         if condition is None:
@@ -214,20 +207,6 @@ class InflatedUNet(DenoisingNetwork):
         for layer in layers:
             frames = layer(frames, frames=self.frames)
         return ops.concatenate([frames, x[rows:]], axis=0)
-
-    def get_config(self):
-        return {
-            **{key: getattr(self, key) for key in self._option_names},
-            "inner": serialize(self.inner),
-            "name": self.name,
-            "dtype": self.dtype_policy.name,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["inner"] = keras.saving.deserialize_keras_object(config["inner"])
-        return cls(**config)
 
 
 class _Between:

@@ -4,13 +4,13 @@ import keras
 from keras import ops
 
 from keras_mdm.layers import Conv3x3
-from keras_mdm.layers.primitives import build_children
 from keras_mdm.levels import level_name
-from keras_mdm.networks.base import DenoisingNetwork, first, serialize
+from keras_mdm.networks.base import DenoisingNetwork, first
+from keras_mdm.networks.outer_doll import OuterDoll
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
-class NestedUNet(DenoisingNetwork):
+class NestedUNet(OuterDoll):
     """Denoiser of a larger resolution around a network of the resolution below.
 
     Its way down ends at the resolution of `inner`. There its features, through a
@@ -147,13 +147,6 @@ class NestedUNet(DenoisingNetwork):
         )
         self.build()
 
-    def build(self, input_shape=None):
-        build_children(self)
-
-    @property
-    def dolls(self):
-        return (self, *self.inner.dolls)
-
     def encode_condition(self, features, drop=None):
         inner = self.inner.encode_condition(features, drop)
         if inner is None:
@@ -227,15 +220,3 @@ class NestedUNet(DenoisingNetwork):
             data_format="channels_last",
         )
         return self._as_clip(enlarged)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "inner": serialize(self.inner),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        config["inner"] = keras.saving.deserialize_keras_object(config["inner"])
-        return cls(**config)

@@ -3,7 +3,6 @@
 import keras
 
 from keras_mdm.layers import ResidualBlock, TokenConditioning
-from keras_mdm.layers.primitives import build_children
 from keras_mdm.levels import level_name
 from keras_mdm.networks.base import DenoisingNetwork, serialize
 from keras_mdm.networks.blocks import per_frame
@@ -162,9 +161,6 @@ class UNet(DenoisingNetwork):
                 name="mid_residual",
             )
         self.build()
-
-    def build(self, input_shape=None):
-        build_children(self)
 
     def encode_condition(self, features, drop=None):
         if self.own_conditioner is None:
