@@ -113,6 +113,15 @@ def fused_adam():
     return update
 
 
+def sum_of_squares(x):
+    """Sum of squares of all elements of a float tensor, in one pass over it."""
+    if name() != "tensorflow":
+        return keras.ops.sum(keras.ops.square(x))
+    import tensorflow as tf
+
+    return 2.0 * tf.nn.l2_loss(x)
+
+
 def move_towards(variable, value, share):
     """Moves a variable a share of the way to a value, in few passes over memory."""
     if name() != "tensorflow":

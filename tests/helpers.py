@@ -163,3 +163,22 @@ def compute(function, *args):
 
         function = jax.jit(function)
     return to_numpy(function(*args))
+
+
+def gradient_of(function, x):
+    """Gradient of a scalar function of one tensor."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(jax.grad(function))(keras.ops.convert_to_tensor(x))
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.convert_to_tensor(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        return tape.gradient(value, x)
+    x = keras.ops.convert_to_tensor(x).detach().requires_grad_(True)
+    function(x).backward()
+    return x.grad

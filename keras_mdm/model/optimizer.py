@@ -52,6 +52,21 @@ class AdamW(keras.optimizers.AdamW):
             gradient,
         )
 
+    def _clip_gradients(self, grads):
+        if self.clipnorm or not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        grads = [None if g is None else ops.convert_to_tensor(g) for g in grads]
+        squares = [backend.sum_of_squares(g) for g in grads if g is not None]
+        norm = ops.sqrt(ops.sum(ops.stack(squares)))
+        # A norm that is not finite makes all gradients NaN, as in Keras.
+        scale = ops.minimum(self.global_clipnorm / norm, 1.0) + (norm - norm)
+        return [None if g is None else g * scale for g in grads]
+
     def _apply_weight_decay(self, variables):
-        if self.weight_decay:
-            super()._apply_weight_decay(variables)
+        if not self.weight_decay:
+            return
+        rate = ops.cast(self.learning_rate, "float32") * self.weight_decay
+        for variable in variables:
+            if self._use_weight_decay(variable):
+                share = ops.cast(rate, variable.dtype)
+                variable.assign(variable - variable * share)

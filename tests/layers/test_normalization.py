@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compute
+from helpers import compute, gradient_of
 
 from keras_mdm.layers import GroupNormalization
 
@@ -42,6 +42,42 @@ def test_equals_keras(groups):
         compute(lambda x: other(x), x),
         atol=1e-5,
     )
+
+
+def _slopes(layer, x, weights):
+    """Gradient of the weighted sum of a layer's output by its input, as float32."""
+
+    def loss(x):
+        result = keras.ops.cast(layer(x), "float32")
+        return keras.ops.sum(keras.ops.multiply(result, weights))
+
+    return keras.ops.convert_to_numpy(keras.ops.cast(gradient_of(loss, x), "float32"))
+
+
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_gradient_equals_that_of_keras(groups):
+    layer = _layer(groups=groups)
+    other = keras.layers.GroupNormalization(groups, epsilon=1e-5)
+    other.build((None, 5, 3, 16))
+    other.gamma.assign(layer.gamma)
+    other.beta.assign(layer.beta)
+    rng = np.random.default_rng(1)
+    x, weights = rng.normal(size=(2, 2, 5, 3, 16)).astype("float32")
+    expected = _slopes(other, x, weights)
+    assert np.abs(expected).max() > 1.0
+    np.testing.assert_allclose(_slopes(layer, x, weights), expected, atol=1e-4)
+
+
+def test_gradient_of_bfloat16_is_bfloat16():
+    layer = GroupNormalization(8, 2, dtype="mixed_bfloat16")
+    layer.build()
+    rng = np.random.default_rng(1)
+    x, weights = rng.normal(size=(2, 1, 4, 4, 8)).astype("float32")
+    half = keras.ops.cast(x, "bfloat16")
+    exact = GroupNormalization(8, 2)
+    exact.build()
+    expected = _slopes(exact, keras.ops.cast(half, "float32"), weights)
+    np.testing.assert_allclose(_slopes(layer, half, weights), expected, atol=0.1)
 
 
 def test_modulation():
