@@ -7,7 +7,7 @@ import common
 import numpy as np
 from evaluate_scenes import SPLITS
 
-JUDGE_EPOCHS = 12
+JUDGE_EPOCHS = 4
 
 
 def check(dataset):

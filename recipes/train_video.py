@@ -25,7 +25,7 @@ import training_flags
 
 # Of `mdm_shapes_32v`, for a CPU: pictures, clips, larger clips.
 SMALL_STAGES = {
-    "steps": (40, 150, 60),
+    "steps": (40, 240, 60),
     "batch_size": (16, 4, 4),
     "learning_rate": (7e-4, 7e-4, 1e-3),
     "warmup_steps": (20,),

@@ -39,8 +39,9 @@ def to_label(attributes):
 class ClipJudge(Judge):
     """Reads shape, colour and direction of motion of a clip.
 
-    A convolutional network reads every frame alike; shape and colour are told from the
-    mean over frames, the direction from all of them in their order.
+    A convolutional network reads every frame alike: what is seen wherever it lies, by
+    maxima over places, and where it lies. Shape and colour are told from the former,
+    averaged over frames; the direction from the latter, frames in their order.
 
     Args:
         num_frames: int.
@@ -65,20 +66,27 @@ class ClipJudge(Judge):
     def _make(self, inputs, resolution, seed):
         layers, initializer = keras.layers, initializers(seed)
         num_frames = inputs.shape[1]
+
+        def dense(x, width):
+            return layers.Dense(width, "relu", kernel_initializer=next(initializer))(x)
+
         x = ops.reshape(inputs, (-1, *inputs.shape[2:]))
         width = 32
-        while x.shape[1] > 4:
-            for strides in (1, 2) if x.shape[1] <= 32 else (2,):
-                x = convolve(x, width, strides, initializer)
+        x = convolve(x, width, 1 if resolution <= 32 else 2, initializer)
+        while x.shape[1] > 8:
+            x = convolve(x, width, 2, initializer)
             width = min(2 * width, 96)
-        x = layers.Flatten()(x)
-        x = layers.Dense(96, "relu", kernel_initializer=next(initializer))(x)
-        frames = ops.reshape(x, (-1, num_frames, 96))
-        self._frames = keras.Model(inputs, frames)
-        seen = layers.GlobalAveragePooling1D()(frames)
-        moved = layers.Dense(64, "relu", kernel_initializer=next(initializer))(
-            layers.Flatten()(frames)
+            x = convolve(x, width, 1, initializer)
+        x = convolve(x, 96, 1, initializer)
+        seen = layers.GlobalMaxPooling2D()(x)
+        place = dense(layers.Flatten()(convolve(x, 32, 2, initializer)), 64)
+        seen, place = (
+            ops.reshape(part, (-1, num_frames, part.shape[-1]))
+            for part in (seen, place)
         )
+        self._frames = keras.Model(inputs, layers.Concatenate()([seen, place]))
+        seen = dense(layers.GlobalAveragePooling1D()(seen), 96)
+        moved = dense(layers.Flatten()(place), 64)
         heads = [
             layers.Dense(size, kernel_initializer=next(initializer))(part)
             for size, part in zip(_SIZES, (seen, seen, moved), strict=True)

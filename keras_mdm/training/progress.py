@@ -3,18 +3,19 @@
 import sys
 import time
 
+from keras_mdm.levels import read_level
 from keras_mdm.training.stage_callback import StageCallback, Stopwatch
 
 
 class Progress(StageCallback):
-    """Progress of a whole stage, with pictures a second and the time left.
+    """Progress of a whole stage, with pictures or clips a second and the time left.
 
     In a terminal one line is redrawn; elsewhere, as in a log file, a line is added now
     and then.
 
     Args:
-        batch_size: int or `None`. Pictures a step, where there is no `Stage` that
-            says so.
+        batch_size: int or `None`. Pictures or clips a step, where there is no `Stage`
+            that says so.
         interval: float or `None`. Seconds between updates. Defaults to 0.2 in a
             terminal and 20 elsewhere.
     """
@@ -78,7 +79,9 @@ class Progress(StageCallback):
         rate = self.watch.rate()
         size = self.stage.batch_size if self.stage else self.batch_size
         if rate and size:
-            line += f"  {rate * size:.1f} images/s"
+            level = self.stage.resolution if self.stage else self.model.resolution
+            what = "clips" if read_level(level)[0] > 1 else "images"
+            line += f"  {rate * size:.1f} {what}/s"
         if rate and self.total:
             line += f"  {_clock((self.total - self.step) / rate)} left"
         line += "".join(f"  {key} {float(value):.4f}" for key, value in logs.items())

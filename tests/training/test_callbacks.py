@@ -172,6 +172,12 @@ def test_progress_in_a_log_file_adds_few_lines(clock, capsys):
     assert "images/s" in lines[-1]
 
 
+def test_progress_counts_clips(clock, capsys):
+    bar = Progress(batch_size=4, interval=10)
+    FakeModel("8x16").run([bar], [[0.5] * 10])
+    assert "clips/s" in capsys.readouterr().out
+
+
 def test_progress_in_a_terminal_redraws_one_line(clock, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
