@@ -6,6 +6,7 @@ that runs in a child process, so that TensorFlow never takes the accelerator.
 (TFDS itself imports it for a few features, such as `Video`.)
 """
 
+import contextlib
 import difflib
 import itertools
 import subprocess
@@ -53,7 +54,7 @@ class TfdsSource(Source):
             refuse_clip_choice(name, num_frames, frame_rate)
         self._label_key = _find_label(features)
         self._caption_key = _find_caption(features)
-        prepare(builder, name)
+        builder = prepare(builder, name)
         self._records = builder.as_data_source(split=split)
         self._has_attributes = builder.name == "shapes"
         self._split = split
@@ -104,15 +105,39 @@ class TfdsSource(Source):
 def prepare(builder, name):
     """Downloads and prepares a set if that has not been done.
 
+    A second process that wants the same set waits for the first one.
+
     Args:
         builder: `tfds.core.DatasetBuilder`.
         name: String. The name it was opened by.
+
+    Returns:
+        A `tfds.core.DatasetBuilder` that is prepared.
 
     Raises:
         RuntimeError: If the child process that prepares it fails.
     """
     if builder.is_prepared():
-        return
+        return builder
+    root = builder.data_dir_root
+    with _lock(root, builder.name):
+        builder = _open_builder(name, root)
+        if not builder.is_prepared():
+            _prepare(builder, name)
+    return builder
+
+
+def _lock(root, name):
+    """Lets one process at a time prepare a set; not in a bucket, which has no locks."""
+    if "://" in str(root):
+        return contextlib.nullcontext()
+    import filelock
+
+    root.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(root / f".{name}.lock")
+
+
+def _prepare(builder, name):
     if builder.name == "shapes" or keras.config.backend() == "tensorflow":
         builder.download_and_prepare()
         return
@@ -136,7 +161,7 @@ def _open_builder(name, data_dir):
     except ImportError as error:
         raise ImportError(
             f"The source {name!r} is read with TFDS, which is not installed. "
-            "Run `pip install tensorflow-datasets importlib_resources`."
+            "Run `pip install tensorflow-datasets importlib_resources filelock`."
         ) from error
     if name.split("/")[0] == "shapes":
         # Registers the set.

@@ -1,6 +1,8 @@
 """TFDS sets: the prepared shapes, mocked public sets, and wrong names."""
 
 import pickle
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -76,7 +78,7 @@ def test_tfds_finds_the_builder_and_slices(shapes_dir):
 @pytest.fixture
 def mocked(monkeypatch, tmp_path):
     """Fake records for any set, and no preparation."""
-    monkeypatch.setattr(tfds_source, "prepare", lambda builder, name: None)
+    monkeypatch.setattr(tfds_source, "prepare", lambda builder, name: builder)
     with tfds.testing.mock_data(num_examples=5):
         yield tmp_path
 
@@ -143,6 +145,29 @@ def test_unknown_names(tmp_path):
         open_source("cifar10/nonsense", data_dir=tmp_path)
     with pytest.raises(ValueError, match="Received: name=''"):
         open_source("")
+
+
+def test_first_uses_at_once(tmp_path):
+    """Three processes want a set that nobody has prepared; one of them does it."""
+    code = (
+        "import sys; from keras_mdm.data import open_source, shapes_builder; "
+        "config = shapes_builder.Shapes.builder_configs['single']; "
+        "config.num_train = 400; config.num_test = 5; "
+        "source = open_source('shapes/single', data_dir=sys.argv[1]); "
+        "print(len(source), source[7]['caption'])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    children = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    done = [child.communicate(timeout=300) for child in children]
+    caption = shapes.make_scene("single", "train", 7).caption
+    for child, (output, errors) in zip(children, done, strict=True):
+        assert child.returncode == 0, errors[-2000:]
+        assert output.splitlines()[-1] == f"400 {caption}"
 
 
 def test_unknown_split(shapes_dir):
