@@ -78,7 +78,8 @@ class ClipJudge(Judge):
             width = min(2 * width, 96)
             x = convolve(x, width, 1, initializer)
         x = convolve(x, 96, 1, initializer)
-        seen = layers.GlobalMaxPooling2D()(x)
+        # By windows: on JAX the gradient of a plain maximum was not a number at times.
+        seen = layers.Flatten()(layers.MaxPooling2D(x.shape[1])(x))
         place = dense(layers.Flatten()(convolve(x, 32, 2, initializer)), 64)
         seen, place = (
             ops.reshape(part, (-1, num_frames, part.shape[-1]))
