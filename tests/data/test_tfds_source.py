@@ -1,13 +1,13 @@
 """TFDS sets: the prepared shapes, mocked public sets, and wrong names."""
 
+import concurrent.futures
 import pickle
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from helpers import run_python
 
 from keras_mdm.data import make_dataset, open_source, shapes, tfds_source
 from keras_mdm.data.shapes_drawing import draw, draw_clips
@@ -150,23 +150,16 @@ def test_unknown_names(tmp_path):
 def test_first_uses_at_once(tmp_path):
     """Three processes want a set that nobody has prepared; one of them does it."""
     code = (
-        "import sys; from keras_mdm.data import open_source, shapes_builder; "
+        "from keras_mdm.data import open_source, shapes_builder; "
         "config = shapes_builder.Shapes.builder_configs['single']; "
         "config.num_train = 400; config.num_test = 5; "
-        "source = open_source('shapes/single', data_dir=sys.argv[1]); "
+        f"source = open_source('shapes/single', data_dir={str(tmp_path)!r}); "
         "print(len(source), source[7]['caption'])"
     )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    children = [
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    done = [child.communicate(timeout=300) for child in children]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        outputs = list(pool.map(run_python, [code] * 3))
     caption = shapes.make_scene("single", "train", 7).caption
-    for child, (output, errors) in zip(children, done, strict=True):
-        assert child.returncode == 0, errors[-2000:]
+    for output in outputs:
         assert output.splitlines()[-1] == f"400 {caption}"
 
 

@@ -17,6 +17,16 @@ def _layer(channels=16, groups=4, seed=0):
     return layer
 
 
+def _layer_and_keras(groups):
+    """Our layer and Keras' own one with the same weights."""
+    layer = _layer(groups=groups)
+    other = keras.layers.GroupNormalization(groups, epsilon=1e-5)
+    other.build((None, 5, 3, 16))
+    other.gamma.assign(layer.gamma)
+    other.beta.assign(layer.beta)
+    return layer, other
+
+
 def _numpy(x, layer):
     """Group normalisation in float64, written out."""
     x = x.astype("float64")
@@ -31,11 +41,7 @@ def _numpy(x, layer):
 
 @pytest.mark.parametrize("groups", [1, 4, 16])
 def test_equals_keras(groups):
-    layer = _layer(groups=groups)
-    other = keras.layers.GroupNormalization(groups, epsilon=1e-5)
-    other.build((None, 5, 3, 16))
-    other.gamma.assign(layer.gamma)
-    other.beta.assign(layer.beta)
+    layer, other = _layer_and_keras(groups)
     x = np.random.default_rng(1).normal(size=(2, 5, 3, 16)).astype("float32")
     np.testing.assert_allclose(
         compute(lambda x: layer(x), x),
@@ -45,22 +51,23 @@ def test_equals_keras(groups):
 
 
 def _slopes(layer, x, weights):
-    """Gradient of the weighted sum of a layer's output by its input, as float32."""
+    """Gradient of the weighted sum of a layer's output by its input, as float32.
+
+    It must have the dtype of the input.
+    """
 
     def loss(x):
         result = keras.ops.cast(layer(x), "float32")
         return keras.ops.sum(keras.ops.multiply(result, weights))
 
-    return keras.ops.convert_to_numpy(keras.ops.cast(gradient_of(loss, x), "float32"))
+    slopes, dtype = gradient_of(loss, x), keras.backend.standardize_dtype(x.dtype)
+    assert keras.backend.standardize_dtype(slopes.dtype) == dtype
+    return keras.ops.convert_to_numpy(keras.ops.cast(slopes, "float32"))
 
 
 @pytest.mark.parametrize("groups", [1, 4, 16])
 def test_gradient_equals_that_of_keras(groups):
-    layer = _layer(groups=groups)
-    other = keras.layers.GroupNormalization(groups, epsilon=1e-5)
-    other.build((None, 5, 3, 16))
-    other.gamma.assign(layer.gamma)
-    other.beta.assign(layer.beta)
+    layer, other = _layer_and_keras(groups)
     rng = np.random.default_rng(1)
     x, weights = rng.normal(size=(2, 2, 5, 3, 16)).astype("float32")
     expected = _slopes(other, x, weights)
