@@ -108,17 +108,24 @@ def class_title(label, class_names):
     return class_names[label] if class_names else str(label)
 
 
-def draw(args, mdm, captions):
-    """Draws what captions ask for, as the flags of `evaluate.py` say.
+def draw(args, mdm, *captions, **options):
+    """Draws as the flags of `evaluate.py` say.
+
+    Args:
+        args: Flags of `evaluate.py`.
+        mdm: `MDM`.
+        *captions: List of str, unless labels are drawn from.
+        **options: Arguments of `MDM.generate` that are no flags.
 
     Returns:
-        A pair: uint8 array, and the seconds that it took.
+        A pair: what `MDM.generate` returns, and the seconds that it took.
     """
     start = time.perf_counter()
     drawn = mdm.generate(
-        captions,
+        *captions,
+        **options,
         seed=args.seed,
-        batch_size=min(args.batch_size, len(captions)),
+        batch_size=args.batch_size,
         sampler=args.sampler,
         num_steps=args.num_steps,
         guidance_scale=args.guidance_scale,

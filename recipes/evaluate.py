@@ -25,7 +25,6 @@ import argparse
 import json
 import pathlib
 import sys
-import time
 
 import common
 import evaluate_clips
@@ -152,19 +151,14 @@ def evaluate_classes(args, config, mdm):
         for split in (settings["split"], args.test_split)
     ]
     each = args.num_samples // num_classes
-    start = time.perf_counter()
-    pyramid = mdm.generate(
+    pyramid, seconds = common.draw(
+        args,
+        mdm,
         labels=list(range(num_classes)),
         num_samples=each,
         return_pyramid=True,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        sampler=args.sampler,
-        num_steps=args.num_steps,
-        guidance_scale=args.guidance_scale,
     )
     wanted = np.repeat(np.arange(num_classes), each)
-    seconds = time.perf_counter() - start
     results = {}
     for resolution in sorted(pyramid):
         drawn = pyramid[resolution]
