@@ -7,9 +7,14 @@ import pathlib
 
 import keras
 
+from keras_mdm.layers import TemporalAttention
 from keras_mdm.model import presets
 from keras_mdm.model.serialized import architecture
+from keras_mdm.networks import InflatedUNet
 from keras_mdm.networks.base import serialize
+
+# Options of dolls that draw clips, beside those of the pictures that their frames are.
+_OF_CLIPS = ("frames", "num_temporal_attention_layers", "rotary_positions")
 
 
 def load_weights(self, filepath, skip_mismatch=False, **kwargs):
@@ -18,9 +23,10 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
     Args:
         filepath: str or path. A `.weights.h5` file that `save_weights` wrote, or a
             preset as `from_preset` takes it. Of a preset, the largest doll that this
-            model has too gives its weights, the whole network or a part of it: the
-            pictures of `"mdm_shapes_64"` can begin a model of clips. The other dolls
-            keep theirs.
+            model has too gives its weights, and so do all inside it, the whole network
+            or a part of it. A doll of clips takes those of the pictures that its frames
+            are, and draws these until it has learned motion: `"mdm_shapes_64"` can
+            begin `"mdm_shapes_32v"`. The other dolls keep theirs.
         skip_mismatch: bool. As in `keras.Model.load_weights`; not for presets.
         **kwargs: As in `keras.Model.load_weights`.
 
@@ -37,12 +43,12 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
             "nothing to load."
         )
     other = type(self).from_preset(filepath, ema_momentum=None).network
-    theirs = [(doll, architecture(serialize(doll))) for doll in other.dolls]
-    for doll in self.network.dolls:
-        mine = architecture(serialize(doll))
-        for candidate, its in theirs:
-            if mine == its:
-                _copy(candidate, doll)
+    for mine in self.network.dolls:
+        for theirs in other.dolls:
+            pairs = _pair(mine, theirs)
+            if pairs:
+                for pair in pairs:
+                    _copy(*pair)
                 self.reset_ema()
                 return None
     raise ValueError(
@@ -62,6 +68,49 @@ def _is_preset(filepath):
     )
 
 
-def _copy(source, target):
-    for theirs, mine in zip(source.variables, target.variables, strict=True):
-        mine.assign(theirs.value)
+def _pair(mine, theirs):
+    """Pairs of dolls, outermost first, if the weights of `theirs` fit `mine`.
+
+    Returns:
+        List of (doll of this model, doll of the other one); `None` if they do not fit.
+    """
+    of_pictures = theirs.frames == 1
+    if isinstance(mine, InflatedUNet) and of_pictures:
+        return _pair(mine.inner, theirs)
+    if _options(mine, of_pictures) != _options(theirs, of_pictures):
+        return None
+    if len(mine.dolls) == 1:
+        return [(mine, theirs)]
+    inside = _pair(mine.inner, theirs.inner)
+    return inside and [(mine, theirs), *inside]
+
+
+def _options(doll, of_pictures):
+    """What must agree, but for the networks inside."""
+    serialized = architecture(serialize(doll))
+    left_out = ("inner", *(_OF_CLIPS if of_pictures else ()))
+    options = {k: v for k, v in serialized["config"].items() if k not in left_out}
+    return {**serialized, "config": options}
+
+
+def _copy(mine, theirs):
+    of_pictures = theirs.frames == 1
+    for source, target in zip(
+        _own_variables(theirs, of_pictures),
+        _own_variables(mine, of_pictures),
+        strict=True,
+    ):
+        target.assign(source.value)
+
+
+def _own_variables(doll, of_pictures):
+    """Variables of a doll alone; without attention over frames if `of_pictures`."""
+    temporal = {
+        id(variable)
+        for layer in doll.own_layers
+        for part in layer._flatten_layers()
+        if of_pictures and isinstance(part, TemporalAttention)
+        for variable in part.variables
+    }
+    own = [variable for layer in doll.own_layers for variable in layer.variables]
+    return [variable for variable in own if id(variable) not in temporal]

@@ -133,48 +133,6 @@ def test_nothing_half_written(mdm, tmp_path, monkeypatch):
     assert before == {entry.name: entry.read_bytes() for entry in path.iterdir()}
 
 
-def test_inner_preset_in_a_larger_nest(tmp_path):
-    """Weights of a small model go into the doll that they fit."""
-    inner = tiny_mdm(network=randomize(tiny_nest(2, resolution=4)))
-    inner.save_to_preset(tmp_path / "p")
-    nest = tiny_mdm(
-        network=randomize(tiny_nest(3, resolution=4), seed=1), ema_momentum=0.5
-    )
-    nest_ids = {id(v) for v in nest.network.inner.variables}
-    outer = [v for v in nest.network.variables if id(v) not in nest_ids]
-    before = values_of(outer)
-    nest.load_weights(tmp_path / "p")
-    assert equal_values(inner.network.get_weights(), nest.network.inner.get_weights())
-    assert equal_values(before, values_of(outer))
-    assert equal_values(values_of(nest.ema.sources), values_of(nest.ema.averages))
-
-
-def test_a_doll_of_a_larger_preset_in_a_smaller_model(tmp_path):
-    """The largest that both have, by name of a preset, of a folder or of a run."""
-    large = tiny_mdm(network=randomize(tiny_nest(3, resolution=4)))
-    large.save_to_preset(tmp_path / "p")
-    small = tiny_mdm(network=tiny_nest(2, resolution=4), ema_momentum=0.5)
-    small.load_weights(tmp_path / "p")
-    assert equal_values(large.network.inner.get_weights(), small.network.get_weights())
-    assert equal_values(values_of(small.ema.sources), values_of(small.ema.averages))
-
-
-def test_built_in_presets_give_weights_if_they_have_some():
-    shapes = keras_mdm.MDM.from_preset("mdm_shapes_64")
-    inner = keras_mdm.UNet.from_config(shapes.network.innermost.get_config())
-    small = tiny_mdm(network=inner)
-    small.load_weights("mdm_shapes_64")
-    assert equal_values(shapes.network.innermost.get_weights(), inner.get_weights())
-    with pytest.raises(ValueError, match="published for preset 'mdm_tiny_32'"):
-        small.load_weights("mdm_tiny_32")
-
-
-def test_preset_that_fits_no_doll(folder):
-    other = tiny_mdm(network=tiny_nest(2, classes=5, resolution=4))
-    with pytest.raises(ValueError, match="has none of the dolls of this model"):
-        other.load_weights(folder)
-
-
 def test_run_folder(mdm, folder, tmp_path):
     mdm.save_to_preset(tmp_path / "run" / "preset")
     (tmp_path / "run" / "log.txt").write_text("")

@@ -174,18 +174,6 @@ def test_preset_keeps_it(trained, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_it_starts_from_a_preset_of_pictures(tmp_path):
-    pictures = keras_mdm.MDM(randomize(picture_unet()), ema_momentum=None)
-    pictures.save_to_preset(tmp_path / "pictures")
-    mdm = keras_mdm.MDM(keras_mdm.InflatedUNet(picture_unet(), FRAMES))
-    mdm.load_weights(tmp_path / "pictures")
-    clips, _ = run(mdm.network, inputs_of(2, 2))
-    inputs = inputs_of(2, 2)
-    inputs["images"] = [inputs["images"][0][:, 1]]
-    expected = run(pictures.network, inputs)[0]
-    np.testing.assert_allclose(clips[:, 1], expected, rtol=1e-4, atol=1e-5)
-
-
 def test_cost_is_that_of_a_unet_of_clips():
     options = {**OPTIONS, "num_attention_layers": (0, 1), "classes": 0}
     clips = tiny_unet(8, **options, frames=FRAMES, num_temporal_attention_layers=(0, 1))
