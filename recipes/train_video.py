@@ -2,8 +2,8 @@
 
     python recipes/train_video.py --output runs/clips
 
-draws moving coloured shapes from sentences. It begins with the pictures of 16 pixels of
-`mdm_shapes_64` (`--start-from`), then trains clips of eight frames, then larger ones.
+draws moving coloured shapes from sentences. It begins with the pictures of 16 and 32 pixels
+of `mdm_shapes_64` (`--start-from`), then trains clips of eight frames, then larger ones.
 Other clips, cut from the beginning of video files (mp4, webm, gif) that are captioned
 as folders of pictures are, or from a TFDS set:
 
@@ -30,7 +30,7 @@ SMALL_STAGES = {
     "learning_rate": (7e-4, 7e-4, 1e-3),
     "warmup_steps": (20,),
 }
-# A trained model of pictures that has the innermost network of `mdm_shapes_32v`.
+# A trained model whose pictures the frames of `mdm_shapes_32v` begin as.
 PICTURES = "mdm_shapes_64"
 
 
