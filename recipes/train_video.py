@@ -2,8 +2,8 @@
 
     python recipes/train_video.py --output runs/clips
 
-draws moving coloured shapes from sentences. It begins with the pictures of 16 and 32 pixels
-of `mdm_shapes_64` (`--start-from`), then trains clips of eight frames, then larger ones.
+draws moving coloured shapes from sentences. It begins with the pictures of
+`mdm_shapes_64` (`--start-from`), then trains clips of eight frames, then larger ones.
 Other clips, cut from the beginning of video files (mp4, webm, gif) that are captioned
 as folders of pictures are, or from a TFDS set:
 

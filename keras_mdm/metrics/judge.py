@@ -8,6 +8,7 @@ which reads a clip, is in `clip_judge`.
 import keras
 import numpy as np
 
+from keras_mdm import backend
 from keras_mdm.metrics.scenes import COLOURS, NUM_CELLS, SHAPES
 
 
@@ -97,13 +98,14 @@ class Judge:
         bar = keras.utils.Progbar(epochs, unit_name="epoch") if progress else None
         for _ in range(epochs):
             order = rng.permutation(len(images))[:size]
-            self._model.fit(
-                _scaled(_shifted(images[order], rng, reach)),
-                labels[order],
-                batch_size=batch_size,
-                shuffle=False,
-                verbose=0,
-            )
+            with backend.with_compiler_options():
+                self._model.fit(
+                    _scaled(_shifted(images[order], rng, reach)),
+                    labels[order],
+                    batch_size=batch_size,
+                    shuffle=False,
+                    verbose=0,
+                )
             if bar is not None:
                 bar.add(1)
         # Features of about unit size, whatever the training made of them.

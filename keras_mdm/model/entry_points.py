@@ -122,6 +122,16 @@ class EntryPoints:
         self._evaluated_samples.assign(0)
         return super().test_on_batch(x, **kwargs)
 
+    def make_train_function(self, force=False):
+        """Compiles the training step; Keras calls it."""
+        with backend.with_compiler_options():
+            super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        """Compiles the step of `evaluate`; Keras calls it."""
+        with backend.with_compiler_options():
+            super().make_test_function(force)
+
 
 def _check_no_targets(y):
     if y is not None:
