@@ -27,7 +27,7 @@ import training_flags
 SMALL_STAGES = {
     "steps": (40, 240, 60),
     "batch_size": (16, 4, 4),
-    "learning_rate": (7e-4, 7e-4, 1e-3),
+    "learning_rate": (7e-4, 7e-4, 4e-4),
     "warmup_steps": (20,),
 }
 # A trained model whose pictures the frames of `mdm_shapes_32v` begin as.
