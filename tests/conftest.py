@@ -14,6 +14,10 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+# Workers of pytest-xdist are one to a core: more threads would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
 # PyPI's torch brings Triton, and its LLVM aborts beside those of JAX and TensorFlow.
 sys.modules.setdefault("triton", None)
 

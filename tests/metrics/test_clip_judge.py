@@ -28,7 +28,7 @@ def drawn(split, count, resolution=16):
 @pytest.fixture(scope="module")
 def judge():
     judge = ClipJudge(4, 16)
-    judge.fit(*drawn("train", 320), epochs=12, batch_size=32)
+    judge.fit(*drawn("train", 320), epochs=7, batch_size=32)
     return judge
 
 

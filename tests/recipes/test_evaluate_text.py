@@ -101,7 +101,7 @@ def judged(recipe, monkeypatch):
 
 
 def test_clips(judged, capsys):
-    results = judged("evaluate_clips", "shapes/clips", "4x16", 24)
+    results = judged("evaluate_clips", "shapes/clips", "4x16", 12)
     printed = capsys.readouterr().out
     assert "seen combinations" in printed and "drawn, shuffled" in printed
     right, wrong = results["test"]["shares"], results["test_held_out"]["shares"]
@@ -118,7 +118,7 @@ def test_clips(judged, capsys):
 
 
 def test_pictures(judged, capsys):
-    results = judged("evaluate_scenes", "shapes/single", 16, 16)
+    results = judged("evaluate_scenes", "shapes/single", 16, 11)
     assert "held-out combinations" in capsys.readouterr().out
     right, wrong = results["test"], results["test_held_out"]
     assert right["drawn"] == right["real_test"]

@@ -55,11 +55,20 @@ def _flags(clips, preset, output, *more):
     )
 
 
-def test_run_from_pictures_to_clips(clips, preset, tmp_path, recipe):
-    run = tmp_path / "run"
-    done = run_recipe("train_video.py", *_flags(clips, preset, run))
+@pytest.fixture(scope="module")
+def finished(clips, preset, tmp_path_factory):
+    """A finished run of three stages, and what it printed. Do not write into it."""
+    run = tmp_path_factory.mktemp("runs") / "clips"
+    done = run_recipe(
+        "train_video.py", *_flags(clips, preset, run, "--learning-rate", 1e-2)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 videos" in done.stdout and "broken.gif" in done.stdout
+    return run, done.stdout
+
+
+def test_run_from_pictures_to_clips(finished, tmp_path, recipe):
+    run, printed = finished
+    assert "7 videos" in printed and "broken.gif" in printed
     names = sorted(entry.name for entry in (run / "samples").iterdir())
     # Every one moves: the truth does, beside the pictures of the first stage.
     assert names == [
@@ -110,12 +119,12 @@ def test_bad_input_is_told_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
-def test_run_starts_from_the_weights_of_another(clips, preset, tmp_path, recipe):
-    flags = [str(f) for f in _flags(clips, preset, tmp_path / "one", "--max-steps", 1)]
-    recipe.main([*flags, "--learning-rate", "1e-2"])
-    flags[1] = str(tmp_path / "two")
-    start = ["--start-from", str(tmp_path / "one")]
-    recipe.main([*flags, *start, "--learning-rate", "1e-9"])
+def test_run_starts_from_the_weights_of_another(
+    finished, clips, preset, tmp_path, recipe
+):
+    flags = _flags(clips, preset, tmp_path / "run", "--resolutions", "4x8")
+    start = ("--start-from", finished[0], "--learning-rate", 1e-9, "--max-steps", 1)
+    recipe.main([str(flag) for flag in (*flags, *start)])
 
     def weights(path):
         network = keras_mdm.MDM.from_preset(path).network
@@ -124,9 +133,9 @@ def test_run_starts_from_the_weights_of_another(clips, preset, tmp_path, recipe)
             [keras.ops.convert_to_numpy(value).ravel() for value in values]
         )
 
-    first = weights(tmp_path / "one")
+    first = weights(finished[0])
     assert np.abs(first - weights(preset)).max() > 1e-4
-    np.testing.assert_allclose(weights(tmp_path / "two"), first, atol=1e-6)
+    np.testing.assert_allclose(weights(tmp_path / "run"), first, atol=1e-6)
 
 
 def test_the_default_run_starts_from_pictures(recipe):
