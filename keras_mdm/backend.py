@@ -124,13 +124,13 @@ def fused_adam():
     return update
 
 
-def sum_of_squares(x):
-    """Sum of squares of all elements of a float tensor, in one pass over it."""
+def half_sum_of_squares(x):
+    """Half the sum of squares of a float tensor's elements, in one pass over it."""
     if name() != "tensorflow":
-        return keras.ops.sum(keras.ops.square(x))
+        return 0.5 * keras.ops.sum(keras.ops.square(x))
     import tensorflow as tf
 
-    return 2.0 * tf.nn.l2_loss(x)
+    return tf.nn.l2_loss(x)
 
 
 def move_towards(variable, value, share):

@@ -1,11 +1,13 @@
 """Spatial self-attention joined with cross-attention to condition tokens."""
 
+import functools
 import math
 
 import keras
 from keras import ops
 
 from keras_mdm import backend
+from keras_mdm.layers.activations import gelu
 from keras_mdm.layers.normalization import GroupNormalization
 from keras_mdm.layers.primitives import (
     Dense,
@@ -19,33 +21,92 @@ from keras_mdm.layers.primitives import (
 ATTENTION_GROUPS = 32
 
 
-def attend(query, key, value, mask=None):
+def attend(query, *sources):
     """Scaled dot-product attention, softmax in float32.
+
+    With several sources, each is attended to on its own and the results are summed.
 
     Args:
         query: Tensor of shape `(batch, queries, heads, size)`.
-        key: Tensor of shape `(batch, keys, heads, size)`.
-        value: Tensor of shape `(batch, keys, heads, size)`.
-        mask: Optional bool tensor of shape `(batch, keys)`, `True` where a key
-            may be attended to.
+        *sources: Tuples of a key and a value, both of shape
+            `(batch, keys, heads, size)`, and a mask: a bool tensor of shape
+            `(batch, keys)`, `True` where a key may be attended to, or `None`.
 
     Returns:
         Tensor of the shape of `query`.
     """
-    if key.shape[1] == 1 and mask is None:
-        # The softmax over a single key is 1: a class label, for example.
-        return ops.broadcast_to(value, ops.shape(query))
     if backend.fused_attention_pays():
-        if mask is not None:
-            mask = mask[:, None, None, :]
-        return ops.dot_product_attention(query, key, value, mask=mask)
-    scores = ops.einsum("bqhd,bkhd->bhqk", query / math.sqrt(query.shape[-1]), key)
-    scores = ops.cast(scores, "float32")
+        results = [_attend_fused(query, *source) for source in sources]
+        return functools.reduce(ops.add, results)
+    # Heads come before queries once for all sources: moving them is slow on a CPU.
+    query = ops.transpose(query / math.sqrt(query.shape[-1]), (0, 2, 1, 3))
+    results = [_attend_by_heads(query, *source) for source in sources]
+    return ops.transpose(functools.reduce(ops.add, results), (0, 2, 1, 3))
+
+
+def _attend_fused(query, key, value, mask):
+    """Attention to one source in one operation of the backend."""
+    if _is_single(key, mask):
+        return ops.broadcast_to(value, ops.shape(query))
+    if mask is not None:
+        mask = mask[:, None, None, :]
+    return ops.dot_product_attention(query, key, value, mask=mask)
+
+
+def _attend_by_heads(query, key, value, mask):
+    """Attention of a scaled query of shape `(batch, heads, queries, size)`."""
+    value = ops.transpose(value, (0, 2, 1, 3))
+    if _is_single(key, mask):
+        return ops.broadcast_to(value, ops.shape(query))
+    scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))
     if mask is not None:
         # Finite, so that a sample without any valid key gives a mean, not NaN.
+        scores = ops.cast(scores, "float32")
         scores = ops.where(mask[:, None, None, :], scores, -1e30)
-    weights = ops.cast(ops.softmax(scores, axis=-1), value.dtype)
-    return ops.einsum("bhqk,bkhd->bqhd", weights, value)
+    return weighted_mean(scores, value)
+
+
+def _is_single(key, mask):
+    """Whether the softmax is over one key, so 1: a class label, for example."""
+    return key.shape[1] == 1 and mask is None
+
+
+def weighted_mean(scores, value):
+    """Mean of values weighted by the softmax of scores.
+
+    The softmax's gradient needs, for each query, the sum over keys of weights times
+    their gradients. It equals the sum over features of the result times its gradient,
+    which is read from far smaller tensors; the other form goes twice more through
+    tensors of the size of `scores`.
+
+    Args:
+        scores: Tensor of shape `(batch, heads, queries, keys)`.
+        value: Tensor of shape `(batch, heads, keys, size)`.
+
+    Returns:
+        Tensor of shape `(batch, heads, queries, size)`.
+
+    Reference:
+        - [Dao et al., 2022](https://arxiv.org/abs/2205.14135), B.2
+    """
+
+    @ops.custom_gradient
+    def mean(scores, value):
+        weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
+        weights = ops.cast(weights, value.dtype)
+        result = ops.matmul(weights, value)
+
+        def gradient(*args, upstream=None):
+            slopes = args[0] if upstream is None else upstream
+            along = ops.cast(slopes, "float32") * ops.cast(result, "float32")
+            along = ops.cast(ops.sum(along, axis=-1, keepdims=True), value.dtype)
+            by_weight = ops.matmul(slopes, ops.swapaxes(value, -1, -2))
+            by_score = ops.cast(weights * (by_weight - along), scores.dtype)
+            return by_score, ops.matmul(ops.swapaxes(weights, -1, -2), slopes)
+
+        return result, gradient
+
+    return mean(scores, value)
 
 
 def split_heads(h, parts, num_heads):
@@ -101,7 +162,7 @@ class FeedForward(keras.layers.Layer):
         build_children(self)
 
     def call(self, x):
-        h = ops.gelu(self.expand(self.norm(x)), approximate=False)
+        h = gelu(self.expand(self.norm(x)))
         return x + self.project(h)
 
     def get_config(self):
@@ -182,9 +243,10 @@ class SpatialAttention(keras.layers.Layer):
         height, width = x.shape[1:3]
         h = ops.reshape(self.norm(x), (-1, height * width, self.channels))
         query, key, value = split_heads(self.qkv(h), 3, self.num_heads)
-        attended = attend(query, key, value)
+        sources = [(key, value, None)]
         if keys_values is not None:
-            attended = attended + attend(query, *keys_values, mask=token_mask)
+            sources.append((*keys_values, token_mask))
+        attended = attend(query, *sources)
         attended = ops.reshape(attended, (-1, height, width, self.channels))
         x = x + self.output_projection(attended)
         return x if self.feed_forward is None else self.feed_forward(x)

@@ -120,8 +120,9 @@ def moments(x, axes):
 
         def gradient(*args, upstream=None):
             slopes = (args[0] if upstream is None else upstream) / count
-            result = ops.cast(x, "float32") * (2.0 * slopes[1]) + slopes[0]
-            return ops.cast(result, x.dtype)
+            # In the dtype of `x`, to which this is rounded anyway.
+            offset, factor = ops.cast(slopes[0], x.dtype), 2.0 * slopes[1]
+            return x * ops.cast(factor, x.dtype) + offset
 
         return ops.stack(means), gradient
 

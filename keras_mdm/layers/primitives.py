@@ -65,6 +65,13 @@ class Dense(keras.layers.Dense):
     def build(self, input_shape=None):
         super().build((None, self.inputs))
 
+    def call(self, x):
+        if len(x.shape) == 2:
+            return super().call(x)
+        # As a product of two matrices: then TensorFlow adds the bias in the same pass.
+        flat = super().call(ops.reshape(x, (-1, self.inputs)))
+        return ops.reshape(flat, (*ops.shape(x)[:-1], self.units))
+
     def get_config(self):
         return {
             **keras.layers.Layer.get_config(self),

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_mdm.layers.activations import silu
 from keras_mdm.layers.normalization import GroupNormalization
 from keras_mdm.layers.primitives import Conv3x3, Dense, build_children
 
@@ -63,9 +64,9 @@ class ResidualBlock(keras.layers.Layer):
         build_children(self)
 
     def call(self, x, embedding, training=False):
-        h = self.conv_1(ops.silu(self.norm_1(x)))
-        scale, shift = ops.split(self.modulation(ops.silu(embedding)), 2, axis=-1)
-        h = ops.silu(self.norm_2(h, scale, shift))
+        h = self.conv_1(silu(self.norm_1(x)))
+        scale, shift = ops.split(self.modulation(silu(embedding)), 2, axis=-1)
+        h = silu(self.norm_2(h, scale, shift))
         h = self.conv_2(self.dropout(h, training=training))
         return h + (x if self.skip is None else self.skip(x))
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mdm.layers.activations import silu
 from keras_mdm.layers.attention import FeedForward, attend, split_heads
 from keras_mdm.layers.primitives import (
     Conv3x3,
@@ -125,7 +126,7 @@ class TemporalAttention(keras.layers.Layer):
         query, key, value = split_heads(self.qkv(self.norm(h)), 3, num_heads)
         if self.rotary:
             query, key = rotate(query), rotate(key)
-        attended = attend(query, key, value)
+        attended = attend(query, (key, value, None))
         return self.output_projection(ops.reshape(attended, (-1, *h.shape[1:])))
 
     def compute_output_shape(self, input_shape, frames=None):
@@ -176,7 +177,7 @@ class FrameEmbedding(keras.layers.Layer):
         build_children(self)
 
     def call(self, embedding):
-        h = ops.silu(self.hidden(embedding))[:, None]
+        h = silu(self.hidden(embedding))[:, None]
         h = h * ops.cast(ops.convert_to_tensor(self._basis), h.dtype)
         return ops.reshape(
             embedding[:, None] + self.output_projection(h), (-1, self.size)

@@ -47,8 +47,8 @@ class TokenBlock(keras.layers.Layer):
         build_children(self)
 
     def call(self, tokens, token_mask=None):
-        heads = split_heads(self.qkv(self.norm(tokens)), 3, self.num_heads)
-        attended = attend(*heads, token_mask)
+        query, key, value = split_heads(self.qkv(self.norm(tokens)), 3, self.num_heads)
+        attended = attend(query, (key, value, token_mask))
         attended = ops.reshape(attended, (-1, tokens.shape[1], self.size))
         return self.feed_forward(tokens + self.output_projection(attended))
 

@@ -56,8 +56,8 @@ class AdamW(keras.optimizers.AdamW):
         if self.clipnorm or not self.global_clipnorm:
             return super()._clip_gradients(grads)
         grads = [None if g is None else ops.convert_to_tensor(g) for g in grads]
-        squares = [backend.sum_of_squares(g) for g in grads if g is not None]
-        norm = ops.sqrt(ops.sum(ops.stack(squares)))
+        halves = [backend.half_sum_of_squares(g) for g in grads if g is not None]
+        norm = ops.sqrt(2.0 * ops.sum(ops.stack(halves)))
         # A norm that is not finite makes all gradients NaN, as in Keras.
         scale = ops.minimum(self.global_clipnorm / norm, 1.0) + (norm - norm)
         return [None if g is None else g * scale for g in grads]

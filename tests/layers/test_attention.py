@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compute, randomize, to_numpy
+from helpers import compute, gradient_of, randomize, to_numpy
 
 from keras_mdm import backend
 from keras_mdm.layers import FeedForward, SpatialAttention, attend
@@ -37,6 +37,7 @@ def road(request, monkeypatch):
     monkeypatch.setattr(backend, "fused_attention_pays", lambda: fused)
 
 
+NAMES = ("query", "key", "value")
 MASK = np.array([[1, 1, 0, 0], [0, 1, 0, 1]], bool)
 
 
@@ -44,20 +45,57 @@ MASK = np.array([[1, 1, 0, 0], [0, 1, 0, 1]], bool)
 def test_attend(road, mask):
     query = _random(2, 5, 2, 3, seed=1)
     key, value = _random(2, 4, 2, 3, seed=2), _random(2, 4, 2, 3, seed=3)
-    result = compute(attend, query, key, value, mask)
+    result = compute(lambda q, k, v: attend(q, (k, v, mask)), query, key, value)
     np.testing.assert_allclose(result, _attend(query, key, value, mask), atol=1e-5)
+
+
+def test_results_of_all_sources_are_summed(road):
+    """Also those of a single key, which need no softmax."""
+    query = _random(2, 5, 2, 3)
+    sources = [
+        (_random(2, keys, 2, 3, seed=keys), _random(2, keys, 2, 3, seed=9), mask)
+        for keys, mask in ((4, None), (1, None), (4, MASK))
+    ]
+    expected = sum(_attend(query, *source) for source in sources)
+    result = compute(lambda q: attend(q, *sources), query)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "masked"])
+@pytest.mark.parametrize("which", ["query", "key", "value"])
+def test_gradient(road, which, mask):
+    """Against differences of the loops in numpy."""
+    given = {name: _random(2, 4, 2, 3, seed=i) for i, name in enumerate(NAMES)}
+    weights = _random(2, 4, 2, 3, seed=5)
+
+    def loss(x):
+        query, key, value = ({**given, which: x}[name] for name in NAMES)
+        result = attend(keras.ops.convert_to_tensor(query), (key, value, mask))
+        return keras.ops.sum(keras.ops.multiply(result, weights))
+
+    slopes = keras.ops.convert_to_numpy(gradient_of(loss, given[which]))
+    expected, step = np.zeros(slopes.shape), 1e-5
+    for place in np.ndindex(slopes.shape):
+        sums = []
+        for sign in (-1, 1):
+            moved = {name: array.astype("float64") for name, array in given.items()}
+            moved[which][place] += sign * step
+            sums.append((_attend(*moved.values(), mask) * weights).sum())
+        expected[place] = (sums[1] - sums[0]) / (2 * step)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(slopes, expected, atol=1e-5)
 
 
 def test_single_key_is_a_copy(road):
     query, key, value = _random(2, 5, 2, 3), _random(2, 1, 2, 3), _random(2, 1, 2, 3)
-    result = compute(attend, query, key, value)
+    result = compute(lambda q, k, v: attend(q, (k, v, None)), query, key, value)
     np.testing.assert_allclose(result, _attend(query, key, value), atol=1e-6)
 
 
 def test_row_without_any_key_is_finite(road):
     mask = np.array([[False] * 4, [True] * 4])
     query, key, value = _random(2, 5, 2, 3), _random(2, 4, 2, 3), _random(2, 4, 2, 3)
-    result = compute(attend, query, key, value, mask)
+    result = compute(lambda q, k, v: attend(q, (k, v, mask)), query, key, value)
     assert np.isfinite(result).all()
 
 
@@ -65,7 +103,7 @@ def test_bfloat16(road):
     """Results have the policy's dtype and its precision, no less."""
     arrays = [_random(2, 5, 2, 8), _random(2, 4, 2, 8), _random(2, 4, 2, 8, seed=3)]
     half = [keras.ops.cast(array, "bfloat16") for array in arrays]
-    result = attend(*half)
+    result = attend(half[0], (*half[1:], None))
     assert keras.backend.standardize_dtype(result.dtype) == "bfloat16"
     rounded = [keras.ops.convert_to_numpy(keras.ops.cast(h, "float32")) for h in half]
     result = keras.ops.convert_to_numpy(keras.ops.cast(result, "float32"))
