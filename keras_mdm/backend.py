@@ -240,7 +240,7 @@ def with_compiler_options():
         trainer.jit = own
 
 
-def compile_with_weights(function, variables, substitutes, jit_compile):
+def compile_with_weights(function, variables, substitutes, jit_compile, dtypes=None):
     """Compiles a function that reads variables, for many calls.
 
     The current values of `substitutes` are used at each call, so weights that change
@@ -252,14 +252,20 @@ def compile_with_weights(function, variables, substitutes, jit_compile):
         substitutes: List of variables that lend their values to `variables`: the
             same ones, or moving averages of them.
         jit_compile: bool. Whether TensorFlow uses XLA. JAX always does.
+        dtypes: Optional list of str. The dtype that each value is given before
+            `function` runs, which saves loops inside it from casting weights at every
+            turn. Defaults to those that `variables` have.
 
     Returns:
         A callable with the arguments and results of `function`.
     """
+    dtypes = dtypes or [variable.dtype for variable in variables]
 
     def with_values(values, *args):
-        mapping = list(zip(variables, values, strict=True))
-        with keras.StatelessScope(state_mapping=mapping):
+        with keras.StatelessScope() as scope:
+            for variable, value, dtype in zip(variables, values, dtypes, strict=True):
+                # The scope's own `state_mapping` would cast back.
+                scope.add_update((variable, keras.ops.cast(value, dtype)))
             return function(*args)
 
     if name() == "jax":

@@ -94,18 +94,19 @@ class Judge:
         size = len(images) // batch_size * batch_size
         steps = epochs * size // batch_size
         self._model.compile(optimizer=self._optimizer(steps), loss=self._loss())
+        with backend.with_compiler_options():
+            self._model.make_train_function()
         reach = self._reach(images.shape[-2])
         bar = keras.utils.Progbar(epochs, unit_name="epoch") if progress else None
         for _ in range(epochs):
             order = rng.permutation(len(images))[:size]
-            with backend.with_compiler_options():
-                self._model.fit(
-                    _scaled(_shifted(images[order], rng, reach)),
-                    labels[order],
-                    batch_size=batch_size,
-                    shuffle=False,
-                    verbose=0,
-                )
+            self._model.fit(
+                _scaled(_shifted(images[order], rng, reach)),
+                labels[order],
+                batch_size=batch_size,
+                shuffle=False,
+                verbose=0,
+            )
             if bar is not None:
                 bar.add(1)
         # Features of about unit size, whatever the training made of them.

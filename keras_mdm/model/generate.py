@@ -16,6 +16,7 @@ from keras_mdm.model.requests import (
     sample_seeds,
 )
 from keras_mdm.model.sampling import RunKind, SamplingRun, plan
+from keras_mdm.model.weight_dtypes import weight_dtypes
 
 
 def generate(
@@ -255,9 +256,10 @@ def _functions(mdm, kind, use_ema):
         substitutes = variables
         if averaged:
             variables, substitutes = mdm.ema.sources, mdm.ema.averages
+        dtypes = weight_dtypes(mdm.network, variables)
         functions = {
             name: backend.compile_with_weights(
-                getattr(run, name), variables, substitutes, mdm.jit_compile
+                getattr(run, name), variables, substitutes, mdm.jit_compile, dtypes
             )
             for name in ("whole", "prepare", "advance", "finish")
         }

@@ -6,6 +6,7 @@ import pytest
 from helpers import batch_of, trainer
 
 from keras_mdm import backend
+from keras_mdm.metrics import Judge
 
 LEVEL = "xla_backend_optimization_level"
 LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
@@ -58,6 +59,16 @@ def test_training_evaluation_and_sampling_use_them(asked):
     mdm.test_on_batch(data)
     mdm.generate(labels=[0], num_steps=1)
     assert asked == [options] * len(asked) and len(asked) > 2
+
+
+@on_jax
+def test_a_judge_uses_them(asked):
+    """It compiles one step for all epochs, as `fit` does."""
+    options = backend.compiler_options()
+    judge, images = Judge(8, 1, num_classes=2), np.zeros((4, 8, 8, 1), "uint8")
+    asked.clear()
+    judge.fit(images, [0, 1, 0, 1], epochs=2, batch_size=4)
+    assert asked[0] == options and asked.count(options) == 1
 
 
 @on_jax

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compute, randomize, tiny_mdm, tiny_unet
+from helpers import compute, randomize, tiny_mdm, tiny_unet, to_numpy
 
 import keras_mdm
 from keras_mdm.networks.cost import count_flops
@@ -147,14 +147,14 @@ def test_training_with_frozen_pictures_trains_what_ties_frames(remat):
     mdm = tiny_mdm(network=network)
     mdm.set_active("4x8", freeze_inner=True)
     mdm.compile(keras.optimizers.SGD(0.1))
-    before = [np.array(variable.value) for variable in network.variables]
+    before = to_numpy([v.value for v in network.variables])
     rng = np.random.default_rng(0)
     clips = rng.integers(0, 255, (4, FRAMES, 8, 8, 1)).astype("uint8")
     mdm.fit({"videos": clips, "labels": np.arange(4) % 3}, batch_size=4, verbose=0)
     changed = {
         variable.path.split("/", 1)[1]
         for variable, old in zip(network.variables, before, strict=True)
-        if np.abs(np.array(variable.value) - old).max() > 0
+        if np.abs(to_numpy(variable.value) - old).max() > 0
     }
     # Last layers start at zero, so that they alone get a gradient at first.
     last = [f"{layer.name}/upsample" for layer in network.temporal_attentions]
