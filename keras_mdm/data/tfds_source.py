@@ -117,7 +117,7 @@ def prepare(builder, name):
     Raises:
         RuntimeError: If the child process that prepares it fails.
     """
-    if builder.is_prepared():
+    if _has_read_splits(builder):
         return builder
     root = builder.data_dir_root
     with _lock(root, builder.name):
@@ -125,6 +125,14 @@ def prepare(builder, name):
         if not builder.is_prepared():
             _prepare(builder, name)
     return builder
+
+
+def _has_read_splits(builder):
+    """Whether the set was prepared already when this builder was made.
+
+    A builder reads the metadata once, and another process may finish a set any time.
+    """
+    return builder.is_prepared() and bool(builder.info.splits)
 
 
 def _lock(root, name):
@@ -183,6 +191,8 @@ def _open_builder(name, data_dir):
         ) from error
     if not builder.is_prepared():
         return tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    if not _has_read_splits(builder):
+        builder = tfds.builder(name, data_dir=data_dir)
     file_format = builder.info.file_format.value
     if file_format != "array_record":
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import pickle
+import shutil
 
 import keras
 import numpy as np
@@ -161,6 +162,27 @@ def test_first_uses_at_once(tmp_path):
     caption = shapes.make_scene("single", "train", 7).caption
     for output in outputs:
         assert output.splitlines()[-1] == f"400 {caption}"
+
+
+@pytest.mark.parametrize("made", [1, 2])
+def test_set_that_another_process_finishes_meanwhile(
+    made, shapes_dir, tmp_path, monkeypatch
+):
+    """It appears just after the first or second builder of it was made."""
+    builders = []
+    make = tfds.builder
+
+    def then_finish(*args, **kwargs):
+        builders.append(make(*args, **kwargs))
+        if len(builders) == made:
+            shutil.copytree(shapes_dir / "shapes", tmp_path / "shapes")
+        return builders[-1]
+
+    monkeypatch.setattr(tfds, "builder", then_finish)
+    source = open_source("shapes/single", data_dir=tmp_path)
+    whole = open_source("shapes/single", data_dir=shapes_dir)
+    assert len(source) == len(whole) > 0
+    assert source[0]["caption"] == whole[0]["caption"]
 
 
 def test_unknown_split(shapes_dir):
