@@ -59,6 +59,12 @@ def keep_freed_memory():
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        # TensorFlow lowers the threshold when a process first reads from a generator,
+        # which `fit` does even with arrays: so that happens before it is raised.
+        list(tf.data.Dataset.from_generator(lambda: iter([0]), tf.int32))
     trim_threshold, mmap_threshold = -1, -3  # Of malloc.h.
     mallopt(mmap_threshold, 1 << 30)
     mallopt(trim_threshold, 1 << 30)
