@@ -39,7 +39,7 @@ def backend_choices(parser):
 
 
 def choose_backend(name):
-    """Sets the Keras backend, before Keras is imported.
+    """Sets the Keras backend, and this process for it, before Keras is imported.
 
     Args:
         name: str or `None` for a choice by what is installed.
@@ -65,6 +65,10 @@ def choose_backend(name):
         os.environ.setdefault(
             "JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "keras_mdm", "jax")
         )
+
+    from keras_mdm import backend
+
+    backend.prepare_processor()
     return name
 
 

@@ -69,13 +69,9 @@ def begin(args, parser):
     """
     output, args = run_folder.check_output(args, parser)
     args.backend = common.choose_backend(args.backend)
-
-    from keras_mdm import backend
-
     # What Keras draws the seeds of weights from. Its own `set_random_seed` imports
     # TensorFlow.
     random.seed(args.seed)
-    backend.keep_freed_memory()
     return output, args
 
 

@@ -130,7 +130,7 @@ def measure(arguments):
     from keras_mdm import backend
     from keras_mdm.networks.cost import count_condition_flops, count_flops
 
-    backend.keep_freed_memory()
+    backend.prepare_processor()
     mdm = make_model(arguments)
     network = mdm.network
     _, tokens = make_condition(mdm, 1)

@@ -1,7 +1,6 @@
 """What `benchmark.py` says of the machine: its peak rate, its memory, its name."""
 
 import contextlib
-import os
 import pathlib
 import platform
 import resource
@@ -10,19 +9,29 @@ import time
 
 
 def matmul_gflops(size, repeat=8):
-    """Rate of the fastest of several float32 products of square matrices."""
+    """Rate of the fastest of several float32 products of square matrices.
+
+    On a CPU by numpy too, since an operation of TensorFlow may use one core only
+    (`keras_mdm.backend.prepare_processor`).
+    """
     import numpy as np
     from keras import ops
 
+    from keras_mdm import backend
+
     numbers = np.random.default_rng(0).standard_normal((size, size), dtype="float32")
-    a = ops.convert_to_tensor(numbers)
+    tensor = ops.convert_to_tensor(numbers)
+    products = [lambda: ops.matmul(tensor, tensor)]
+    if backend.on_cpu():
+        products.append(lambda: numbers @ numbers)
     seconds = []
-    for _ in range(repeat + 1):
-        start = time.perf_counter()
-        product = ops.matmul(a, a)
-        float(product[0, 0])  # waits for the result
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds[1:]) / 1e9
+    for product in products:
+        product()
+        for _ in range(repeat):
+            start = time.perf_counter()
+            float(product()[0, 0])  # waits for the result
+            seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds) / 1e9
 
 
 def accelerator():
@@ -54,15 +63,15 @@ def accelerator():
 
 def processor():
     """Name of the CPU and the number of cores that this process may use."""
+    from keras_mdm import backend
+
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count()
-    return f"{name}, {cores} cores"
+    return f"{name}, {backend.cores()} cores"
 
 
 def process_peak_bytes():

@@ -225,7 +225,11 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
             with keras.StatelessScope(state_mapping=mapping):
                 outputs = network(inputs, training=False)
         else:
-            outputs = network(inputs, training=training)
+            outputs = backend.in_halves(
+                lambda inputs: network(inputs, training=training),
+                (inputs,),
+                self.jit_compile,
+            )
         return [self.limit(output) for output in outputs]
 
     def limit(self, output):
