@@ -6,6 +6,7 @@ import pytest
 from helpers import batch_of, trainer
 
 from keras_mdm import backend
+from keras_mdm.backend import programs
 from keras_mdm.metrics import Judge
 
 LEVEL = "xla_backend_optimization_level"
@@ -44,7 +45,7 @@ def asked(monkeypatch):
 def test_flags_of_the_user_and_unknown_options_are_left_out(monkeypatch):
     assert backend.compiler_options()[LEVEL] == 1
     monkeypatch.setenv("XLA_FLAGS", f"--{LEVEL}=3")
-    monkeypatch.setitem(backend._CPU_OPTIONS, "xla_no_such_option", 1)
+    monkeypatch.setitem(programs._CPU_OPTIONS, "xla_no_such_option", 1)
     backend.compiler_options.cache_clear()
     assert set(backend.compiler_options()) <= {LIBRARY}
 

@@ -17,6 +17,7 @@ from helpers import (
 )
 
 from keras_mdm import backend
+from keras_mdm.backend import devices, programs
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 on_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow alone is told")
@@ -48,7 +49,7 @@ def whole_and_halved(compute, rows, monkeypatch):
     """
     found = []
     for least in (10**9, 0):
-        monkeypatch.setattr(backend, "_WORTH_HALVING", least)
+        monkeypatch.setattr(programs, "_WORTH_HALVING", least)
         rows.clear()
         found.append((compute(), list(rows)))
     return found
@@ -105,7 +106,7 @@ def test_halves_train_the_same_weights(options, rows, monkeypatch):
 @on_tensorflow
 def test_mixed_batches_stay_whole(rows, monkeypatch):
     """The rows of an outer doll are the first ones of the batch."""
-    monkeypatch.setattr(backend, "_WORTH_HALVING", 0)
+    monkeypatch.setattr(programs, "_WORTH_HALVING", 0)
     network = randomize(tiny_nest(2, resolution=4))
     mdm = trainer(network, compile_options={"mixed_resolution": {8: 1, 4: 1}})
     start = network.get_weights()
@@ -119,12 +120,12 @@ def test_mixed_batches_stay_whole(rows, monkeypatch):
 THREADS = """
 import os
 os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
-from keras_mdm import backend
+from keras_mdm.backend import devices
 import tensorflow as tf
 
-backend.cores = lambda: 2
+devices.cores = lambda: 2
 {before}
-backend.prepare_processor()
+devices.prepare_processor()
 print(tf.config.threading.get_intra_op_parallelism_threads())
 """
 
@@ -148,8 +149,8 @@ def test_threads_of_the_user_stay(cores, environment, program, told, monkeypatch
     if environment:
         monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", environment)
     found, threading = [], tf.config.threading
-    monkeypatch.setattr(backend, "cores", lambda: cores)
-    monkeypatch.setattr(backend, "_keep_freed_memory", lambda: None)
+    monkeypatch.setattr(devices, "cores", lambda: cores)
+    monkeypatch.setattr(devices, "_keep_freed_memory", lambda: None)
     for name, function in (
         ("get_intra_op_parallelism_threads", lambda: program),
         ("set_intra_op_parallelism_threads", found.append),

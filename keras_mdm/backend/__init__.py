@@ -1,0 +1,46 @@
+"""The few lines that differ from backend to backend, in one place.
+
+Everything else in the package is written with `keras.ops` and runs on every backend.
+Called by `layers.attention`, the files of `model`, `metrics.judge`, the recipes and
+`tools/benchmark.py`.
+"""
+
+from keras_mdm.backend.arithmetic import (
+    fused_adam,
+    half_sum_of_squares,
+    move_towards,
+)
+from keras_mdm.backend.batches import belongs_to, map_captions, with_known_shapes
+from keras_mdm.backend.devices import (
+    cores,
+    fused_attention_pays,
+    name,
+    on_cpu,
+    prepare_processor,
+)
+from keras_mdm.backend.programs import (
+    compile_with_weights,
+    compiler_options,
+    in_halves,
+    run_stateless,
+    with_compiler_options,
+)
+
+__all__ = [
+    "belongs_to",
+    "compile_with_weights",
+    "compiler_options",
+    "cores",
+    "fused_adam",
+    "fused_attention_pays",
+    "half_sum_of_squares",
+    "in_halves",
+    "map_captions",
+    "move_towards",
+    "name",
+    "on_cpu",
+    "prepare_processor",
+    "run_stateless",
+    "with_compiler_options",
+    "with_known_shapes",
+]
