@@ -219,12 +219,12 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
 
     def call(self, inputs, training=False):
         network = self.active_network
+        weights = contextlib.nullcontext()
         if self._evaluating and self.ema is not None:
             pairs = zip(self.ema.sources, self.ema.averages, strict=True)
             mapping = [(source, average.value) for source, average in pairs]
-            with keras.StatelessScope(state_mapping=mapping):
-                outputs = network(inputs, training=False)
-        else:
+            weights = keras.StatelessScope(state_mapping=mapping)
+        with weights:
             outputs = backend.in_halves(
                 lambda inputs: network(inputs, training=training),
                 (inputs,),

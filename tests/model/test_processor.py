@@ -104,6 +104,24 @@ def test_halves_train_the_same_weights(options, rows, monkeypatch):
 
 
 @on_tensorflow
+def test_halves_are_evaluated_with_the_averages(rows, monkeypatch):
+    network = randomize(tiny_nest(2, resolution=4))
+    averages = [average * 0.7 for average in network.get_weights()]
+
+    def evaluate():
+        mdm = trainer(network)
+        for average, value in zip(mdm.ema.averages, averages, strict=True):
+            average.assign(value)
+        return mdm.evaluate(batch_of(4, 8), batch_size=4, verbose=0)
+
+    (one, before), (other, after) = whole_and_halved(evaluate, rows, monkeypatch)
+    assert set(before) == {4} and set(after) == {2}
+    assert other == pytest.approx(one, rel=1e-5)
+    network.set_weights(averages)
+    assert evaluate() == pytest.approx(one, rel=1e-5)
+
+
+@on_tensorflow
 def test_mixed_batches_stay_whole(rows, monkeypatch):
     """The rows of an outer doll are the first ones of the batch."""
     monkeypatch.setattr(programs, "_WORTH_HALVING", 0)
