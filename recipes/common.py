@@ -38,11 +38,12 @@ def backend_choices(parser):
     )
 
 
-def choose_backend(name):
+def choose_backend(name, preset=None):
     """Sets the Keras backend, and this process for it, before Keras is imported.
 
     Args:
         name: str or `None` for a choice by what is installed.
+        preset: Preset or run that will be computed with, or `None` for a small one.
 
     Returns:
         The backend's name.
@@ -67,8 +68,9 @@ def choose_backend(name):
         )
 
     from keras_mdm import backend
+    from keras_mdm.model.widths import widest_of_preset
 
-    backend.prepare_processor()
+    backend.prepare_processor(widest_of_preset(preset))
     return name
 
 

@@ -180,7 +180,7 @@ def evaluate(args):
         raise ValueError(
             f"'{args.run}' is not a finished run: it lacks config.json or preset/."
         )
-    common.choose_backend(args.backend)
+    common.choose_backend(args.backend, args.run)
 
     import keras_mdm
     from keras_mdm.levels import read_level

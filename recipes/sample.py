@@ -123,7 +123,7 @@ def draw(args):
     folder, file = find_target(args)
     config = common.read_run(args.model)
     class_names = config.get("class_names")
-    common.choose_backend(args.backend)
+    common.choose_backend(args.backend, args.model)
 
     import keras_mdm
     from keras_mdm.training.pictures import pyramid_frames

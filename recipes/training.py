@@ -68,7 +68,7 @@ def begin(args, parser):
         run.
     """
     output, args = run_folder.check_output(args, parser)
-    args.backend = common.choose_backend(args.backend)
+    args.backend = common.choose_backend(args.backend, args.preset)
     # What Keras draws the seeds of weights from. Its own `set_random_seed` imports
     # TensorFlow.
     random.seed(args.seed)

@@ -1,7 +1,7 @@
 """The few lines that differ from backend to backend, in one place.
 
 Everything else in the package is written with `keras.ops` and runs on every backend.
-Called by `layers.attention`, the files of `model`, `metrics.judge`, the recipes and
+Called by the files of `layers`, the files of `model`, `metrics.judge`, the recipes and
 `tools/benchmark.py`.
 """
 
@@ -13,6 +13,7 @@ from keras_mdm.backend.arithmetic import (
 from keras_mdm.backend.batches import belongs_to, map_captions, with_known_shapes
 from keras_mdm.backend.devices import (
     cores,
+    filter_gradient_by_products,
     fused_attention_pays,
     name,
     on_cpu,
@@ -31,6 +32,7 @@ __all__ = [
     "compile_with_weights",
     "compiler_options",
     "cores",
+    "filter_gradient_by_products",
     "fused_adam",
     "fused_attention_pays",
     "half_sum_of_squares",

@@ -9,13 +9,13 @@ import os
 
 import keras
 
-from keras_mdm.backend.devices import name, on_cpu
+from keras_mdm.backend.devices import WIDE, name, on_cpu
 
-# Of XLA on a CPU. Its convolutions by YNNPACK leave cores idle: without them a training
-# step took 13 to 28 % less time on two cores. The highest levels of optimisation cost
-# seconds and gain nothing here.
+# Of XLA on a CPU. YNNPACK is kept for products of matrices alone: its convolutions
+# leave cores idle, and without them a training step took 13 to 28 % less time on two
+# cores. The highest levels of optimisation cost seconds and gain nothing here.
 _CPU_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": "",
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
     "xla_backend_optimization_level": 1,
 }
 
@@ -146,11 +146,12 @@ def run_stateless(model, state, function, with_optimizer=False):
     return result, (trainable, non_trainable, *rest)
 
 
-def in_halves(function, inputs, jit_compile):
+def in_halves(function, inputs, jit_compile, channels):
     """Applies a function to a batch, in halves where these run at the same time.
 
     TensorFlow on a CPU gives each half of the batch its own cores, which waste less
-    time waiting for each other than those that share every operation.
+    time waiting for each other than those that share every operation. Wide networks
+    would read their weights twice instead.
 
     Args:
         function: Callable of tensors (in nested structures) to tensors, whose rows do
@@ -158,11 +159,12 @@ def in_halves(function, inputs, jit_compile):
         inputs: Tuple of its arguments.
         jit_compile: bool. Whether TensorFlow uses XLA, which computes one operation
             after the other.
+        channels: int. The most channels that a network in `function` has.
 
     Returns:
         The results of `function`.
     """
-    if jit_compile or not _halves_pay(keras.tree.flatten(inputs)):
+    if jit_compile or channels >= WIDE or not _halves_pay(keras.tree.flatten(inputs)):
         return function(*inputs)
     import tensorflow as tf
 

@@ -10,6 +10,8 @@ import math
 import keras
 from keras import ops
 
+from keras_mdm import backend
+from keras_mdm.layers.convolution import convolve_3x3
 from keras_mdm.layers.initializers import HostConstant, HostUniform
 
 
@@ -114,10 +116,12 @@ class Conv3x3(keras.layers.Conv2D):
     def build(self, input_shape=None):
         super().build((None, None, None, self.inputs))
 
-    def call(self, x):
+    def convolution_op(self, inputs, kernel):
         if self.stride != 1:
-            x = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-        return super().call(x)
+            inputs = ops.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        elif backend.filter_gradient_by_products(min(self.inputs, self.filters)):
+            return convolve_3x3(inputs, kernel)
+        return super().convolution_op(inputs, kernel)
 
     def get_config(self):
         return {

@@ -229,6 +229,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
                 lambda inputs: network(inputs, training=training),
                 (inputs,),
                 self.jit_compile,
+                network.widest,
             )
         return [self.limit(output) for output in outputs]
 

@@ -206,7 +206,10 @@ class SamplingRun:
         images = [ops.concatenate([level, level]) for level in x] if guided else x
         timesteps = ops.broadcast_to(timestep, (images[0].shape[0],))
         outputs = backend.in_halves(
-            self._denoise, (images, timesteps, condition), self.mdm.jit_compile
+            self._denoise,
+            (images, timesteps, condition),
+            self.mdm.jit_compile,
+            self.mdm.network.doll(self.kind.resolution).widest,
         )
         clean = []
         for level, (x_t, output) in enumerate(zip(x, outputs, strict=True)):

@@ -37,6 +37,11 @@ class NestViews:
         return self.dolls[-1]
 
     @property
+    def widest(self):
+        """The most channels that a doll of the nest has."""
+        return max(max(doll.channels) for doll in self.dolls)
+
+    @property
     def predicts_residuals(self):
         """Whether a doll adds its prediction to that of the network inside it."""
         return any(getattr(doll, "residual_prediction", False) for doll in self.dolls)

@@ -30,12 +30,12 @@ def rows(monkeypatch):
     """List that grows by the rows of the batch whenever the network is traced."""
     found, original = [], backend.in_halves
 
-    def spy(function, inputs, jit_compile):
+    def spy(function, inputs, jit_compile, channels):
         def noted(*args):
             found.append(keras.tree.flatten(args)[0].shape[0])
             return function(*args)
 
-        return original(noted, inputs, jit_compile)
+        return original(noted, inputs, jit_compile, channels)
 
     monkeypatch.setattr(backend, "in_halves", spy)
     return found
@@ -122,6 +122,16 @@ def test_halves_are_evaluated_with_the_averages(rows, monkeypatch):
 
 
 @on_tensorflow
+def test_wide_networks_stay_whole(rows, monkeypatch):
+    monkeypatch.setattr(programs, "_WORTH_HALVING", 0)
+    mdm = trainer(randomize(tiny_nest(2, resolution=4)))
+    monkeypatch.setattr(programs, "WIDE", mdm.network.widest)
+    mdm.train_on_batch(batch_of(4, 8))
+    mdm.generate(labels=[0, 2], guidance_scale=2.5, seed=0, num_steps=2)
+    assert set(rows) == {4}
+
+
+@on_tensorflow
 def test_mixed_batches_stay_whole(rows, monkeypatch):
     """The rows of an outer doll are the first ones of the batch."""
     monkeypatch.setattr(programs, "_WORTH_HALVING", 0)
@@ -157,10 +167,18 @@ def test_an_operation_gets_one_of_two_cores():
 
 @on_tensorflow
 @pytest.mark.parametrize(
-    "cores, environment, program, told",
-    [(2, None, 0, [1]), (8, None, 0, []), (2, "2", 0, []), (2, None, 3, [])],
+    "cores, environment, program, channels, told",
+    [
+        (2, None, 0, 128, [1]),
+        (8, None, 0, 128, []),
+        (2, "2", 0, 128, []),
+        (2, None, 3, 128, []),
+        (2, None, 0, 256, []),
+    ],
 )
-def test_threads_of_the_user_stay(cores, environment, program, told, monkeypatch):
+def test_threads_of_others_stay(
+    cores, environment, program, channels, told, monkeypatch
+):
     import tensorflow as tf
 
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
@@ -174,7 +192,7 @@ def test_threads_of_the_user_stay(cores, environment, program, told, monkeypatch
         ("set_intra_op_parallelism_threads", found.append),
     ):
         monkeypatch.setattr(threading, name, function)
-    backend.prepare_processor()
+    backend.prepare_processor(channels)
     assert found == told
 
 
