@@ -12,12 +12,14 @@ from keras_mdm.backend.arithmetic import (
 )
 from keras_mdm.backend.batches import belongs_to, map_captions, with_known_shapes
 from keras_mdm.backend.devices import (
+    convolves_slowly_in,
     cores,
     filter_gradient_by_products,
     fused_attention_pays,
     name,
     on_cpu,
     prepare_processor,
+    slices_are_views,
 )
 from keras_mdm.backend.programs import (
     compile_with_weights,
@@ -31,6 +33,7 @@ __all__ = [
     "belongs_to",
     "compile_with_weights",
     "compiler_options",
+    "convolves_slowly_in",
     "cores",
     "filter_gradient_by_products",
     "fused_adam",
@@ -43,6 +46,7 @@ __all__ = [
     "on_cpu",
     "prepare_processor",
     "run_stateless",
+    "slices_are_views",
     "with_compiler_options",
     "with_known_shapes",
 ]

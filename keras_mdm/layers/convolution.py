@@ -1,11 +1,22 @@
-"""3x3 convolution whose filter gradient is nine matrix products. Used by `primitives`.
+"""How convolutions are computed where a backend's own are slow. Used by `primitives`.
 
 Backends compute the gradient of a filter as a convolution with a kernel as large as
 the picture. On a CPU without blocked layouts that reaches a third to a half of the rate
-of a matrix product.
+of a matrix product; so `convolve_3x3` makes it of nine of these.
 """
 
+import keras
 from keras import ops
+
+from keras_mdm import backend
+
+
+def in_fast_dtype(convolve, x, kernel):
+    """`convolve(x, kernel)`, in float32 where that is much faster than their dtype."""
+    if not backend.convolves_slowly_in(keras.backend.standardize_dtype(x.dtype)):
+        return convolve(x, kernel)
+    wide = convolve(ops.cast(x, "float32"), ops.cast(kernel, "float32"))
+    return ops.cast(wide, x.dtype)
 
 
 def convolve_3x3(x, kernel):
@@ -45,12 +56,43 @@ def filter_gradient(x, slopes):
     Returns:
         Tensor of shape `(3, 3, inputs, filters)`.
     """
+    shift = shift_views if backend.slices_are_views() else shift_copies
+    shifted, pixels = shift(x, slopes)
+    products = [ops.matmul(ops.transpose(matrix), pixels) for matrix in shifted]
+    return ops.reshape(ops.stack(products), (3, 3, x.shape[-1], slopes.shape[-1]))
+
+
+def shift_copies(x, slopes):
+    """What the nine places of a filter see, copied.
+
+    Returns:
+        A pair: nine matrices with the input that each place multiplies, and one of
+        the gradients; all have a row for each pixel.
+    """
     height, width, inputs = x.shape[1:]
     padded = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
-    slopes = ops.reshape(slopes, (-1, slopes.shape[-1]))
+    shifted = [
+        ops.reshape(padded[:, i : i + height, j : j + width], (-1, inputs))
+        for i in range(3)
+        for j in range(3)
+    ]
+    return shifted, ops.reshape(slopes, (-1, slopes.shape[-1]))
 
-    def at(row, column):
-        shifted = padded[:, row : row + height, column : column + width]
-        return ops.matmul(ops.transpose(ops.reshape(shifted, (-1, inputs))), slopes)
 
-    return ops.stack([ops.stack([at(i, j) for j in range(3)]) for i in range(3)])
+def shift_views(x, slopes):
+    """The same as nine ranges of rows of one matrix, which no backend need copy.
+
+    One pixel of zeros behind each row of a picture, and one row of them behind each
+    picture, are the border of what follows, too. Gradients there are zero.
+    """
+
+    def lines(values):
+        padded = ops.pad(values, [[0, 0], [0, 1], [0, 1], [0, 0]])
+        return ops.reshape(padded, (-1, values.shape[-1]))
+
+    below = x.shape[2] + 1  # Rows of the matrix from a pixel to the one below it.
+    matrix = ops.pad(lines(x), [[below + 1, below + 1], [0, 0]])
+    pixels = lines(slopes)
+    count = ops.shape(pixels)[0]
+    starts = [i * below + j for i in range(3) for j in range(3)]
+    return [matrix[start : start + count] for start in starts], pixels

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_mdm import backend
-from keras_mdm.layers.convolution import convolve_3x3
+from keras_mdm.layers.convolution import convolve_3x3, in_fast_dtype
 from keras_mdm.layers.initializers import HostConstant, HostUniform
 
 
@@ -117,11 +117,12 @@ class Conv3x3(keras.layers.Conv2D):
         super().build((None, None, None, self.inputs))
 
     def convolution_op(self, inputs, kernel):
+        convolve = super().convolution_op
         if self.stride != 1:
             inputs = ops.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]])
         elif backend.filter_gradient_by_products(min(self.inputs, self.filters)):
-            return convolve_3x3(inputs, kernel)
-        return super().convolution_op(inputs, kernel)
+            convolve = convolve_3x3
+        return in_fast_dtype(convolve, inputs, kernel)
 
     def get_config(self):
         return {
@@ -169,6 +170,9 @@ class FrameConv(keras.layers.Conv2D):
 
     def call(self, x):
         return super().call(ops.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]]))
+
+    def convolution_op(self, inputs, kernel):
+        return in_fast_dtype(super().convolution_op, inputs, kernel)
 
     def get_config(self):
         return {

@@ -6,9 +6,11 @@ loss of a picture or a filter that is 1 there and 0 elsewhere.
 
 import keras
 import numpy as np
+import pytest
 from helpers import gradient_of
 
-from keras_mdm.layers import primitives
+from keras_mdm.backend import devices
+from keras_mdm.layers import convolution, primitives
 from keras_mdm.layers.convolution import convolve_3x3
 
 NUMBERS = np.random.default_rng(0)
@@ -43,7 +45,9 @@ def test_value():
     np.testing.assert_allclose(result, convolve(PICTURES, KERNEL), atol=1e-5)
 
 
-def test_gradients():
+@pytest.mark.parametrize("views", [True, False])
+def test_gradients(monkeypatch, views):
+    monkeypatch.setattr(convolution.backend, "slices_are_views", lambda: views)
     x, kernel = (keras.ops.convert_to_tensor(a) for a in (PICTURES, KERNEL))
     by_kernel = gradient_of(lambda k: loss(x, k), KERNEL)
     by_x = gradient_of(lambda p: loss(p, kernel), PICTURES)
@@ -78,3 +82,43 @@ def test_wide_layers_use_it(monkeypatch):
         found.append([keras.ops.convert_to_numpy(t) for t in (layer(x), slopes)])
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bfloat16_by_float32(monkeypatch, stride):
+    """Rounded once, at the end: as near to float64 as bfloat16 can say it."""
+    asked = []
+    monkeypatch.setattr(
+        convolution.backend,
+        "convolves_slowly_in",
+        lambda dtype: asked.append(dtype) or True,
+    )
+    layer = primitives.Conv3x3(2, 3, stride=stride, use_bias=False, dtype="bfloat16")
+    layer.build()
+    coarse = [
+        keras.ops.convert_to_numpy(keras.ops.cast(v, "bfloat16")).astype("float32")
+        for v in (PICTURES, KERNEL)
+    ]
+    layer.kernel.assign(coarse[1])
+    result = layer(keras.ops.cast(coarse[0], "bfloat16"))
+    assert asked == ["bfloat16"]
+    assert keras.backend.standardize_dtype(result.dtype) == "bfloat16"
+    exact = convolve(*coarse)[:, ::stride, ::stride]
+    result = keras.ops.convert_to_numpy(keras.ops.cast(result, "float32"))
+    np.testing.assert_allclose(result, exact, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, dtype, flags, slow",
+    [
+        ("tensorflow", "bfloat16", {"avx2"}, True),
+        ("tensorflow", "bfloat16", {"avx2", "avx512f"}, False),
+        ("tensorflow", "float32", {"avx2"}, False),
+        ("jax", "bfloat16", {"avx2"}, False),
+    ],
+)
+def test_where_bfloat16_is_slow(monkeypatch, name, dtype, flags, slow):
+    monkeypatch.setattr(devices, "name", lambda: name)
+    monkeypatch.setattr(devices, "on_cpu", lambda: True)
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: flags)
+    assert devices.convolves_slowly_in(dtype) is slow
