@@ -11,20 +11,24 @@ from keras_mdm.backend.arithmetic import (
     move_towards,
 )
 from keras_mdm.backend.batches import belongs_to, map_captions, with_known_shapes
-from keras_mdm.backend.devices import (
+from keras_mdm.backend.convolutions import (
     convolves_slowly_in,
-    cores,
     filter_gradient_by_products,
+    slices_are_views,
+    winograd_pays,
+)
+from keras_mdm.backend.devices import (
+    cores,
     fused_attention_pays,
     name,
     on_cpu,
     prepare_processor,
-    slices_are_views,
 )
 from keras_mdm.backend.programs import (
     compile_with_weights,
     compiler_options,
     in_halves,
+    not_before,
     run_stateless,
     with_compiler_options,
 )
@@ -43,10 +47,12 @@ __all__ = [
     "map_captions",
     "move_towards",
     "name",
+    "not_before",
     "on_cpu",
     "prepare_processor",
     "run_stateless",
     "slices_are_views",
+    "winograd_pays",
     "with_compiler_options",
     "with_known_shapes",
 ]

@@ -5,9 +5,7 @@ Called by the other files of this folder, `layers.attention`, recipes and tools.
 
 import contextlib
 import ctypes
-import functools
 import os
-import pathlib
 
 import keras
 
@@ -48,49 +46,6 @@ def fused_attention_pays():
     On JAX' CPU backend it is 3.5 times slower.
     """
     return name() == "torch" or (name() == "jax" and not on_cpu())
-
-
-def filter_gradient_by_products(channels):
-    """Whether products of matrices beat the backend's gradient of a 3x3 filter.
-
-    On two cores without AVX-512 they are up to twice as fast with wide filters. With
-    narrow ones JAX is slower, and TensorFlow gains less time than it takes to compile.
-
-    Args:
-        channels: int. The smaller one of the filter's inputs and outputs.
-    """
-    least = {"jax": WIDE, "tensorflow": 64}.get(name())
-    return least is not None and channels >= least and on_cpu()
-
-
-def convolves_slowly_in(dtype):
-    """Whether convolutions in a dtype take far longer than in float32.
-
-    TensorFlow has none in bfloat16 that are made for CPUs without AVX-512: training
-    took ten times as long.
-    """
-    return (
-        dtype == "bfloat16"
-        and name() == "tensorflow"
-        and on_cpu()
-        and "avx512f" not in _cpu_flags()
-    )
-
-
-@functools.cache
-def _cpu_flags():
-    """Instruction sets of an x86 processor under Linux; none elsewhere."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    flags = (line.partition(":")[2] for line in lines if line.startswith("flags"))
-    return frozenset(next(flags, "").split())
-
-
-def slices_are_views():
-    """Whether a range of rows of a matrix is read where it lies, without a copy."""
-    return name() == "tensorflow"
 
 
 def prepare_processor(channels=0):

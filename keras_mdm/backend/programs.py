@@ -146,6 +146,20 @@ def run_stateless(model, state, function, with_optimizer=False):
     return result, (trainable, non_trainable, *rest)
 
 
+def not_before(other, value):
+    """`value`, for computations that shall wait for another tensor.
+
+    TensorFlow computes whatever it can, and keeps in memory what is made early and what
+    two places have in common. XLA finds an order of its own.
+    """
+    if name() != "tensorflow":
+        return value
+    import tensorflow as tf
+
+    with tf.control_dependencies([other]):
+        return tf.identity(value)
+
+
 def in_halves(function, inputs, jit_compile, channels):
     """Applies a function to a batch, in halves where these run at the same time.
 

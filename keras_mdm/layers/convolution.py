@@ -1,14 +1,17 @@
-"""How convolutions are computed where a backend's own are slow. Used by `primitives`.
+"""How 3x3 convolutions are computed where a backend's own are slow. For `primitives`.
 
-Backends compute the gradient of a filter as a convolution with a kernel as large as
-the picture. On a CPU without blocked layouts that reaches a third to a half of the rate
-of a matrix product; so `convolve_3x3` makes it of nine of these.
+- In bfloat16, in float32, where there are no instructions for bfloat16.
+- Wide ones by Winograd's algorithm; see `winograd`.
+- The gradient of the filter as nine products of matrices. Backends compute it as a
+  convolution with a kernel as large as the picture, which on a CPU without blocked
+  layouts reaches a third to a half of the rate of a product.
 """
 
 import keras
 from keras import ops
 
 from keras_mdm import backend
+from keras_mdm.layers import winograd
 
 
 def in_fast_dtype(convolve, x, kernel):
@@ -29,21 +32,45 @@ def convolve_3x3(x, kernel):
     Returns:
         Tensor of shape `(batch, height, width, filters)`.
     """
+    by_tiles = _winograd_pays(x, kernel, "convolution")
+    if _winograd_pays(x, kernel, "filter_gradient"):
+        own_gradient = winograd.filter_gradient
+    elif backend.filter_gradient_by_products(min(kernel.shape[2:])):
+        own_gradient = filter_gradient
+    else:
+        return _convolve(x, kernel)
 
     @ops.custom_gradient
     def convolve(x, kernel):
         def gradient(*args, upstream=None):
             slopes = args[0] if upstream is None else upstream
-            by_x = ops.conv_transpose(
-                slopes, kernel, padding="same", data_format="channels_last"
-            )
-            return by_x, filter_gradient(x, slopes)
+            if by_tiles:
+                turned = ops.transpose(ops.flip(kernel, (0, 1)), (0, 1, 3, 2))
+                by_x = winograd.convolve(slopes, turned)
+            else:
+                by_x = ops.conv_transpose(
+                    slopes, kernel, padding="same", data_format="channels_last"
+                )
+            return by_x, own_gradient(x, slopes)
 
-        result = ops.conv(x, kernel, padding="same", data_format="channels_last")
+        result = (winograd.convolve if by_tiles else _convolve)(x, kernel)
         return result, gradient
 
     # TensorFlow would look for the gradient of a variable itself elsewhere.
     return convolve(x, ops.copy(kernel))
+
+
+def _convolve(x, kernel):
+    return ops.conv(x, kernel, padding="same", data_format="channels_last")
+
+
+def _winograd_pays(x, kernel, what):
+    """Whether `what`, of a convolution of these tensors, is faster by tiles."""
+    return (
+        keras.backend.standardize_dtype(x.dtype) == "float32"
+        and winograd.fits(x.shape)
+        and backend.winograd_pays(what, x.shape[1] * x.shape[2], min(kernel.shape[2:]))
+    )
 
 
 def filter_gradient(x, slopes):

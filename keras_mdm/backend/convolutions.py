@@ -1,0 +1,73 @@
+"""Which way of computing a 3x3 convolution is the fastest here.
+
+Measured on two cores without AVX-512. Called by `layers.convolution`.
+"""
+
+import functools
+import pathlib
+
+from keras_mdm.backend.devices import WIDE, name, on_cpu
+
+
+def filter_gradient_by_products(channels):
+    """Whether products of matrices beat the backend's gradient of a 3x3 filter.
+
+    They are up to twice as fast with wide filters. With narrow ones JAX is slower, and
+    TensorFlow gains less time than it takes to compile.
+
+    Args:
+        channels: int. The smaller one of the filter's inputs and outputs.
+    """
+    least = {"jax": WIDE, "tensorflow": 64}.get(name())
+    return least is not None and channels >= least and on_cpu()
+
+
+def winograd_pays(what, pixels, channels):
+    """Whether Winograd's algorithm beats the backend's own 3x3 convolution.
+
+    TensorFlow's convolutions of 256 channels and more took 1.3 to 5 times as long, nine
+    products for the gradient of a filter 1.2 to 2.6 times. Smaller pictures are not
+    worth the transformation of the filter. XLA gains in gradients of filters alone.
+
+    Args:
+        what: str. `"convolution"`, which is also the gradient of its input, or
+            `"filter_gradient"`.
+        pixels: int. Pixels of a picture.
+        channels: int. The smaller one of the filter's inputs and outputs.
+    """
+    least = {
+        ("tensorflow", "convolution"): 16 * 16,
+        ("tensorflow", "filter_gradient"): 16 * 16,
+        ("jax", "filter_gradient"): 32 * 32,
+    }.get((name(), what))
+    return least is not None and pixels >= least and channels >= 128 and on_cpu()
+
+
+def convolves_slowly_in(dtype):
+    """Whether convolutions in a dtype take far longer than in float32.
+
+    TensorFlow has none in bfloat16 that are made for CPUs without AVX-512: training
+    took ten times as long.
+    """
+    return (
+        dtype == "bfloat16"
+        and name() == "tensorflow"
+        and on_cpu()
+        and "avx512f" not in _cpu_flags()
+    )
+
+
+@functools.cache
+def _cpu_flags():
+    """Instruction sets of an x86 processor under Linux; none elsewhere."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = (line.partition(":")[2] for line in lines if line.startswith("flags"))
+    return frozenset(next(flags, "").split())
+
+
+def slices_are_views():
+    """Whether a range of rows of a matrix is read where it lies, without a copy."""
+    return name() == "tensorflow"
