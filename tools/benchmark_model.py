@@ -22,12 +22,14 @@ def read_json(path):
 
 def widest_channels(arguments):
     """The most channels of the network that the command line names."""
+    from keras_mdm.interop.released import RELEASED
     from keras_mdm.model.widths import widest, widest_of_preset
 
     path = arguments.config
     if path is None or pathlib.Path(path).is_dir():
         return widest_of_preset(arguments.preset or path)
-    return widest(read_json(path))
+    config = read_json(path)
+    return widest([config, RELEASED.get(str(config.get("shipped")))])
 
 
 def make_model(arguments):

@@ -222,14 +222,20 @@ def has_weights(preset):
     )
 
 
+def preset_in(path):
+    """The preset folder that a path means: its own, or `preset` of a run folder."""
+    folder = pathlib.Path(path)
+    inside = folder / "preset"
+    return inside if (inside / CONFIG_FILE).is_file() else folder
+
+
 def _find_folder(name, builtin):
     """The preset folder that a path or a hub address means."""
     if name.startswith("hf://"):
         folder = hub.download_repository(name.removeprefix("hf://"))
     else:
-        folder = pathlib.Path(name)
-    if (folder / "preset" / CONFIG_FILE).is_file():
-        folder = folder / "preset"
+        folder = name
+    folder = preset_in(folder)
     if not folder.is_dir():
         raise ValueError(
             f"Unknown preset '{name}'. It must be a folder, an address 'hf://user/"

@@ -5,10 +5,8 @@ Called by the recipes and `tools/benchmark.py`, which tell it to
 """
 
 import json
-import pathlib
 
-from keras_mdm.interop.released import RELEASED
-from keras_mdm.model.presets import CONFIG_FILE, builtin_presets
+from keras_mdm.model.presets import CONFIG_FILE, builtin_presets, preset_in
 
 _NAMES = ("channels", "resolution_channels")  # Ours and the official one.
 
@@ -29,8 +27,6 @@ def widest(config):
         return 0
     own = [config[name] for name in _NAMES if isinstance(config.get(name), list)]
     widths = [width for row in own for width in row if isinstance(width, int)]
-    if config.get("shipped") in RELEASED:
-        widths.append(widest(RELEASED[config["shipped"]]))
     return max(widths + [widest(value) for value in config.values()], default=0)
 
 
@@ -43,10 +39,7 @@ def widest_of_preset(preset):
     builtin = builtin_presets().get(str(preset))
     if builtin is not None:
         return widest(builtin)
-    for folder in (pathlib.Path(str(preset)) / "preset", pathlib.Path(str(preset))):
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_text())
-        except (OSError, ValueError):
-            continue
-        return widest(config)
-    return 0
+    try:
+        return widest(json.loads((preset_in(str(preset)) / CONFIG_FILE).read_text()))
+    except (OSError, ValueError):
+        return 0

@@ -77,6 +77,10 @@ def test_halves_draw_the_same_pictures(options, traced, halves, rows, monkeypatc
         return mdm.generate(seed=5, num_steps=3, output="float", **options)
 
     (one, before), (other, after) = whole_and_halved(draw, rows, monkeypatch)
+    if keras.backend.backend() == "torch":  # Every step calls the network anew.
+        before, after = (
+            sorted(set(counts), reverse=True) for counts in (before, after)
+        )
     assert before == traced and after == (halves if ON_TENSORFLOW else traced)
     np.testing.assert_allclose(one, other, atol=2e-5)
     assert one.std() > 0.1

@@ -24,4 +24,3 @@ def test_widest_of_folders(tmp_path):
 def test_widest_of_official_configurations():
     inner = {"resolution_channels": [64, 320]}
     assert widest({"unet_config": {"resolution_channels": [32], "in": inner}}) == 320
-    assert widest({"shipped": "64", "px": 64}) == 768
