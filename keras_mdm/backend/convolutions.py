@@ -1,6 +1,7 @@
 """Which way of computing a 3x3 convolution is the fastest here.
 
-Measured on two cores without AVX-512. Called by `layers.convolution`.
+Measured on two cores without AVX-512; where a processor has it, only layers are changed
+that are so wide that their number of products decides. Called by `layers.convolution`.
 """
 
 import functools
@@ -9,7 +10,7 @@ import pathlib
 from keras_mdm.backend.devices import WIDE, name, on_cpu
 
 
-def filter_gradient_by_products(channels):
+def filter_gradient_by_products(channels, dtype):
     """Whether products of matrices beat the backend's gradient of a 3x3 filter.
 
     They are up to twice as fast with wide filters. With narrow ones JAX is slower, and
@@ -17,12 +18,16 @@ def filter_gradient_by_products(channels):
 
     Args:
         channels: int. The smaller one of the filter's inputs and outputs.
+        dtype: str. That of the picture and the filter.
     """
-    least = {"jax": WIDE, "tensorflow": 64}.get(name())
-    return least is not None and channels >= least and on_cpu()
+    if name() not in ("jax", "tensorflow") or not on_cpu():
+        return False
+    if name() == "jax":
+        return channels >= WIDE
+    return dtype == "float32" and channels >= (WIDE if _has_avx512() else 64)
 
 
-def winograd_pays(what, pixels, channels):
+def winograd_pays(what, pixels, channels, dtype):
     """Whether Winograd's algorithm beats the backend's own 3x3 convolution.
 
     TensorFlow's convolutions of 256 channels and more took 1.3 to 5 times as long, nine
@@ -34,13 +39,17 @@ def winograd_pays(what, pixels, channels):
             `"filter_gradient"`.
         pixels: int. Pixels of a picture.
         channels: int. The smaller one of the filter's inputs and outputs.
+        dtype: str. That of the picture and the filter; sums of Winograd's kind need
+            float32.
     """
     least = {
         ("tensorflow", "convolution"): 16 * 16,
         ("tensorflow", "filter_gradient"): 16 * 16,
         ("jax", "filter_gradient"): 32 * 32,
     }.get((name(), what))
-    return least is not None and pixels >= least and channels >= 128 and on_cpu()
+    if least is None or dtype != "float32" or not on_cpu():
+        return False
+    return pixels >= least and channels >= (WIDE if _has_avx512() else 128)
 
 
 def convolves_slowly_in(dtype):
@@ -49,23 +58,20 @@ def convolves_slowly_in(dtype):
     TensorFlow has none in bfloat16 that are made for CPUs without AVX-512: training
     took ten times as long.
     """
-    return (
-        dtype == "bfloat16"
-        and name() == "tensorflow"
-        and on_cpu()
-        and "avx512f" not in _cpu_flags()
-    )
+    if dtype != "bfloat16" or name() != "tensorflow":
+        return False
+    return on_cpu() and not _has_avx512()
 
 
 @functools.cache
-def _cpu_flags():
-    """Instruction sets of an x86 processor under Linux; none elsewhere."""
+def _has_avx512():
+    """Whether this is an x86 processor with AVX-512; known under Linux alone."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return frozenset()
+        return False
     flags = (line.partition(":")[2] for line in lines if line.startswith("flags"))
-    return frozenset(next(flags, "").split())
+    return "avx512f" in next(flags, "").split()
 
 
 def slices_are_views():

@@ -32,10 +32,13 @@ def convolve_3x3(x, kernel):
     Returns:
         Tensor of shape `(batch, height, width, filters)`.
     """
-    by_tiles = _winograd_pays(x, kernel, "convolution")
-    if _winograd_pays(x, kernel, "filter_gradient"):
+    # Too small for Winograd's algorithm where pictures are not whole tiles.
+    size = x.shape[1] * x.shape[2] if winograd.fits(x.shape) else 0
+    kind = (min(kernel.shape[2:]), keras.backend.standardize_dtype(x.dtype))
+    by_tiles = backend.winograd_pays("convolution", size, *kind)
+    if backend.winograd_pays("filter_gradient", size, *kind):
         own_gradient = winograd.filter_gradient
-    elif backend.filter_gradient_by_products(min(kernel.shape[2:])):
+    elif backend.filter_gradient_by_products(*kind):
         own_gradient = filter_gradient
     else:
         return _convolve(x, kernel)
@@ -62,15 +65,6 @@ def convolve_3x3(x, kernel):
 
 def _convolve(x, kernel):
     return ops.conv(x, kernel, padding="same", data_format="channels_last")
-
-
-def _winograd_pays(x, kernel, what):
-    """Whether `what`, of a convolution of these tensors, is faster by tiles."""
-    return (
-        keras.backend.standardize_dtype(x.dtype) == "float32"
-        and winograd.fits(x.shape)
-        and backend.winograd_pays(what, x.shape[1] * x.shape[2], min(kernel.shape[2:]))
-    )
 
 
 def filter_gradient(x, slopes):
