@@ -232,10 +232,9 @@ def preset_in(path):
 def _find_folder(name, builtin):
     """The preset folder that a path or a hub address means."""
     if name.startswith("hf://"):
-        folder = hub.download_repository(name.removeprefix("hf://"))
+        folder = preset_in(hub.download_repository(name.removeprefix("hf://")))
     else:
-        folder = name
-    folder = preset_in(folder)
+        folder = preset_in(name)
     if not folder.is_dir():
         raise ValueError(
             f"Unknown preset '{name}'. It must be a folder, an address 'hf://user/"

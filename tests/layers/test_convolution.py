@@ -21,6 +21,9 @@ PICTURES = NUMBERS.normal(size=(2, 8, 4, 2)).astype("float32")
 KERNEL = NUMBERS.normal(size=(3, 3, 2, 3)).astype("float32")
 WEIGHTS = NUMBERS.normal(size=(2, 8, 4, 3)).astype("float32")
 WAYS = ("backend's own", "copies", "views", "tiles")
+# Tiles are summed with factors of up to 11, and gradients of filters over 64 pixels.
+VALUE_ERROR = {"tiles": 2e-5}
+GRADIENT_ERROR = {"tiles": 5e-5}
 
 
 def convolve(x, kernel):
@@ -59,7 +62,9 @@ def test_value(monkeypatch, how):
     use(monkeypatch, how)
     x, kernel = (keras.ops.convert_to_tensor(a) for a in (PICTURES, KERNEL))
     result = keras.ops.convert_to_numpy(convolve_3x3(x, kernel))
-    np.testing.assert_allclose(result, convolve(PICTURES, KERNEL), atol=2e-5)
+    np.testing.assert_allclose(
+        result, convolve(PICTURES, KERNEL), atol=VALUE_ERROR.get(how, 1e-5)
+    )
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -71,7 +76,11 @@ def test_gradients(monkeypatch, how):
     exact = entry_by_entry(
         lambda k: np.sum(convolve(PICTURES, k) * WEIGHTS), KERNEL.shape
     )
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(by_kernel), exact, atol=5e-5)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(by_kernel),
+        exact,
+        atol=GRADIENT_ERROR.get(how, 2e-5),
+    )
     exact = entry_by_entry(
         lambda p: np.sum(convolve(p, KERNEL) * WEIGHTS), PICTURES.shape
     )
