@@ -228,9 +228,12 @@ def plot_losses(history, path):
         axes.axvline(end, color="0.8", linewidth=1, zorder=0)
         axes.annotate(
             f"stage of {resolution} px",
-            (end, 1.01),
+            (end, 0.98),
             xycoords=("data", "axes fraction"),
+            # Upright: stages may end close to each other.
+            rotation=90,
             ha="right",
+            va="top",
             fontsize=8,
         )
     axes.set(xlabel="steps", ylabel="mean squared error", yscale="log")
