@@ -1,7 +1,6 @@
 """Which way of computing a 3x3 convolution is the fastest here.
 
-Measured on two cores without AVX-512; where a processor has it, only layers are changed
-that are so wide that their number of products decides. Called by `layers.convolution`.
+Measured on two cores without AVX-512 and on two with it. Called by `layers.convolution`.
 """
 
 import functools
@@ -14,7 +13,8 @@ def filter_gradient_by_products(channels, dtype):
     """Whether products of matrices beat the backend's gradient of a 3x3 filter.
 
     They are up to twice as fast with wide filters. With narrow ones JAX is slower, and
-    TensorFlow gains less time than it takes to compile.
+    TensorFlow gains less time than it takes to compile. With AVX-512 TensorFlow's own
+    gradient is as fast as a product.
 
     Args:
         channels: int. The smaller one of the filter's inputs and outputs.
@@ -24,15 +24,16 @@ def filter_gradient_by_products(channels, dtype):
         return False
     if name() == "jax":
         return channels >= WIDE
-    return dtype == "float32" and channels >= (WIDE if _has_avx512() else 64)
+    return dtype == "float32" and channels >= 64 and not _has_avx512()
 
 
 def winograd_pays(what, pixels, channels, dtype):
     """Whether Winograd's algorithm beats the backend's own 3x3 convolution.
 
     TensorFlow's convolutions of 256 channels and more took 1.3 to 5 times as long, nine
-    products for the gradient of a filter 1.2 to 2.6 times. Smaller pictures are not
-    worth the transformation of the filter. XLA gains in gradients of filters alone.
+    products for the gradient of a filter 1.2 to 2.6 times; with AVX-512 up to twice as
+    long. Smaller pictures are not worth the transformation of the filter. XLA gains in
+    gradients of filters alone.
 
     Args:
         what: str. `"convolution"`, which is also the gradient of its input, or
@@ -49,7 +50,7 @@ def winograd_pays(what, pixels, channels, dtype):
     }.get((name(), what))
     if least is None or dtype != "float32" or not on_cpu():
         return False
-    return pixels >= least and channels >= (WIDE if _has_avx512() else 128)
+    return pixels >= least and channels >= 128
 
 
 def convolves_slowly_in(dtype):

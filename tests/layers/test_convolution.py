@@ -166,6 +166,7 @@ def test_where_bfloat16_is_slow(monkeypatch, name, dtype, avx512, slow):
 @pytest.mark.parametrize("name", ["jax", "tensorflow"])
 def test_accelerators_compute_in_their_own_way(monkeypatch, name):
     monkeypatch.setattr(convolutions, "name", lambda: name)
+    monkeypatch.setattr(convolutions, "_has_avx512", lambda: False)
     for on_cpu in (True, False):
         monkeypatch.setattr(convolutions, "on_cpu", lambda here=on_cpu: here)
         for channels, ours in ((512, on_cpu), (3, False)):
