@@ -22,10 +22,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 sys.modules.setdefault("triton", None)
 
 # Each program runs for milliseconds; optimising it takes many times as long.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    """Recipes first: what comes last is divided among the workers of pytest-xdist, and
+    each would make the runs that these tests share."""
+    items.sort(key=lambda item: "recipes" not in item.path.parts)
 
 
 @pytest.fixture(autouse=True)

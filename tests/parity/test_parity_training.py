@@ -129,21 +129,7 @@ def _first_gradients(mdm):
     return {k: m > DEFINED_GRADIENT * largest for k, m in defined.items()}
 
 
-@pytest.fixture
-def quick_compilation():
-    """Makes JAX compile a training step in a third of the time."""
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.parametrize("name", cases("train"))
-@pytest.mark.usefixtures("quick_compilation")
 def test_parity_training(name):
     case = Case(name)
     for run in case.runs:
