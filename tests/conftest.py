@@ -1,5 +1,7 @@
 """What every test shares: one compilation cache for the session, and fixed seeds."""
 
+import importlib.metadata
+import importlib.util
 import os
 import random
 import sys
@@ -21,11 +23,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # PyPI's torch brings Triton, and its LLVM aborts beside those of JAX and TensorFlow.
 sys.modules.setdefault("triton", None)
 
-# Each program runs for milliseconds; optimising it takes many times as long.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-)
+# Each program runs for milliseconds; optimising it takes many times as long. XLA ends
+# the process on a flag that it does not know: the last one, which saves a third, is for
+# versions where it was seen.
+xla_flags = [
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+]
+if importlib.util.find_spec("jaxlib"):
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        xla_flags.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(xla_flags))
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -1,6 +1,6 @@
 """Which way of computing a 3x3 convolution is the fastest here.
 
-Measured on two cores without AVX-512 and on two with it. Called by `layers.convolution`.
+Measured on two cores with AVX-512 and without it. Called by `layers.convolution`.
 """
 
 import functools
