@@ -30,9 +30,9 @@ xla_flags = [
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
 ]
-if importlib.util.find_spec("jaxlib"):
-    if importlib.metadata.version("jaxlib").startswith("0.10."):
-        xla_flags.append("--xla_cpu_use_fusion_emitters=false")
+has_jax = importlib.util.find_spec("jaxlib")
+if has_jax and importlib.metadata.version("jaxlib").startswith("0.10."):
+    xla_flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(xla_flags))
 
 import numpy as np  # noqa: E402
@@ -42,7 +42,7 @@ import pytest  # noqa: E402
 def pytest_collection_modifyitems(items):
     """Recipes first: what comes last is divided among the workers of pytest-xdist, and
     each would make the runs that these tests share."""
-    items.sort(key=lambda item: "recipes" not in item.path.parts)
+    items.sort(key=lambda item: item.path.parent.name != "recipes")
 
 
 @pytest.fixture(autouse=True)

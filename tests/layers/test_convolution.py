@@ -197,3 +197,13 @@ def test_not_before():
 
     compute(tf.constant(1.0))
     assert order == ["other", "value"]
+
+
+@pytest.mark.parametrize("avx512", [False, True])
+def test_tensorflow_keeps_its_filter_gradient_with_avx512(monkeypatch, avx512):
+    monkeypatch.setattr(convolutions, "on_cpu", lambda: True)
+    monkeypatch.setattr(convolutions, "_has_avx512", lambda: avx512)
+    for name, ours in (("tensorflow", not avx512), ("jax", True)):
+        monkeypatch.setattr(convolutions, "name", lambda here=name: here)
+        assert convolutions.filter_gradient_by_products(512, "float32") is ours
+        assert convolutions.winograd_pays("filter_gradient", 4096, 128, "float32")

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import compute, randomize, tiny_mdm, tiny_unet, to_numpy, uncompiled
+from helpers import compute, randomize, tiny_mdm, tiny_unet, to_numpy
 
 import keras_mdm
 from keras_mdm.networks.cost import count_flops
@@ -146,7 +146,7 @@ def test_training_with_frozen_pictures_trains_what_ties_frames(remat):
     network = keras_mdm.InflatedUNet(inner, FRAMES, remat=remat)
     mdm = tiny_mdm(network=network)
     mdm.set_active("4x8", freeze_inner=True)
-    mdm.compile(keras.optimizers.SGD(0.1), **uncompiled())
+    mdm.compile(keras.optimizers.SGD(0.1))
     before = to_numpy([v.value for v in network.variables])
     rng = np.random.default_rng(0)
     clips = rng.integers(0, 255, (4, FRAMES, 8, 8, 1)).astype("uint8")
