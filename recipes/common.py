@@ -104,6 +104,11 @@ def spread_labels(num_samples, num_classes):
     return [i * stride % num_classes for i in range(num_samples)]
 
 
+def path(text):
+    """A file or folder that was given as a flag; `~` is the user's home folder."""
+    return os.path.expanduser(text)
+
+
 def level(text):
     """A resolution that was given as a flag: `64`, or `"8x64"` with frames."""
     return int(text) if text.isdecimal() else text
@@ -205,6 +210,8 @@ def plot_losses(history, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    from keras_mdm.files import whole_file
+
     with open(history, newline="") as file:
         rows = list(csv.DictReader(file))
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
@@ -238,5 +245,6 @@ def plot_losses(history, path):
         )
     axes.set(xlabel="steps", ylabel="mean squared error", yscale="log")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=120)
     pyplot.close(figure)

@@ -39,7 +39,7 @@ def parse_arguments(arguments=None):
         description=__doc__, formatter_class=common.HelpFormatter
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help="run folder of a training recipe")
+    add("run", metavar="RUN", type=common.path, help="run folder of a training recipe")
     add(
         "--num-samples",
         type=int,
@@ -183,6 +183,7 @@ def evaluate(args):
     common.choose_backend(args.backend, args.run)
 
     import keras_mdm
+    from keras_mdm import files
     from keras_mdm.levels import read_level
 
     mdm = keras_mdm.MDM.from_preset(args.run)
@@ -199,7 +200,7 @@ def evaluate(args):
     path = pathlib.Path(args.run) / "evaluation.json"
     arguments = {key: value for key, value in vars(args).items() if key != "run"}
     found = {"arguments": arguments, "drawing_seconds": seconds, "results": results}
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    files.write_text(path, json.dumps(found, indent=1) + "\n")
     print(f"\nDrawing took {seconds:.0f} s. Written to {path}")
 
 

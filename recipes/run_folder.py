@@ -51,6 +51,8 @@ def write_config(path, args, mdm, stages, class_names):
 
     import keras
 
+    from keras_mdm import files
+
     versions = {"python": sys.version.split()[0]}
     for name in ("keras-mdm", "keras", "numpy", keras.backend.backend(), "grain"):
         try:
@@ -70,7 +72,4 @@ def write_config(path, args, mdm, stages, class_names):
         "model": mdm.get_config(),
     }
     text = json.dumps(config, indent=1, default=str)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text + "\n")
-    part.replace(path)
+    files.write_text(path, text + "\n")

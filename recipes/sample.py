@@ -1,4 +1,4 @@
-"""Draws pictures from a trained model into PNG files.
+"""Draws pictures from a trained model into picture files.
 
     python recipes/sample.py runs/shapes --labels "red circle" "blue star" --grid
     python recipes/sample.py runs/digits --labels 3 7 --num-samples 8 --seed 1
@@ -14,7 +14,9 @@ import re
 import sys
 
 import common
+from PIL import Image
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CLIP_SUFFIXES = (".webp", ".gif", ".mp4")
 
 
@@ -23,7 +25,12 @@ def parse_arguments(arguments=None):
         description=__doc__, formatter_class=common.HelpFormatter
     )
     add = parser.add_argument
-    add("model", metavar="PRESET_OR_RUN", help="run or preset folder, or a preset name")
+    add(
+        "model",
+        metavar="PRESET_OR_RUN",
+        type=common.path,
+        help="run or preset folder, or a preset name",
+    )
     add(
         "--labels",
         nargs="+",
@@ -48,7 +55,9 @@ def parse_arguments(arguments=None):
     add("--batch-size", type=int, default=32, help="pictures drawn at once")
     add(
         "--output",
-        help="folder, or with --grid a .png file, for clips .webp, .gif or .mp4 "
+        type=common.path,
+        help="folder, or with --grid a .png, .jpg or .webp file, for clips .webp, .gif "
+        "or .mp4 "
         "(default: 'drawn' in the run folder, or here)",
     )
     add("--overwrite", action="store_true", help="an existing file is replaced")
@@ -100,12 +109,21 @@ def find_target(args):
         inside = bool(common.read_run(args.model))
         output = pathlib.Path(args.model) / "drawn" if inside else "drawn"
     output = pathlib.Path(output)
-    if output.suffix.lower() not in (".png", *CLIP_SUFFIXES):
+    suffix = output.suffix.lower()
+    if output.is_dir() or suffix not in {
+        *CLIP_SUFFIXES,
+        *Image.registered_extensions(),
+    }:
         if output.exists() and not output.is_dir():
             raise ValueError(f"--output '{output}' is a file, not a folder.")
         return output, None
     if not args.grid:
         raise ValueError(f"--output is a {output.suffix} file; that needs --grid.")
+    if suffix not in (*PICTURE_SUFFIXES, *CLIP_SUFFIXES):
+        raise ValueError(
+            f"--output must end in {', '.join(PICTURE_SUFFIXES)}, or for clips in "
+            f"{', '.join(CLIP_SUFFIXES)}. Received: '{output}'"
+        )
     if output.exists() and not args.overwrite:
         raise ValueError(f"--output '{output}' exists; pass --overwrite to replace it.")
     return output.parent, output
@@ -184,8 +202,8 @@ def save(path, frames, frame_rate):
     import keras_mdm
     from keras_mdm.training.pictures import save_picture
 
-    wanted = CLIP_SUFFIXES if len(frames) > 1 else (".png",)
-    if path.suffix.lower() not in (".png", *CLIP_SUFFIXES):
+    wanted = CLIP_SUFFIXES if len(frames) > 1 else PICTURE_SUFFIXES
+    if path.suffix.lower() not in (*PICTURE_SUFFIXES, *CLIP_SUFFIXES):
         path = path.with_name(path.name + wanted[0])
     if path.suffix.lower() not in wanted:
         raise ValueError(f"--output must end in {' or '.join(wanted)}. Got '{path}'.")

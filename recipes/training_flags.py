@@ -8,7 +8,12 @@ import training
 
 def add_run_flags(parser):
     add = parser.add_argument
-    add("--output", required=True, help="run folder to write; new, or empty")
+    add(
+        "--output",
+        type=common.path,
+        required=True,
+        help="run folder to write; new, or empty",
+    )
     add(
         "--resume",
         action="store_true",
@@ -22,7 +27,11 @@ def add_data_flags(parser):
     group = parser.add_argument_group("data")
     add = group.add_argument
     add("--split", default="train", help="split of the data set")
-    add("--data-dir", help="where TFDS keeps its sets (default: that of TFDS)")
+    add(
+        "--data-dir",
+        type=common.path,
+        help="where TFDS keeps its sets (default: that of TFDS)",
+    )
     add("--crop", choices=("center", "random"), default="center", help="to a square")
     add("--flip", action="store_true", help="mirror half of the pictures")
     add("--upscale", action="store_true", help="enlarge small pictures, not skip them")

@@ -11,10 +11,14 @@ import pathlib
 import ml_dtypes
 import numpy as np
 
+from keras_mdm.files import as_path, finish_replacement
+
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 VOCABULARY = "spiece.model"
+# What the configuration of a folder without the decoder calls the model.
+REDUCED = "T5EncoderModel"
 
 _DTYPES = {
     "F64": "float64",
@@ -35,7 +39,7 @@ class WeightFiles:
     """
 
     def __init__(self, folder):
-        folder = pathlib.Path(folder)
+        folder = as_path(folder)
         if (folder / INDEX).is_file():
             names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
         else:
@@ -129,19 +133,33 @@ def read_json(path):
 
 def write_json(path, value):
     """Writes a dict as a JSON file."""
-    pathlib.Path(path).write_text(json.dumps(value, indent=2) + "\n")
+    pathlib.Path(path).write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+
+
+def is_reduced(folder):
+    """Whether a folder has the encoder alone, as `tools/convert_t5.py` writes it."""
+    files = (CONFIG, WEIGHTS, VOCABULARY)
+    if (folder / INDEX).exists() or not all((folder / f).is_file() for f in files):
+        return False
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except ValueError:
+        return False
+    return isinstance(config, dict) and config.get("architectures") == [REDUCED]
 
 
 def find_folder(folder):
     """The folder that a path or `hf://user/repository` means."""
     name = str(folder)
     if not name.startswith("hf://"):
-        if not pathlib.Path(name).is_dir():
+        path = as_path(name)
+        if not path.is_dir():
             raise ValueError(
                 f"`folder` must be a folder or 'hf://user/repository'. "
                 f"Received: folder={name!r}"
             )
-        return pathlib.Path(name)
+        finish_replacement(path)
+        return path
     repository = name.removeprefix("hf://")
     patterns = [CONFIG, VOCABULARY, "model*.safetensors*"]
     try:

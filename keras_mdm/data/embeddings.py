@@ -9,10 +9,10 @@ that has it is whole.
 
 import hashlib
 import json
-import os
-import pathlib
 
 import numpy as np
+
+from keras_mdm.files import as_path, whole_file
 
 _ABOUT = "embeddings.json"
 _FORMAT = 1
@@ -33,7 +33,7 @@ class EmbeddingShards:
     """
 
     def __init__(self, folder, max_tokens=None):
-        self._folder = pathlib.Path(folder)
+        self._folder = as_path(folder)
         about = read_about(self._folder)
         self.size = about["size"]
         self.encoder_name = about["encoder"]
@@ -122,7 +122,7 @@ def write_about(folder, encoder, size, max_tokens):
     Raises:
         ValueError: If the folder has embeddings of another kind.
     """
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     about = {
         "format": _FORMAT,
         "encoder": encoder,
@@ -142,7 +142,7 @@ def write_about(folder, encoder, size, max_tokens):
 
 def read_about(folder):
     """What `write_about` wrote, as a dict."""
-    path = pathlib.Path(folder) / _ABOUT
+    path = as_path(folder) / _ABOUT
     if not path.is_file():
         raise FileNotFoundError(
             f"'{folder}' has no embeddings (no {_ABOUT}). `tools/encode_captions.py` "
@@ -161,7 +161,7 @@ def write_shard(folder, number, texts, embeddings, masks):
         embeddings: List of float arrays `(tokens, size)`, one for each text.
         masks: List of bool arrays `(tokens,)`: tokens that are no padding.
     """
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     kept = [
         np.asarray(rows)[np.asarray(mask, "bool")].astype("float16")
         for rows, mask in zip(embeddings, masks, strict=True)
@@ -179,13 +179,11 @@ def write_shard(folder, number, texts, embeddings, masks):
 
 def written_shards(folder):
     """Sorted numbers of the shards that are whole."""
-    names = pathlib.Path(folder).glob("*.index.npz")
+    names = as_path(folder).glob("*.index.npz")
     return sorted(int(path.name.split(".")[0]) for path in names)
 
 
 def _write_whole(path, write):
     """Writes a file that is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         write(file)
-    part.replace(path)

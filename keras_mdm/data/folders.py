@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_mdm.data.captions import find_captions
 from keras_mdm.data.source import Source, UnusablePicture
+from keras_mdm.files import as_path
 
 # Share of a hundred that goes to each split, by a hash of the relative path.
 _SHARES = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}
@@ -56,7 +57,7 @@ class Files(Source):
                 f"`split` of a folder must be one of {SPLITS}. "
                 f"Received: split={split!r}"
             )
-        self._root = pathlib.Path(path).expanduser()
+        self._root = as_path(path)
         if not self._root.is_dir():
             raise FileNotFoundError(
                 f"No such folder: {self._root} (absolute: {self._root.absolute()})."

@@ -7,12 +7,12 @@ and gif. Both are imported where they are used.
 import fractions
 import itertools
 import numbers
-import pathlib
 
 import numpy as np
 
 from keras_mdm.data.source import UnusablePicture
 from keras_mdm.data.transforms import to_channels
+from keras_mdm.files import as_path, whole_file
 
 READABLE = (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -41,7 +41,7 @@ def read_clip(path, num_frames=None, frame_rate=None):
         UnusablePicture: If the file is no video, is damaged or too short.
     """
     av = import_av(f"Reading {path}")
-    path = pathlib.Path(path)
+    path = as_path(path)
     try:
         if path.suffix.lower() == ".gif":
             _check_gif_end(path)
@@ -144,7 +144,7 @@ def write_video(path, frames, frame_rate=8):
     keras_mdm.write_video("circle.webp", clips[0], frame_rate=8)
     ```
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     suffix = path.suffix.lower()
     if suffix not in WRITABLE:
         raise ValueError(
@@ -158,11 +158,13 @@ def write_video(path, frames, frame_rate=8):
         )
     frames = np.asarray(frames)
     _check_frames(frames)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if suffix == ".mp4":
-        _write_mp4(path, to_channels(frames, 3), frame_rate)
-    else:
-        _write_animation(path, frames, frame_rate)
+        _check_even(path, frames)
+    with whole_file(path) as temporary:
+        if suffix == ".mp4":
+            _write_mp4(temporary, to_channels(frames, 3), frame_rate)
+        else:
+            _write_animation(temporary, frames, frame_rate)
 
 
 def check_num_frames(num_frames):
@@ -200,14 +202,18 @@ def _check_frames(frames):
         )
 
 
-def _write_mp4(path, frames, frame_rate):
-    av = import_av(f"Writing {path.name}")
+def _check_even(path, frames):
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(
             "The sides of an mp4 must be even; webp and gif take any. "
             f"Received: frames of {height}x{width} (height x width) for path={path}"
         )
+
+
+def _write_mp4(path, frames, frame_rate):
+    av = import_av("Writing .mp4")
+    height, width = frames.shape[1:3]
     rate = _fraction(frame_rate)
     # With the index at the front, browsers play before all is loaded.
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:

@@ -5,6 +5,7 @@ img2dataset writes such shards: the members of a sample have one name and the en
 scanned once; what was found is kept beside it, and samples are then read at random.
 """
 
+import contextlib
 import glob
 import io
 import json
@@ -16,6 +17,7 @@ import numpy as np
 
 from keras_mdm.data.folders import SPLITS, belongs, read_picture
 from keras_mdm.data.source import Source, UnusablePicture
+from keras_mdm.files import as_path, whole_file
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _PARTS = ("picture", "text", "json")
@@ -126,19 +128,15 @@ def read_index(shard):
                 flaws = [tuple(flaw) for flaw in found["flaws"].tolist()]
                 return found["keys"], found["members"], flaws
     keys, members, flaws = _scan(shard)
-    part = cache.with_name(f"{cache.name}.{os.getpid()}.npz")
-    try:
+    # The folder may not be written: then the next run scans again.
+    with contextlib.suppress(OSError), whole_file(cache) as temporary:
         np.savez(
-            part,
+            temporary,
             stamp=stamp,
             keys=keys,
             members=members,
             flaws=np.array(flaws, "str").reshape((-1, 2)),
         )
-        part.replace(cache)
-    except OSError:
-        # The folder may not be written: the next run scans again.
-        part.unlink(missing_ok=True)
     return keys, members, flaws
 
 
@@ -172,7 +170,7 @@ def _scan(shard):
 
 
 def _find_shards(path):
-    path = pathlib.Path(path).expanduser()
+    path = as_path(path)
     if path.is_dir():
         shards = sorted(path.glob("*.tar"))
     else:

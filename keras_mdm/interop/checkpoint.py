@@ -9,12 +9,13 @@ other name is refused before anything is looked up.
 
 import collections
 import io
-import pathlib
 import pickle
 import zipfile
 
 import ml_dtypes
 import numpy as np
+
+from keras_mdm.files import as_path
 
 _STORAGES = {
     "DoubleStorage": "float64",
@@ -205,7 +206,7 @@ class Checkpoint(collections.abc.Mapping):
     """
 
     def __init__(self, path):
-        self.path = pathlib.Path(path)
+        self.path = as_path(path)
         if not self.path.is_file():
             raise ValueError(f"the checkpoint '{path}' does not exist.")
         try:

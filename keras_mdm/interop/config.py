@@ -4,7 +4,6 @@ A configuration here is a dict as in `keras_mdm.interop.released`: `px` (the lar
 resolution), `unet_config` and `diffusion_config` with the official field names.
 """
 
-import pathlib
 import warnings
 
 try:
@@ -15,6 +14,7 @@ except ImportError as error:
         '`pip install "keras-mdm[hub]"`.'
     ) from error
 
+from keras_mdm.files import as_path
 from keras_mdm.interop.released import SAMPLING
 
 SCHEDULES = {"COSINE": "cosine", "DDPM": "linear", "DEEPFLOYD": "squared_cosine"}
@@ -109,7 +109,7 @@ def read_config(path):
         ValueError: if the file is not such a configuration.
     """
     try:
-        content = yaml.load(pathlib.Path(path).read_text(), _Loader)
+        content = yaml.load(as_path(path).read_text(), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"'{path}' is not YAML. Cause: {error}") from error
     except OSError as error:

@@ -47,7 +47,7 @@ def write_config(path, mdm):
         },
         "reader_config": {"image_size": network.resolution},
     }
-    pathlib.Path(path).write_text(yaml.safe_dump(content, sort_keys=False))
+    pathlib.Path(path).write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
 
 def _key(choices, value):

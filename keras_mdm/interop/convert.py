@@ -1,6 +1,7 @@
 """Checkpoints of the official implementation to presets, and back."""
 
 from keras_mdm.diffusion.schedules import NoiseSchedule
+from keras_mdm.files import check_free, whole_folder
 from keras_mdm.interop.checkpoint import Checkpoint
 from keras_mdm.interop.checkpoint_writer import write_checkpoint
 from keras_mdm.interop.config import complete, model_options, read_config
@@ -13,7 +14,6 @@ from keras_mdm.interop.ml_mdm import (
 )
 from keras_mdm.model import hub, presets
 from keras_mdm.model.mdm import MDM
-from keras_mdm.model.new_folder import check_free, new_folder
 from keras_mdm.networks.base import serialize
 
 
@@ -27,7 +27,7 @@ def convert_checkpoint(checkpoint, config, output, overwrite=False, progress=Non
         config: str or path of the official YAML file, or a dict like those of
             `keras_mdm.interop.released.RELEASED`.
         output: str or path. Folder to write, for `MDM.from_preset`.
-        overwrite: bool. Whether an existing preset there is replaced.
+        overwrite: bool. Whether the files of an existing preset there are replaced.
         progress: Optional callable `(done, total)`, called after each tensor.
 
     Raises:
@@ -41,7 +41,7 @@ def convert_checkpoint(checkpoint, config, output, overwrite=False, progress=Non
     mdm = keras_mdm.MDM.from_preset("mdm_flickr_64")
     ```
     """
-    check_free(output, presets.CONFIG_FILE, overwrite)
+    check_free(output, presets.is_preset, overwrite)
     if not isinstance(config, dict):
         config = read_config(config)
     options = model_options(config)
@@ -68,14 +68,14 @@ def convert_preset(preset, output, overwrite=False, progress=None):
     Args:
         preset: str or path. See `MDM.from_preset`.
         output: str or path. Folder to write.
-        overwrite: bool. Whether an existing folder of this form is replaced.
+        overwrite: bool. Whether the files of a folder of this form are replaced.
         progress: Optional callable `(done, total)`, called after each tensor.
 
     Raises:
         ValueError: if the official implementation has no such model.
         OSError: if writing fails; nothing is left then.
     """
-    check_free(output, hub.OFFICIAL_CONFIG, overwrite)
+    check_free(output, hub.is_official, overwrite)
     mdm = MDM.from_preset(preset, ema_momentum=None, dtype="float32")
     total = sum(1 for _ in named_variables(mdm.network))
 
@@ -85,7 +85,7 @@ def convert_preset(preset, output, overwrite=False, progress=None):
             if progress is not None:
                 progress(done, total)
 
-    with new_folder(output, hub.OFFICIAL_CONFIG, overwrite) as folder:
+    with whole_folder(output, hub.is_official, overwrite) as folder:
         write_config(folder / hub.OFFICIAL_CONFIG, mdm)
         write_checkpoint(folder / hub.OFFICIAL_WEIGHTS, reported())
 

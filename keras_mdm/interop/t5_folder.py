@@ -4,7 +4,7 @@ import shutil
 
 from keras_mdm.conditioning import t5_files
 from keras_mdm.conditioning.t5_model import encoder_names, read_config
-from keras_mdm.model.new_folder import check_free, new_folder
+from keras_mdm.files import check_free, whole_folder
 
 
 def keep_encoder(folder, output, dtype="bfloat16", overwrite=False, progress=None):
@@ -15,21 +15,22 @@ def keep_encoder(folder, output, dtype="bfloat16", overwrite=False, progress=Non
             files, or `hf://user/repository`.
         output: str or path. Folder to write, for `T5Encoder.from_hugging_face`.
         dtype: str. `"float32"` or `"bfloat16"` (default).
-        overwrite: bool. Whether an existing folder of this form is replaced.
+        overwrite: bool. Whether the files of a folder that this function wrote are
+            replaced.
         progress: Optional callable `(done, total)`, called after each tensor.
 
     Raises:
         ValueError: if files are missing or damaged, or the model is no T5.
         OSError: if writing fails; nothing is left then.
     """
-    check_free(output, t5_files.CONFIG, overwrite)
+    check_free(output, t5_files.is_reduced, overwrite)
     folder = t5_files.find_folder(folder)
     config = read_config(folder)
     files = t5_files.WeightFiles(folder)
     names = encoder_names(files.names)
     shapes = {name: list(files.read(name).shape) for name in names}
-    with new_folder(output, t5_files.CONFIG, overwrite) as target:
-        kept = {**config, "architectures": ["T5EncoderModel"], "dtype": dtype}
+    with whole_folder(output, t5_files.is_reduced, overwrite) as target:
+        kept = {**config, "architectures": [t5_files.REDUCED], "dtype": dtype}
         t5_files.write_json(target / t5_files.CONFIG, kept)
         shutil.copyfile(folder / t5_files.VOCABULARY, target / t5_files.VOCABULARY)
 

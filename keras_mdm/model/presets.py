@@ -13,13 +13,18 @@ import datetime
 import importlib.resources
 import json
 import math
-import pathlib
 import warnings
 
 import keras
 
+from keras_mdm.files import (
+    as_path,
+    check_free,
+    finish_replacement,
+    reserve,
+    whole_folder,
+)
 from keras_mdm.model import hub
-from keras_mdm.model.new_folder import check_free, new_folder, reserve
 from keras_mdm.model.serialized import innermost, set_dtype, set_num_classes
 from keras_mdm.model.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.networks.base import serialize
@@ -49,17 +54,18 @@ def builtin_presets():
 def save_to_preset(self, path, use_ema=True, overwrite=False):
     """Saves the model as a preset folder that `from_preset` loads on any backend.
 
-    The folder appears whole or not at all.
+    Whenever the program is stopped, the preset is the old or the new one, whole.
 
     Args:
         path: str or path. Folder to write.
         use_ema: bool. Whether the averaged weights are saved. Defaults to `True`.
-        overwrite: bool. Whether an existing preset may be replaced.
+        overwrite: bool. Whether the files of an existing preset may be replaced. Other
+            files in its folder stay.
 
     Raises:
         ValueError: if `path` exists and may not be replaced.
     """
-    check_free(path, CONFIG_FILE, overwrite)
+    check_free(path, is_preset, overwrite)
     with self.ema_scope() if use_ema else contextlib.nullcontext():
         write_preset(
             path,
@@ -87,7 +93,7 @@ def write_preset(path, config, network, averaged, overwrite=False):
         "averaged": averaged,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    with new_folder(path, CONFIG_FILE, overwrite) as folder:
+    with whole_folder(path, is_preset, overwrite) as folder:
         _write_json(folder / CONFIG_FILE, config)
         _write_json(folder / METADATA_FILE, metadata)
         # Numbers, and what HDF5 writes about each array.
@@ -224,8 +230,10 @@ def has_weights(preset):
 
 def preset_in(path):
     """The preset folder that a path means: its own, or `preset` of a run folder."""
-    folder = pathlib.Path(path)
+    folder = as_path(path)
     inside = folder / "preset"
+    for found in (folder, inside):
+        finish_replacement(found)
     return inside if (inside / CONFIG_FILE).is_file() else folder
 
 
@@ -255,6 +263,16 @@ def _find_folder(name, builtin):
     return folder
 
 
+def is_preset(folder):
+    """Whether a folder is one that `save_to_preset` wrote."""
+    try:
+        config = _read_json(folder, CONFIG_FILE)
+        metadata = _read_json(folder, METADATA_FILE)
+    except (OSError, ValueError):
+        return False
+    return config.get("class_name") == "MDM" and "format_version" in metadata
+
+
 def _check_metadata(folder):
     version = _read_json(folder, METADATA_FILE).get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
@@ -276,7 +294,7 @@ def _load_network(network, folder):
 
 
 def _write_json(path, value):
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
 
 
 def _read_json(folder, name):

@@ -10,6 +10,8 @@ import importlib.resources
 import keras
 import numpy as np
 
+from keras_mdm.files import whole_file
+
 
 def shipped_weights(name):
     """The file of a built-in preset's weights, or `None` if it has none."""
@@ -35,7 +37,8 @@ def write_shipped_weights(mdm, path):
     wrong = [name for name, value in values.items() if not np.isfinite(value).all()]
     if wrong:
         raise ValueError(f"weights are not finite in float16: {wrong[:5]}")
-    np.savez_compressed(path, **values)
+    with whole_file(path) as temporary:
+        np.savez_compressed(temporary, **values)
 
 
 def read_shipped_weights(mdm, file):

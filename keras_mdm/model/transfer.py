@@ -3,10 +3,9 @@
 Bound to `MDM` as `load_weights`.
 """
 
-import pathlib
-
 import keras
 
+from keras_mdm.files import as_path
 from keras_mdm.layers import TemporalAttention
 from keras_mdm.model import presets
 from keras_mdm.model.serialized import architecture
@@ -64,7 +63,7 @@ def _is_preset(filepath):
     return (
         name in presets.builtin_presets()
         or name.startswith("hf://")
-        or pathlib.Path(name).is_dir()
+        or as_path(name).is_dir()
     )
 
 

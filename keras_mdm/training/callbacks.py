@@ -5,12 +5,12 @@ Public as `keras_mdm.callbacks`. They know the stages of a `ProgressiveSchedule`
 """
 
 import csv
-import pathlib
 
 import keras
 import numpy as np
 
 from keras_mdm.data.video_files import write_video
+from keras_mdm.files import as_path, whole_file
 from keras_mdm.training.pictures import pyramid_frames, save_picture
 from keras_mdm.training.stage_callback import StageCallback, Stopwatch
 
@@ -31,7 +31,7 @@ class History(StageCallback):
 
     def __init__(self, path, every=25, log_dir=None):
         super().__init__()
-        self.path = pathlib.Path(path) if path is not None else None
+        self.path = as_path(path) if path is not None else None
         self.every = every
         self.log_dir = log_dir
         self.writer = None
@@ -131,12 +131,10 @@ class History(StageCallback):
         kept = [row for row in rows if (int(row["stage"]), int(row["step"])) <= now]
         if len(kept) == len(rows):
             return
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("w", newline="") as file:
+        with whole_file(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns())
             writer.writeheader()
             writer.writerows(kept)
-        part.replace(self.path)
 
 
 class SampleGrid(StageCallback):
@@ -162,7 +160,7 @@ class SampleGrid(StageCallback):
         self, folder, every=None, titles=None, log_dir=None, truth=None, **options
     ):
         super().__init__()
-        self.folder = pathlib.Path(folder)
+        self.folder = as_path(folder)
         self.every = every
         self.titles = titles
         self.log_dir = log_dir

@@ -1,11 +1,11 @@
 """PNG files and grids of pictures. Used by the callbacks and the recipes."""
 
 import math
-import pathlib
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from keras_mdm.files import whole_file
 from keras_mdm.levels import level_size, read_level
 
 _GAP = 4
@@ -14,19 +14,18 @@ _PAPER = 255
 
 
 def save_picture(path, picture):
-    """Writes a picture as PNG, creating its folder.
+    """Writes a picture in the format that its suffix names, creating its folder.
 
     Args:
         path: Path of the file.
         picture: uint8 array of shape `(height, width)`, `(height, width, 1)` or
             `(height, width, 3)`, or a Pillow picture.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(picture, np.ndarray):
         grey = picture.ndim == 3 and picture.shape[-1] == 1
         picture = Image.fromarray(picture[..., 0] if grey else picture)
-    picture.save(path)
+    with whole_file(path) as temporary:
+        picture.save(temporary, quality=95, lossless=True)
 
 
 def pyramid_grid(pyramid, titles=None, columns=None, size=None, truth=None):

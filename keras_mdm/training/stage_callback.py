@@ -1,9 +1,10 @@
 """What the callbacks of `callbacks` and `progress` share: stage, step and time."""
 
-import pathlib
 import time
 
 import keras
+
+from keras_mdm.files import as_path
 
 
 class StageCallback(keras.callbacks.Callback):
@@ -34,7 +35,7 @@ class StageCallback(keras.callbacks.Callback):
         """TensorBoard writer of the stage; a resumed one hides what it repeats."""
         from tensorboardX import SummaryWriter
 
-        folder = pathlib.Path(log_dir)
+        folder = as_path(log_dir)
         if self.stage is not None:
             folder /= f"stage{self.stage_index + 1}_{self.stage.resolution}px"
         # Two writers that start in one second would share a file without the suffix.

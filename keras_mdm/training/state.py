@@ -5,10 +5,11 @@ One HDF5 file, replaced whole. Written and read by `ProgressiveSchedule.fit`.
 
 import json
 import os
-import pathlib
 
 import h5py
 import keras
+
+from keras_mdm.files import as_path
 
 STATE_FILE = "training_state.h5"
 
@@ -39,7 +40,7 @@ class SaveState(keras.callbacks.Callback):
 
 def has_state(folder):
     """Whether `folder` holds a state of training."""
-    return (pathlib.Path(folder) / STATE_FILE).is_file()
+    return (as_path(folder) / STATE_FILE).is_file()
 
 
 def state_variables(mdm):
@@ -63,7 +64,7 @@ def save_state(mdm, folder, progress):
         folder: Path of an existing or new folder.
         progress: dict of JSON values to keep beside them.
     """
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{STATE_FILE}.part"
     with h5py.File(temporary, "w") as file:
@@ -98,7 +99,7 @@ def restore_state(mdm, folder):
 
 
 def _open_state(folder):
-    path = pathlib.Path(folder) / STATE_FILE
+    path = as_path(folder) / STATE_FILE
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -1,6 +1,9 @@
 """Preset folders: what is saved is what is loaded, in whole or not at all."""
 
 import json
+import os
+import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -112,6 +115,78 @@ def test_refuses_to_overwrite(mdm, folder, tmp_path):
     mdm.save_to_preset(tmp_path / "p", use_ema=False, overwrite=True)
     other = keras_mdm.MDM.from_preset(tmp_path / "p")
     assert equal_values(mdm.network.get_weights(), other.network.get_weights())
+
+
+def test_other_files_in_a_preset_are_kept(mdm, tmp_path):
+    path = tmp_path / "p"
+    mdm.save_to_preset(path)
+    (path / "notes.txt").write_text("mine")
+    (path / "pictures").mkdir()
+    (path / "pictures" / "a.png").write_bytes(b"mine")
+    mdm.save_to_preset(path, use_ema=False, overwrite=True)
+    assert (path / "notes.txt").read_text() == "mine"
+    assert (path / "pictures" / "a.png").read_bytes() == b"mine"
+    other = keras_mdm.MDM.from_preset(path)
+    assert equal_values(mdm.network.get_weights(), other.network.get_weights())
+
+
+@pytest.mark.parametrize("config", ['{"model_type": "t5"}', "[]", "not json"])
+def test_a_folder_with_another_config_is_never_replaced(mdm, tmp_path, config):
+    """Run folders and other libraries' models have a `config.json` too."""
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError, match="holds something else"):
+        mdm.save_to_preset(tmp_path, overwrite=True)
+    assert (tmp_path / "config.json").read_text() == config
+
+
+def test_a_folder_that_appears_while_writing_is_kept(mdm, tmp_path, monkeypatch):
+    path = tmp_path / "p"
+    save_weights = keras.Model.save_weights
+
+    def save_late(self, filepath, **kwargs):
+        path.mkdir()
+        (path / "theirs.txt").write_text("theirs")
+        save_weights(self, filepath, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "save_weights", save_late)
+    with pytest.raises(OSError, match="could not be written"):
+        mdm.save_to_preset(path)
+    assert [entry.name for entry in path.iterdir()] == ["theirs.txt"]
+
+
+def test_a_writer_killed_between_two_files(mdm, tmp_path, monkeypatch):
+    """What is loaded then is the new preset, not the new half of it."""
+
+    class Killed(BaseException):
+        pass
+
+    path = tmp_path / "p"
+    mdm.save_to_preset(path)
+    replace, done = os.replace, []
+
+    def killed(source, target):
+        if pathlib.Path(target).parent == path and done:
+            raise Killed
+        done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
+    with pytest.raises(Killed):
+        mdm.save_to_preset(path, use_ema=False, overwrite=True)
+    monkeypatch.undo()
+    other = keras_mdm.MDM.from_preset(path, ema_momentum=None)
+    assert equal_values(mdm.network.get_weights(), other.network.get_weights())
+    metadata = json.loads((path / "metadata.json").read_text())
+    assert metadata["averaged"] is False
+
+
+def test_home(mdm, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    mdm.save_to_preset("~/p")
+    assert (tmp_path / "p" / "config.json").is_file()
+    keras_mdm.MDM.from_preset("~/p")
+    tiny_mdm(network=tiny_nest(2, resolution=4)).load_weights("~/p")
 
 
 def test_nothing_half_written(mdm, tmp_path, monkeypatch):

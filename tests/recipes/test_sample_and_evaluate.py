@@ -57,6 +57,23 @@ def test_grid_is_not_replaced_unless_asked(sample, run, tmp_path):
     assert Image.open(file).size == (129 + 8, 2 * 82 + 4)
 
 
+def test_a_grid_is_a_file_in_other_formats_too(sample, run, tmp_path):
+    flags = [str(run), "--num-samples", "2", "--grid", "--output"]
+    sample.main([*flags, str(tmp_path / "grid.jpg")])
+    assert Image.open(tmp_path / "grid.jpg").format == "JPEG"
+    with pytest.raises(SystemExit, match="must end in .png, .jpg"):
+        sample.main([*flags, str(tmp_path / "grid.tiff")])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["grid.jpg"]
+
+
+def test_home(sample, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, tmp_path / "run")
+    sample.main(["~/run", "--num-samples", "1", "--output=~/out"])
+    assert (tmp_path / "out").is_dir() and not (tmp_path / "~").exists()
+
+
 def test_draws_at_an_inner_resolution_into_the_run_by_default(sample, run):
     sample.main([str(run), "--labels", "0", "--resolution", "8", "--num-samples", "1"])
     assert [e.name for e in (run / "drawn").iterdir()] == ["00000_0_8px.png"]

@@ -1,0 +1,159 @@
+"""Files and folders that appear whole or not at all, whenever the writer is killed.
+
+Everything that writes goes through `whole_file` or `whole_folder`: temporary names are
+made exclusively beside the target and take its place in one step, so that no link is
+followed and no half of a file is ever seen. Imports nothing of ours.
+"""
+
+import contextlib
+import os
+import pathlib
+import secrets
+import shutil
+
+# A finished replacement of a folder's files that only has to be moved into place.
+_REPLACEMENT = ".replacement"
+
+
+def as_path(path):
+    """A path with `~` as the user's home folder."""
+    return pathlib.Path(path).expanduser()
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Yields the path of a new file that becomes `path` if no error is raised.
+
+    Until then, and after an error, what was at `path` is as before.
+
+    Args:
+        path: str or path. Its folder is made if need be. The new file has its suffix.
+
+    Raises:
+        OSError: if writing fails.
+    """
+    path = as_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path, path.suffix)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield temporary
+        _to_disk(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path, text):
+    """Writes a text file in UTF-8; see `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def whole_folder(path, is_ours, overwrite=False):
+    """Yields an empty folder whose files become those of `path` if no error is raised.
+
+    Other files in `path` stay as they are. `finish_replacement` must be called before
+    the folder is read: a writer may be killed while it moves the files into place.
+
+    Args:
+        path: str or path. Must not exist, or be an empty folder, or be one of the
+            writer's kind if `overwrite` is set.
+        is_ours: Callable of a path. Whether a folder is of the writer's kind.
+        overwrite: bool. Whether the files of such a folder are replaced.
+
+    Raises:
+        ValueError: if `path` exists and may not be replaced.
+        OSError: if writing fails.
+    """
+    path = as_path(path)
+    check_free(path, is_ours, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replaces = path.is_dir() and any(path.iterdir())
+    temporary = _beside(path / "new" if replaces else path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for entry in temporary.iterdir():
+            _to_disk(entry)
+            if (path / entry.name).is_dir():
+                raise IsADirectoryError(f"'{path / entry.name}' is a folder")
+        if replaces:
+            finish_replacement(path)
+            temporary.rename(path / _REPLACEMENT)
+            finish_replacement(path)
+        else:
+            # Fails if another process has put something there meanwhile.
+            temporary.rename(path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(
+            f"'{path}' could not be written, and nothing of it was left; what was "
+            f"there is as before. Cause: {error}"
+        ) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def finish_replacement(folder):
+    """Moves files into place that a killed writer of `whole_folder` had finished."""
+    replacement = as_path(folder) / _REPLACEMENT
+    # Another process may do the same at the same time.
+    with contextlib.suppress(FileNotFoundError):
+        for entry in list(replacement.iterdir()):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(entry, replacement.parent / entry.name)
+        replacement.rmdir()
+
+
+def check_free(path, is_ours, overwrite=False):
+    """Raises a `ValueError` if `whole_folder` would refuse `path`."""
+    path = as_path(path)
+    if not os.path.lexists(path):
+        return
+    if path.is_dir():
+        finish_replacement(path)
+        if not any(path.iterdir()):
+            return
+        if is_ours(path):
+            if overwrite:
+                return
+            raise ValueError(
+                f"`path` exists; pass `overwrite=True` to replace what is there. "
+                f"Received: path={str(path)!r}"
+            )
+    raise ValueError(
+        "`path` exists and holds something else, which is never replaced. Choose "
+        f"another path. Received: path={str(path)!r}"
+    )
+
+
+def reserve(folder, size):
+    """Raises an `OSError` unless the disk has room for so many bytes.
+
+    HDF5 ends the whole process if the disk fills up while it writes, so room is looked
+    for before. Systems without `posix_fallocate` are trusted.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    path = pathlib.Path(folder) / "reserved"
+    try:
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _beside(path, suffix=""):
+    """A hidden name beside a path that nothing has."""
+    # Long names leave no room for more; the limit counts bytes.
+    return path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}{suffix}")
+
+
+def _to_disk(path):
+    """Waits until a file is on the disk, before its name says that it is there."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,151 @@
+"""Files and folders that appear whole or not at all, whenever the writer is killed."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from keras_mdm.files import as_path, check_free, whole_file, whole_folder, write_text
+
+PARTS = ("config", "weights", "vocabulary")
+
+# Writes version 2 of a folder or a file, and ends at the n-th change of the disk that
+# Python tells of: without clearing up, as a process that is killed.
+KILLED = """
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("files", {source!r})
+files = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(files)
+left = int(sys.argv[1])
+
+def hook(event, arguments):
+    global left
+    writes = event == "open" and arguments[1] is None or (
+        event == "open" and isinstance(arguments[1], str) and arguments[1][0] != "r")
+    if writes or event in ("os.rename", "os.mkdir", "os.rmdir", "os.remove"):
+        left -= 1
+        if left < 0:
+            os._exit(9)
+
+target = sys.argv[2]
+sys.addaudithook(hook)
+if sys.argv[3] == "file":
+    with files.whole_file(target) as part:
+        part.write_text("2" * 1000)
+else:
+    with files.whole_folder(target, lambda path: True, overwrite=True) as folder:
+        for name in {parts!r}:
+            (folder / name).write_text("2")
+"""
+
+
+def kill(at, target, kind):
+    """Whether the writer was killed at its `at`-th change, rather than finished."""
+    spec = importlib.util.find_spec("keras_mdm.files")
+    code = textwrap.dedent(KILLED).format(source=spec.origin, parts=PARTS)
+    done = subprocess.run([sys.executable, "-c", code, str(at), str(target), kind])
+    assert done.returncode in (0, 9)
+    return done.returncode == 9
+
+
+def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):
+    seen = set()
+    for at in range(100):
+        folder = tmp_path / str(at)
+        for name in PARTS:
+            write_text(folder / name, "1")
+        write_text(folder / "notes" / "mine.txt", "mine")
+        killed = kill(at, folder, "folder")
+        check_free(folder, lambda path: True, overwrite=True)  # what readers do
+        versions = {(folder / name).read_text() for name in PARTS}
+        assert len(versions) == 1
+        assert (folder / "notes" / "mine.txt").read_text() == "mine"
+        seen |= versions
+        if not killed:
+            break
+    assert seen == {"1", "2"} and at > 6
+    assert {entry.name for entry in folder.iterdir()} == {*PARTS, "notes"}
+
+
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
+    path = tmp_path / "a.txt"
+    for at in range(20):
+        path.write_text("1")
+        killed = kill(at, path, "file")
+        assert path.read_text() == ("1" if killed else "2" * 1000)
+        if not killed:
+            break
+    assert at >= 3
+
+
+def test_a_folder_that_appears_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "p"
+    with pytest.raises(OSError, match="nothing of it was left"):
+        with whole_folder(path, lambda path: True) as folder:
+            (folder / "config").write_text("mine")
+            path.mkdir()
+            (path / "theirs").write_text("theirs")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p"]
+    assert [entry.name for entry in path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "link"])
+def test_what_is_not_ours_is_never_replaced(tmp_path, what):
+    path = tmp_path / "p"
+    if what == "file":
+        path.write_text("theirs")
+    elif what == "folder":
+        write_text(path / "config", "theirs")
+    else:
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="`path` exists and holds something else"):
+        with whole_folder(path, lambda path: False, overwrite=True):
+            raise AssertionError("nothing may be written")
+    assert os.path.lexists(path)
+
+
+def test_links_are_not_written_through(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    path = tmp_path / "a.json"
+    path.symlink_to(precious)
+    write_text(path, "{}")
+    assert precious.read_text() == "precious"
+    assert path.read_text() == "{}" and not path.is_symlink()
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError):
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+    assert [entry.read_text() for entry in tmp_path.iterdir()] == ["old"]
+
+
+def test_modes_follow_the_umask(tmp_path):
+    """As those of files that Python opens itself."""
+    (tmp_path / "plain").write_text("")
+    write_text(tmp_path / "whole", "")
+    modes = {(tmp_path / name).stat().st_mode for name in ("plain", "whole")}
+    assert len(modes) == 1
+
+
+def test_long_names(tmp_path):
+    name = "ö" * 120 + ".txt"  # 244 of the 255 bytes that a name may have
+    write_text(tmp_path / name, "x")
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert as_path("~/a") == tmp_path / "a"
+    write_text("~/b.json", json.dumps(1))
+    assert json.loads((tmp_path / "b.json").read_text()) == 1
+    assert as_path(pathlib.Path("c")) == pathlib.Path("c")
