@@ -1,10 +1,19 @@
 """Matryoshka Diffusion Models in Keras 3.
 
-Public names only. Parts with heavier dependencies are imported by their own path:
-`keras_mdm.data`, `keras_mdm.callbacks`.
+Public names only. What needs a package that not everybody has is imported where it is
+used.
 """
 
-from keras_mdm import conditioning, diffusion, layers, networks
+from keras_mdm import (
+    backend,
+    callbacks,
+    conditioning,
+    data,
+    diffusion,
+    layers,
+    metrics,
+    networks,
+)
 from keras_mdm.conditioning import ClassLabels, TextEmbeddings, TextEncoder
 from keras_mdm.data.video_files import write_video
 from keras_mdm.diffusion import NoiseSchedule

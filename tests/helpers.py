@@ -133,8 +133,13 @@ def other_backend():
     return None
 
 
-def run_python(code, backend=None):
+def run_python(code, backend=None, stdin=None):
     """Runs code in a new interpreter, from the folder of the tests.
+
+    Args:
+        code: str.
+        backend: str. Defaults to that of this session.
+        stdin: Optional str. What the code reads from standard input.
 
     Returns:
         What it printed.
@@ -144,6 +149,7 @@ def run_python(code, backend=None):
     environment["KERAS_BACKEND"] = backend or keras.backend.backend()
     done = subprocess.run(
         [sys.executable, "-c", code],
+        input=stdin,
         env=environment,
         capture_output=True,
         text=True,

@@ -29,7 +29,7 @@ class FakeEncoder:
         return embeddings, mask
 
 
-def text_mdm(conditioner, resolution=8, **options):
+def text_mdm(conditioner, resolution=8, masked_attention=True, **options):
     """A tiny `MDM` with attention to the conditioner's tokens."""
     network = keras_mdm.UNet(
         resolution,
@@ -37,6 +37,7 @@ def text_mdm(conditioner, resolution=8, **options):
         num_residual_blocks=1,
         num_attention_layers=1,
         conditioner=conditioner,
+        masked_attention=masked_attention,
         num_heads=2,
         groups=8,
         image_channels=1,

@@ -21,6 +21,11 @@ class TextEmbeddings(TextConditioner):
             Defaults to 128.
         encoder_name: Optional str. Which encoder the model was trained with, such as
             `"google/flan-t5-xl"`: for people and errors, nothing is loaded by it.
+        as_encoded: bool. Whether `generate` takes embeddings as the encoder makes them:
+            prompts are padded to the longest of them and of their negative prompts, and
+            the empty text is embedded like any other. So were the released models
+            trained, which attend to padding and have no null condition. Defaults to
+            `False`: rows have `max_tokens`, and the empty text is the null condition.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -36,12 +41,15 @@ class TextEmbeddings(TextConditioner):
 
     feature_names = ("text_embeddings", "text_mask")
 
-    def __init__(self, size, max_tokens=128, encoder_name=None, **kwargs):
+    def __init__(
+        self, size, max_tokens=128, encoder_name=None, as_encoded=False, **kwargs
+    ):
         kwargs.setdefault("name", "text_embeddings")
         super().__init__(**kwargs)
         self.size = size
         self.max_tokens = max_tokens
         self.encoder_name = encoder_name
+        self.as_encoded = as_encoded
         # In a function: Keras tracks and saves a layer that is an attribute.
         self._attached = lambda: None
 
@@ -115,7 +123,15 @@ class TextEmbeddings(TextConditioner):
             if count > self.max_tokens:
                 rest = f"the last {count - self.max_tokens} of its {count} tokens"
                 cut.append((text, rest))
-        return pad_embeddings(embeddings, mask, texts, self.max_tokens), cut, ()
+        null = [not self.as_encoded and not text.strip() for text in texts]
+        return pad_embeddings(embeddings, mask, null, self.max_tokens), cut, ()
+
+    def encode_prompts(self, texts, name):
+        features = super().encode_prompts(texts, name)
+        if not self.as_encoded:
+            return features
+        longest = int(features["text_mask"].sum(axis=1).max())
+        return {key: value[:, :longest] for key, value in features.items()}
 
     def get_config(self):
         return {
@@ -124,16 +140,17 @@ class TextEmbeddings(TextConditioner):
             "size": self.size,
             "max_tokens": self.max_tokens,
             "encoder_name": self.encoder_name,
+            "as_encoded": self.as_encoded,
         }
 
 
-def pad_embeddings(embeddings, mask, texts, max_tokens):
+def pad_embeddings(embeddings, mask, null, max_tokens):
     """Embeddings of texts as features of `TextEmbeddings`, all of one length.
 
     Args:
         embeddings: Array of shape `(texts, tokens, size)`.
         mask: Bool array of shape `(texts, tokens)`.
-        texts: List of str. Empty ones get the null condition, a token of zeros.
+        null: List of bool. Texts that get the null condition, a token of zeros.
         max_tokens: int. Length of the rows; longer ones are cut.
 
     Returns:
@@ -145,8 +162,8 @@ def pad_embeddings(embeddings, mask, texts, max_tokens):
         "text_embeddings": np.zeros((count, max_tokens, size), "float32"),
         "text_mask": np.zeros((count, max_tokens), "bool"),
     }
-    for row, text in enumerate(texts):
-        if not text.strip():
+    for row, is_null in enumerate(null):
+        if is_null:
             features["text_mask"][row, 0] = True
             continue
         kept = np.asarray(mask[row][:length], "bool")

@@ -52,6 +52,13 @@ class TextConditioner(keras.layers.Layer):
             )
         return features
 
+    def encode_prompts(self, texts, name):
+        """Turns the texts of one call of `generate` into features; see `encode_texts`.
+
+        They may have another length than those of `fit`, which never changes.
+        """
+        return self.encode_texts(texts, name)
+
     def check_features(self, features):
         """Raises a `ValueError` if a feature in a dict has a wrong shape."""
         raise NotImplementedError

@@ -25,7 +25,7 @@ def convert_checkpoint(checkpoint, config, output, overwrite=False, progress=Non
     Args:
         checkpoint: str or path. `.pth` file; see `Checkpoint`.
         config: str or path of the official YAML file, or a dict like those of
-            `keras_mdm.interop.released.RELEASED`.
+            `RELEASED` in `keras_mdm.interop.released`.
         output: str or path. Folder to write, for `MDM.from_preset`.
         overwrite: bool. Whether the files of an existing preset there are replaced.
         progress: Optional callable `(done, total)`, called after each tensor.

@@ -69,7 +69,7 @@ def network_from_config(config, resolution, text_size=None, **options):
     has_text = text_size is not None and text_size > 0
     return UNet(
         resolution,
-        conditioner=TextEmbeddings(text_size) if has_text else None,
+        conditioner=TextEmbeddings(text_size, as_encoded=True) if has_text else None,
         token_projection_size=projection if has_text and projection > 0 else None,
         num_token_blocks=config.get("num_lm_head_layers") or 0,
         embedding_size=config.get("temporal_dim"),

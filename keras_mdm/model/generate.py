@@ -13,6 +13,7 @@ from keras_mdm.model.requests import (
     gather_condition,
     gather_known_frames,
     gather_negative,
+    negative_of,
     sample_seeds,
 )
 from keras_mdm.model.sampling import RunKind, SamplingRun, plan
@@ -141,13 +142,16 @@ def generate(
         negative_labels,
         negative_features,
     )
+    if unwanted and not guided:
+        raise ValueError(
+            "a negative condition needs a conditional model and a `guidance_scale` "
+            f"other than 1. Received: guidance_scale={options.guidance_scale}"
+        )
+    unwanted = negative_of(unwanted, conditioner) if guided else None
     if unwanted:
-        if not guided:
-            raise ValueError(
-                "a negative condition needs a conditional model and a `guidance_scale` "
-                f"other than 1. Received: guidance_scale={options.guidance_scale}"
-            )
-        negative = gather_negative(unwanted, condition, conditioner, num_samples)
+        condition, negative = gather_negative(
+            unwanted, condition, conditioner, num_samples
+        )
     seeds = sample_seeds(seed, total)
     known = gather_known_frames(
         known_frames, network.level, network.image_channels, total

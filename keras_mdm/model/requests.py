@@ -64,7 +64,7 @@ def gather_condition(given, conditioner, num_samples):
             )
         texts = given.texts
         texts = [texts] if isinstance(texts, str | bytes) else texts
-        gathered.update(conditioner.encode_texts(texts, text_name))
+        gathered.update(conditioner.encode_prompts(texts, text_name))
     if given.labels is not None:
         gathered["labels"] = np.atleast_1d(np.asarray(given.labels))
     needed = tuple(getattr(conditioner, "feature_names", ()))
@@ -102,9 +102,32 @@ def gather_condition(given, conditioner, num_samples):
     }
 
 
+def negative_of(given, conditioner):
+    """What guidance leads away from, if it is not said: `given`, or the empty text.
+
+    Raises:
+        ValueError: if that is the empty text, and nothing can encode it.
+    """
+    if given or not getattr(conditioner, "as_encoded", False):
+        return given
+    if conditioner.encoder is None:
+        raise ValueError(
+            "guidance leads this model away from the embeddings of the empty text: "
+            f"give them as `{given.names[2]}`, or set `mdm.text_encoder`."
+        )
+    return dataclasses.replace(given, texts="")
+
+
 def gather_negative(given, condition, conditioner, num_samples):
-    """Features of the negative condition, one for each picture."""
+    """The condition and the negative one, each with a row for each picture.
+
+    Returns:
+        A pair of dicts of arrays. Of a conditioner that takes embeddings `as_encoded`,
+        both have the length of the longer one, as if encoded together.
+    """
     negative = gather_condition(given, conditioner, 1)
+    if getattr(conditioner, "as_encoded", False):
+        condition, negative = _of_one_length(condition, negative, conditioner)
     foreign = sorted(set(negative) - set(condition))
     if foreign:
         raise ValueError(
@@ -130,7 +153,22 @@ def gather_negative(given, condition, conditioner, num_samples):
                 f"condition's, {condition[key].shape[1:]}. "
                 f"Received: {negative[key].shape[1:]}"
             )
-    return {**condition, **negative}
+    return condition, {**condition, **negative}
+
+
+def _of_one_length(condition, negative, conditioner):
+    """Both with zeros behind the tokens of the shorter one."""
+    both = [dict(condition), dict(negative)]
+    for key in conditioner.feature_names:
+        found = [features[key] for features in both if key in features]
+        longest = max((array.shape[1] for array in found), default=0)
+        for features in both:
+            if key in features:
+                rest = longest - features[key].shape[1]
+                padding = [(0, 0)] * features[key].ndim
+                padding[1] = (0, rest)
+                features[key] = np.pad(features[key], padding)
+    return both
 
 
 def gather_known_frames(given, level, channels, total):

@@ -1,8 +1,14 @@
 """What importing costs, and life without TensorFlow."""
 
+import importlib.util
+import pathlib
+import re
+
 import keras
 import pytest
 from helpers import run_python
+
+import keras_mdm
 
 IMPORT = """
 import sys, time
@@ -20,6 +26,38 @@ def test_import_is_quick(capsys):
     assert float(seconds) < 2.0
     if keras.backend.backend() == "jax":
         assert tensorflow == "False"
+
+
+NAMES = """
+import functools, sys
+import keras_mdm
+for name in sys.stdin.read().split():
+    try:
+        functools.reduce(getattr, name.split(".")[1:], keras_mdm)
+    except AttributeError:
+        print(name)
+"""
+
+
+def test_names_of_the_documentation_are_there_after_one_import():
+    package = pathlib.Path(keras_mdm.__file__).parent
+    texts = [path.read_text() for path in package.rglob("*.py")]
+    readme = package.parent / "README.md"
+    texts += [readme.read_text()] if readme.is_file() else []
+    lines = [line for text in texts for line in text.splitlines()]
+    lines = [line for line in lines if not re.match(r"\s*(from|import) ", line)]
+    names = set(re.findall(r"\bkeras_mdm(?:\.\w+)+", "\n".join(lines)))
+    # What files say of other files.
+    names = sorted(name for name in names if not _is_module(name))
+    assert "keras_mdm.metrics.Judge" in names
+    assert run_python(NAMES, stdin="\n".join(names)).split() == []
+
+
+def _is_module(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 WITHOUT = """

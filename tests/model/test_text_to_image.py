@@ -115,6 +115,42 @@ def test_fit_on_captions_with_an_attached_encoder():
     assert mdm.fit(_batch(), batch_size=4, verbose=0).history["loss"]
 
 
+@pytest.mark.parametrize("negative", [None, "a blue square"])
+def test_prompts_of_released_models_are_as_the_encoder_makes_them(negative):
+    """Such a model attends to padding, so its length and the empty text's count."""
+    conditioner = keras_mdm.TextEmbeddings(8, max_tokens=12, as_encoded=True)
+    mdm = text_mdm(conditioner, masked_attention=False)
+    randomize(mdm.network)
+    prompt, encoder = "a red circle", FakeEncoder()
+    embeddings, mask = encoder.encode([prompt, negative or ""])
+    longest = mask.sum(axis=1).max()
+    embeddings, mask = embeddings[:, :longest], mask[:, :longest]
+    options = {"guidance_scale": 3.0, "seed": 0, "output": "float"}
+    features = {"text_embeddings": embeddings[:1], "text_mask": mask[:1]}
+    with pytest.raises(ValueError, match="negative_features.*text_encoder"):
+        mdm.generate(features=features, **options)
+    wanted = mdm.generate(
+        features=features,
+        negative_features={"text_embeddings": embeddings[1:], "text_mask": mask[1:]},
+        **options,
+    )
+    mdm.text_encoder = encoder
+    found = mdm.generate(prompt, negative_prompt=negative, **options)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    if negative is None:
+        found = mdm.generate(features=features, **options)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    alone = mdm.generate(prompt, **{**options, "guidance_scale": 1.0})
+    padded = {
+        "text_embeddings": np.pad(
+            features["text_embeddings"], [(0, 0), (0, 8), (0, 0)]
+        ),
+        "text_mask": np.pad(features["text_mask"], [(0, 0), (0, 8)]),
+    }
+    longer = mdm.generate(features=padded, **{**options, "guidance_scale": 1.0})
+    assert np.abs(alone - longer).max() > 1e-3
+
+
 def test_models_without_text_ignore_captions():
     mdm = tiny_mdm(1, classes=0)
     mdm.compile("sgd")
