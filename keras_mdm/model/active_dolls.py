@@ -3,6 +3,8 @@
 Progressive training sets this from stage to stage. `MDM` derives from `ActiveDolls`.
 """
 
+import functools
+
 
 class ActiveDolls:
     """The resolutions of an `MDM` that take part, and those that are trained."""
@@ -23,7 +25,7 @@ class ActiveDolls:
         Setting it to a smaller one leaves the outer dolls out: progressive training
         begins there and needs no second model. A compiled model is compiled again
         with a fresh optimizer and no `loss_weights` or `mixed_resolution`, which
-        belong to the resolutions it had.
+        belong to the resolutions it had. Setting it to what it is changes nothing.
         """
         return self._resolution
 
@@ -37,9 +39,12 @@ class ActiveDolls:
         Args:
             resolution: int or str. One of the network's resolutions.
             freeze_inner: bool. Whether only the outermost of these dolls is trained.
-                Defaults to `False`.
+                Defaults to `False`. Layers that were frozen by hand stay frozen.
         """
+        before = (self.active_network, self._frozen_inner)
         self._choose_dolls(resolution, freeze_inner)
+        if before == (self.active_network, self._frozen_inner):
+            return
         if self.compiled:
             optimizer = self.optimizer
             optimizer = type(optimizer).from_config(optimizer.get_config())
@@ -55,10 +60,17 @@ class ActiveDolls:
             )
         for doll in self.network.dolls:
             trained = doll is active or (doll in active.dolls and not freeze_inner)
-            for layer in doll.own_layers:
-                layer.trainable = trained
+            if trained and doll.level in self._frozen_by_hand:
+                _thaw(doll, self._frozen_by_hand.pop(doll.level))
+            elif not trained and doll.level not in self._frozen_by_hand:
+                self._frozen_by_hand[doll.level] = _freeze(doll)
         self._resolution = resolution
         self._frozen_inner = freeze_inner
+
+    @functools.cached_property
+    def _frozen_by_hand(self):
+        """What was frozen by hand in dolls that are not trained now, by their level."""
+        return {}
 
     @property
     def active_network(self):
@@ -69,3 +81,21 @@ class ActiveDolls:
         # Keras would save the network's weights under this name, at another place of
         # the file at each resolution; see `DenoisingNetwork.__dir__`.
         return [name for name in super().__dir__() if name != "active_network"]
+
+
+def _freeze(doll):
+    """Freezes a doll; returns its layers and variables that were frozen before."""
+    parts = [part for layer in doll.own_layers for part in layer._flatten_layers()]
+    variables = [v for layer in doll.own_layers for v in layer.variables]
+    frozen = [part for part in (*parts, *variables) if not part.trainable]
+    for layer in doll.own_layers:
+        layer.trainable = False
+    return frozen
+
+
+def _thaw(doll, frozen):
+    """Lets a doll be trained, but for what `_freeze` found frozen."""
+    for layer in doll.own_layers:
+        layer.trainable = True
+    for part in frozen:
+        part.trainable = False

@@ -14,6 +14,7 @@ from helpers import (
     values_of,
 )
 
+import keras_mdm
 from keras_mdm.diffusion.noise import sample_noise
 
 EAGER = uncompiled()
@@ -146,6 +147,42 @@ def test_inner_stage():
     averages = values_of(mdm.ema.averages)
     for source, average in zip(mdm.ema.sources, averages, strict=True):
         assert (average == 1).all() == (id(source) not in inner_ids)
+
+
+def test_setting_the_resolution_it_has_changes_nothing():
+    mdm = trainer(compile_options={"loss_weights": {8: 2.0, 4: 0.5}})
+    optimizer, frozen = mdm.optimizer, mdm.network.inner.conv_in
+    frozen.trainable = False
+    for change in (
+        lambda: setattr(mdm, "resolution", 8),
+        lambda: mdm.set_active(8),
+    ):
+        change()
+        assert mdm.optimizer is optimizer and not frozen.trainable
+        assert mdm._level_weights == {8: 2.0, 4: 0.5}
+
+
+def test_layers_that_were_frozen_by_hand_stay_frozen_over_stages():
+    mdm = trainer()
+    block = mdm.network.inner.down_blocks[0].residuals[0]
+    block.conv_1.trainable = False
+    mdm.network.conv_in.bias.trainable = False
+    wanted = [v.path for v in mdm.trainable_variables]
+    assert len(wanted) == len(mdm.network.variables) - 3
+    mdm.resolution = 4
+    assert not block.conv_1.trainable and block.conv_2.trainable
+    mdm.resolution = 8
+    assert [v.path for v in mdm.trainable_variables] == wanted
+    mdm.set_active(8, freeze_inner=True)
+    assert not block.conv_2.trainable
+    mdm.set_active(8)
+    assert [v.path for v in mdm.trainable_variables] == wanted
+    stages = [keras_mdm.Stage(r, steps=1, batch_size=4) for r in (4, 8)]
+    schedule = keras_mdm.ProgressiveSchedule(stages)
+    before = values_of(block.conv_1.variables)
+    schedule.fit(mdm, lambda stage: batch_of(4, stage.resolution), verbose=0)
+    assert [v.path for v in mdm.trainable_variables] == wanted
+    assert equal_values(before, values_of(block.conv_1.variables))
 
 
 def test_freezing_needs_an_inner_doll():
