@@ -7,9 +7,10 @@ Called by the files of `layers`, the files of `model`, `metrics.judge`, the reci
 
 from keras_mdm.backend.arithmetic import (
     fused_adam,
-    half_sum_of_squares,
     move_towards,
+    sum_of_squares,
 )
+from keras_mdm.backend.attention import attention_kernel
 from keras_mdm.backend.batches import belongs_to, map_captions, with_known_shapes
 from keras_mdm.backend.convolutions import (
     convolves_slowly_in,
@@ -19,7 +20,6 @@ from keras_mdm.backend.convolutions import (
 )
 from keras_mdm.backend.devices import (
     cores,
-    fused_attention_pays,
     name,
     on_cpu,
     prepare_processor,
@@ -34,6 +34,7 @@ from keras_mdm.backend.programs import (
 )
 
 __all__ = [
+    "attention_kernel",
     "belongs_to",
     "compile_with_weights",
     "compiler_options",
@@ -41,8 +42,6 @@ __all__ = [
     "cores",
     "filter_gradient_by_products",
     "fused_adam",
-    "fused_attention_pays",
-    "half_sum_of_squares",
     "in_halves",
     "map_captions",
     "move_towards",
@@ -52,6 +51,7 @@ __all__ = [
     "prepare_processor",
     "run_stateless",
     "slices_are_views",
+    "sum_of_squares",
     "winograd_pays",
     "with_compiler_options",
     "with_known_shapes",

@@ -40,13 +40,13 @@ def fused_adam():
     return update
 
 
-def half_sum_of_squares(x):
-    """Half the sum of squares of a float tensor's elements, in one pass over it."""
+def sum_of_squares(x):
+    """Sum of squares of a float tensor's elements, in one pass over it."""
     if name() != "tensorflow":
-        return 0.5 * keras.ops.sum(keras.ops.square(x))
+        return keras.ops.sum(keras.ops.square(x))
     import tensorflow as tf
 
-    return tf.nn.l2_loss(x)
+    return 2.0 * tf.nn.l2_loss(x)
 
 
 def move_towards(variable, value, share):

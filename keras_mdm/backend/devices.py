@@ -40,14 +40,6 @@ def cores():
     return len(affinity(0)) if affinity else os.cpu_count()
 
 
-def fused_attention_pays():
-    """Whether `ops.dot_product_attention` beats an einsum on this device.
-
-    On JAX' CPU backend it is 3.5 times slower.
-    """
-    return name() == "torch" or (name() == "jax" and not on_cpu())
-
-
 def prepare_processor(channels=0):
     """Settings of a process that trains or samples on a CPU, where they save time.
 

@@ -7,7 +7,13 @@ from keras_mdm.layers.embeddings import (
     sinusoidal_embedding,
 )
 from keras_mdm.layers.normalization import GroupNormalization
-from keras_mdm.layers.primitives import Conv3x3, Dense, FrameConv, LayerNorm
+from keras_mdm.layers.primitives import (
+    Conv3x3,
+    Dense,
+    FrameConv,
+    LayerNorm,
+    standardize,
+)
 from keras_mdm.layers.resampling import Downsample, Upsample
 from keras_mdm.layers.residual import ResidualBlock
 from keras_mdm.layers.temporal import (

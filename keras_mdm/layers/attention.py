@@ -35,40 +35,33 @@ def attend(query, *sources):
     Returns:
         Tensor of the shape of `query`.
     """
-    if backend.fused_attention_pays():
-        results = [_attend_fused(query, *source) for source in sources]
-        return functools.reduce(ops.add, results)
-    # Heads come before queries once for all sources: moving them is slow on a CPU.
-    query = ops.transpose(query / math.sqrt(query.shape[-1]), (0, 2, 1, 3))
-    results = [_attend_by_heads(query, *source) for source in sources]
-    return ops.transpose(functools.reduce(ops.add, results), (0, 2, 1, 3))
-
-
-def _attend_fused(query, key, value, mask):
-    """Attention to one source in one operation of the backend."""
-    if _is_single(key, mask):
-        return ops.broadcast_to(value, ops.shape(query))
-    if mask is not None:
-        mask = mask[:, None, None, :]
-    return ops.dot_product_attention(query, key, value, mask=mask)
+    results, plain = [], []
+    for key, value, mask in sources:
+        kernel = backend.attention_kernel(query, key)
+        if key.shape[1] == 1 and mask is None:
+            # The softmax is over one key, so 1: a class label, for example.
+            results.append(ops.broadcast_to(value, ops.shape(query)))
+        elif kernel is not None:
+            results.append(kernel(query, key, value, mask))
+        else:
+            plain.append((key, value, mask))
+    if plain:
+        # Heads come before queries once for all sources: moving them is slow on a CPU.
+        query = ops.transpose(query / math.sqrt(query.shape[-1]), (0, 2, 1, 3))
+        by_heads = [_attend_by_heads(query, *source) for source in plain]
+        results.append(ops.transpose(functools.reduce(ops.add, by_heads), (0, 2, 1, 3)))
+    return functools.reduce(ops.add, results)
 
 
 def _attend_by_heads(query, key, value, mask):
     """Attention of a scaled query of shape `(batch, heads, queries, size)`."""
     value = ops.transpose(value, (0, 2, 1, 3))
-    if _is_single(key, mask):
-        return ops.broadcast_to(value, ops.shape(query))
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))
     if mask is not None:
         # Finite, so that a sample without any valid key gives a mean, not NaN.
         scores = ops.cast(scores, "float32")
         scores = ops.where(mask[:, None, None, :], scores, -1e30)
     return weighted_mean(scores, value)
-
-
-def _is_single(key, mask):
-    """Whether the softmax is over one key, so 1: a class label, for example."""
-    return key.shape[1] == 1 and mask is None
 
 
 def weighted_mean(scores, value):
@@ -230,13 +223,15 @@ class SpatialAttention(keras.layers.Layer):
         """Keys and values of the cross-attention: the same at every timestep.
 
         Args:
-            tokens: Tensor of shape `(batch, tokens, token_size)`.
+            tokens: float32 tensor of shape `(batch, tokens, token_size)`, standardized
+                once for all layers by `standardize`. Dozens of normalizations of the
+                same tokens took XLA minutes to compile for a GPU.
 
         Returns:
             A pair of tensors of shape
             `(batch, tokens, num_heads, channels // num_heads)`.
         """
-        h = self.token_kv(self.token_norm(tokens))
+        h = self.token_kv(self.token_norm(tokens, standardized=True))
         return tuple(split_heads(h, 2, self.num_heads))
 
     def call(self, x, keys_values=None, token_mask=None):

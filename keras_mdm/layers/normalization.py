@@ -1,6 +1,4 @@
-"""Group normalisation folded into one multiply-add. Used by residual and attention."""
-
-import math
+"""Group normalization, modulated. Used by the residual block and attention."""
 
 import keras
 from keras import ops
@@ -10,13 +8,10 @@ from keras_mdm.layers.primitives import check_divisible
 
 
 class GroupNormalization(keras.layers.Layer):
-    """Group normalisation, optionally modulated, as a single multiply-add.
+    """Group normalization, optionally modulated, in float32 and rounded once.
 
-    Mean and variance of each group, `gamma`, `beta` and an optional modulation
-    by `scale` and `shift` are folded into one factor and one offset per sample
-    and channel, so that the picture is read twice and written once:
-    `((x - mean) / std * gamma + beta) * (1 + scale) + shift`.
-    Statistics are computed in float32.
+    `((x - mean) / std * gamma + beta) * (1 + scale) + shift`, with the gains and the
+    biases folded into one each for each sample and channel.
 
     Args:
         channels: int. Number of channels of the input.
@@ -53,38 +48,40 @@ class GroupNormalization(keras.layers.Layer):
         )
 
     def call(self, x, scale=None, shift=None):
-        factor, offset = self._factor_and_offset(x)
+        x = ops.cast(x, "float32")
+        # The mean first: the difference of E[x^2] and E[x]^2 cancels where the mean is
+        # much larger than the standard deviation.
+        x = x - self._over_groups(x)
+        variance = self._over_groups(ops.square(x))
+        gamma, beta = (ops.cast(v, "float32") for v in (self.gamma, self.beta))
         if scale is not None:
             shape = (-1, 1, 1, self.channels)
             scale = 1.0 + ops.reshape(ops.cast(scale, "float32"), shape)
-            factor = factor * scale
-            offset = offset * scale + ops.reshape(ops.cast(shift, "float32"), shape)
-        return x * ops.cast(factor, x.dtype) + ops.cast(offset, x.dtype)
+            gamma = gamma * scale
+            beta = beta * scale + ops.reshape(ops.cast(shift, "float32"), shape)
+        x = x * (ops.rsqrt(variance + self.epsilon) * gamma) + beta
+        return ops.cast(x, self.compute_dtype)
 
-    def _factor_and_offset(self, x):
-        """Returns two float32 tensors of shape `(batch, 1, 1, channels)`.
+    def _over_groups(self, x):
+        """Mean over the pixels and the group of each channel.
 
-        There are dozens of these layers in a network, so an operation more is felt
-        when it is compiled, and by small networks in every step.
+        Over the pixels first: a picture that was split into groups would lie in memory
+        in another order on a TPU.
+
+        Args:
+            x: float32 tensor of shape `(batch, height, width, channels)`.
+
+        Returns:
+            float32 tensor of shape `(batch, 1, 1, channels)`.
         """
-        # A single group needs no detour by channels.
-        mean, square = moments(x, (1, 2) if self.groups > 1 else (1, 2, 3))
-        gamma, beta = self.gamma, self.beta
-        grouped = 1 < self.groups < self.channels
-        if grouped:
-            sizes = (self.groups, self.channels // self.groups)
-            mean, square = (
-                ops.mean(ops.reshape(h, (-1, 1, *sizes)), axis=3, keepdims=True)
-                for h in (mean, square)
-            )
-            gamma, beta = ops.reshape(gamma, sizes), ops.reshape(beta, sizes)
-        variance = ops.maximum(square - ops.square(mean), 0.0)
-        factor = ops.rsqrt(variance + self.epsilon) * gamma
-        offset = beta - mean * factor
-        if grouped:
-            shape = (-1, 1, 1, self.channels)
-            factor, offset = ops.reshape(factor, shape), ops.reshape(offset, shape)
-        return factor, offset
+        mean = ops.mean(x, axis=(1, 2), keepdims=True)
+        size = self.channels // self.groups
+        if size == 1:
+            return mean
+        grouped = ops.reshape(mean, (-1, 1, self.groups, size))
+        mean = ops.mean(grouped, axis=3, keepdims=True)
+        mean = ops.broadcast_to(mean, ops.shape(grouped))
+        return ops.reshape(mean, (-1, 1, 1, self.channels))
 
     def get_config(self):
         return {
@@ -93,38 +90,3 @@ class GroupNormalization(keras.layers.Layer):
             "groups": self.groups,
             "epsilon": self.epsilon,
         }
-
-
-def moments(x, axes):
-    """Mean and mean square in float32.
-
-    The gradient is written out: derived from the formula, it goes through twice as
-    many tensors of the size of `x` where nothing fuses them (TensorFlow without XLA).
-
-    Args:
-        x: Tensor whose shape is known along `axes`.
-        axes: Tuple of int.
-
-    Returns:
-        A pair of float32 tensors that have size 1 along `axes`.
-    """
-    count = math.prod(x.shape[axis] for axis in axes)
-
-    @ops.custom_gradient
-    def both(x):
-        wide = ops.cast(x, "float32")
-        means = [
-            ops.mean(value, axis=axes, keepdims=True)
-            for value in (wide, ops.square(wide))
-        ]
-
-        def gradient(*args, upstream=None):
-            slopes = (args[0] if upstream is None else upstream) / count
-            # In the dtype of `x`, to which this is rounded anyway.
-            offset, factor = ops.cast(slopes[0], x.dtype), 2.0 * slopes[1]
-            return x * ops.cast(factor, x.dtype) + offset
-
-        return ops.stack(means), gradient
-
-    result = both(x)
-    return result[0], result[1]

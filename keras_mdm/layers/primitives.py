@@ -180,25 +180,50 @@ class FrameConv(keras.layers.Conv2D):
         }
 
 
-class LayerNorm(keras.layers.LayerNormalization):
-    """Layer normalisation over the last axis with epsilon 1e-5.
+class LayerNorm(keras.layers.Layer):
+    """Layer normalization over the last axis with epsilon 1e-5, in float32.
 
     Args:
         inputs: int. Size of the last axis.
-        **kwargs: Arguments of `keras.layers.LayerNormalization`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: Tensor whose last axis has `inputs` entries.
+        standardized: bool. Whether `x` is what `standardize` returned: several layers
+            may share that, and each adds its own gain and bias. Defaults to `False`.
+
+    Returns:
+        Tensor of the shape of `x` in the layer's dtype.
+
+    Reference:
+        - [Ba et al., 2016](https://arxiv.org/abs/1607.06450)
     """
 
     def __init__(self, inputs, **kwargs):
-        super().__init__(
-            epsilon=1e-5,
-            gamma_initializer=HostConstant(1.0),
-            beta_initializer=HostConstant(0.0),
-            **kwargs,
-        )
+        super().__init__(autocast=False, **kwargs)
         self.inputs = inputs
 
     def build(self, input_shape=None):
-        super().build((None, self.inputs))
+        shape = (self.inputs,)
+        self.gamma = self.add_weight(
+            shape=shape, initializer=HostConstant(1.0), autocast=False, name="gamma"
+        )
+        self.beta = self.add_weight(
+            shape=shape, initializer=HostConstant(0.0), autocast=False, name="beta"
+        )
+
+    def call(self, x, standardized=False):
+        x = x if standardized else standardize(x)
+        gamma, beta = (ops.cast(v, "float32") for v in (self.gamma, self.beta))
+        return ops.cast(x * gamma + beta, self.compute_dtype)
 
     def get_config(self):
-        return {**keras.layers.Layer.get_config(self), "inputs": self.inputs}
+        return {**super().get_config(), "inputs": self.inputs}
+
+
+def standardize(x):
+    """`x` with mean 0 and variance 1 over its last axis, as float32."""
+    x = ops.cast(x, "float32")
+    x = x - ops.mean(x, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(x), axis=-1, keepdims=True)
+    return x * ops.rsqrt(variance + 1e-5)

@@ -26,7 +26,8 @@ class ResidualBlock(keras.layers.Layer):
 
     Call arguments:
         x: Tensor of shape `(batch, height, width, inputs)`.
-        embedding: Tensor of shape `(batch, embedding_size)`.
+        embedding: Tensor of shape `(batch, embedding_size)`, after its SiLU, which all
+            blocks share.
 
     Returns:
         Tensor of shape `(batch, height, width, channels)`.
@@ -65,7 +66,7 @@ class ResidualBlock(keras.layers.Layer):
 
     def call(self, x, embedding, training=False):
         h = self.conv_1(silu(self.norm_1(x)))
-        scale, shift = ops.split(self.modulation(silu(embedding)), 2, axis=-1)
+        scale, shift = ops.split(self.modulation(embedding), 2, axis=-1)
         h = silu(self.norm_2(h, scale, shift))
         h = self.conv_2(self.dropout(h, training=training))
         return h + (x if self.skip is None else self.skip(x))

@@ -74,7 +74,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
 
     ```python
     mdm = keras_mdm.MDM.from_preset("mdm_tiny_32", num_classes=10)
-    mdm.compile(optimizer=keras.optimizers.AdamW(3e-4))
+    mdm.compile(optimizer=keras_mdm.AdamW(3e-4))
     mdm.fit(dataset, epochs=10)  # batches {"images": uint8, "labels": int}
     pictures = mdm.generate(labels=[3, 7], seed=0)  # (2, 32, 32, 3) uint8
     ```
@@ -186,10 +186,9 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         """Prepares the model for `fit`, `evaluate` and `train_on_batch`.
 
         Args:
-            optimizer: `"auto"` (AdamW with learning rate 1e-4 and gradients clipped
-                to the global norm 2), or a Keras optimizer. Clipping and gradient
-                accumulation are its options `global_clipnorm` and
-                `gradient_accumulation_steps`.
+            optimizer: `"auto"` (`keras_mdm.AdamW` with the paper's settings, as in
+                `Stage`), or a Keras optimizer. Clipping and gradient accumulation are
+                its options `global_clipnorm` and `gradient_accumulation_steps`.
             loss_weights: Optional dict of resolution to weight of its loss, a mean
                 over pixels. Missing resolutions have weight 0. `"ratio"`: each weighs
                 as much as it is larger than the smallest, frames counted as the
@@ -211,7 +210,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         )
         self._mixed_shares = losses.mixed_shares(mixed_resolution, self.resolutions)
         if isinstance(optimizer, str) and optimizer == "auto":
-            optimizer = AdamW(1e-4, global_clipnorm=2.0)
+            optimizer = AdamW()
         super().compile(optimizer=optimizer, **self._compile_arguments)
         # Variables that are made in the first step would make TensorFlow trace the
         # step twice.

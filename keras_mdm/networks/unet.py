@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_mdm.layers import ResidualBlock, TokenConditioning
+from keras_mdm.layers import ResidualBlock, TokenConditioning, standardize
+from keras_mdm.layers.activations import silu
 from keras_mdm.levels import level_name
 from keras_mdm.networks.base import DenoisingNetwork, serialize
 from keras_mdm.networks.blocks import per_frame
@@ -167,6 +168,7 @@ class UNet(DenoisingNetwork):
             return None
         tokens, mask = self.own_conditioner(features, drop=drop)
         tokens, embedding = self.tokens(tokens, mask)
+        tokens = standardize(tokens)
         return {
             "embedding": embedding,
             "tokens": tokens,
@@ -185,7 +187,7 @@ class UNet(DenoisingNetwork):
         outside=None,
         training=False,
     ):
-        embedding = self.embed(timesteps, condition, features or {})
+        embedding = silu(self.embed(timesteps, condition, features or {}))
         prediction, x = self.denoise_embedded(
             images[-1], embedding, condition, outside, training
         )
@@ -198,7 +200,8 @@ class UNet(DenoisingNetwork):
 
         Args:
             image: Noisy pictures or clips.
-            embedding: Tensor of shape `(batch, embedding_size)`, see `embed`.
+            embedding: Tensor of shape `(batch, embedding_size)`: what `embed` returns,
+                after its SiLU.
             condition, outside, training: See `denoise`.
             between: Optional function, see `ResolutionBlock.down`.
 

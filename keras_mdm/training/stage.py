@@ -135,10 +135,7 @@ class StageLearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def default_optimizer(stage):
-    """AdamW without weight decay, clipped to the global norm 2, for one stage.
-
-    Betas are those that the authors of MDM print in [Kaleido, appendix B](
-    https://arxiv.org/abs/2405.21048).
+    """`keras_mdm.AdamW` with the learning rate and the accumulation of a stage.
 
     Args:
         stage: `Stage`.
@@ -155,9 +152,5 @@ def default_optimizer(stage):
         )
     return AdamW(
         rate,
-        weight_decay=0.0,
-        beta_2=0.99,
-        epsilon=1e-8,
-        global_clipnorm=2.0,
         gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None,
     )

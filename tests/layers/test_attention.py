@@ -1,12 +1,15 @@
 """Attention against loops in numpy, with and without a mask."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 from helpers import compute, gradient_of, randomize, to_numpy
 
 from keras_mdm import backend
-from keras_mdm.layers import FeedForward, SpatialAttention, attend
+from keras_mdm.backend import attention
+from keras_mdm.layers import FeedForward, SpatialAttention, attend, standardize
 
 
 def _softmax(scores):
@@ -30,11 +33,33 @@ def _random(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-@pytest.fixture(params=["einsum", "fused"])
+@pytest.fixture(params=["plain", "gpu", "tpu"])
 def road(request, monkeypatch):
-    """Both roads of `attend` on every device."""
-    fused = request.param == "fused"
-    monkeypatch.setattr(backend, "fused_attention_pays", lambda: fused)
+    """All roads of `attend`: those of accelerators' kernels as far as a CPU can.
+
+    JAX' own products stand in for cuDNN's kernel behind the same function, and Pallas'
+    interpreter runs the kernel for TPUs.
+    """
+    if request.param == "plain":
+        kernel = None
+    elif keras.backend.backend() != "jax":
+        pytest.skip("kernels are called on JAX alone")
+    elif request.param == "gpu":
+        kernel = functools.partial(attention.attend_on_gpu, implementation="xla")
+    else:
+        kernel = attention.attend_on_tpu
+        make = splash_attention_kernel().make_splash_mha
+        interpreted = functools.partial(make, interpret=True)
+        monkeypatch.setattr(splash_attention_kernel(), "make_splash_mha", interpreted)
+    monkeypatch.setattr(backend, "attention_kernel", lambda query, key: kernel)
+
+
+def splash_attention_kernel():
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_kernel,
+    )
+
+    return splash_attention_kernel
 
 
 NAMES = ("query", "key", "value")
@@ -47,6 +72,39 @@ def test_attend(road, mask):
     key, value = _random(2, 4, 2, 3, seed=2), _random(2, 4, 2, 3, seed=3)
     result = compute(lambda q, k, v: attend(q, (k, v, mask)), query, key, value)
     np.testing.assert_allclose(result, _attend(query, key, value, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [False, True], ids=["all", "masked"])
+def test_many_keys(road, mask):
+    """More than one block of a kernel, the last one not full."""
+    query = _random(1, 131, 1, 8, seed=1)
+    key, value = _random(1, 261, 1, 8, seed=2), _random(1, 261, 1, 8, seed=3)
+    keep = np.random.default_rng(4).random((1, 261)) < 0.5 if mask else None
+    result = compute(lambda q, k, v: attend(q, (k, v, keep)), query, key, value)
+    np.testing.assert_allclose(result, _attend(query, key, value, keep), atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone has kernels")
+@pytest.mark.parametrize(
+    ("device", "dtype", "shape", "wanted"),
+    [
+        ("cpu", "bfloat16", (1, 256, 2, 64), None),
+        ("gpu", "bfloat16", (1, 256, 2, 64), attention.attend_on_gpu),
+        ("gpu", "bfloat16", (1, 7, 2, 64), attention.attend_on_gpu),
+        ("gpu", "float32", (1, 256, 2, 64), None),
+        ("gpu", "bfloat16", (1, 256, 2, 12), None),
+        ("gpu", "bfloat16", (1, 256, 2, 136), None),
+        ("tpu", "bfloat16", (1, 256, 2, 64), attention.attend_on_tpu),
+        ("tpu", "float32", (1, 1000, 2, 12), attention.attend_on_tpu),
+        ("tpu", "bfloat16", (1, 64, 2, 64), None),
+    ],
+)
+def test_choice_of_the_kernel(monkeypatch, device, dtype, shape, wanted):
+    import jax
+
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    query = jax.ShapeDtypeStruct(shape, dtype)
+    assert backend.attention_kernel(query, query) is wanted
 
 
 def test_results_of_all_sources_are_summed(road):
@@ -140,7 +198,9 @@ def test_spatial_attention(mask):
     attended = _attend(query, key, value) + _attend(query, *others, mask)
     attended = attended.reshape(2, 2, 3, 32)
     expected = x + _projected(layer.output_projection, attended)
-    result = compute(lambda x, t: layer(x, layer.keys_values(t), mask), x, tokens)
+    result = compute(
+        lambda x, t: layer(x, layer.keys_values(standardize(t)), mask), x, tokens
+    )
     np.testing.assert_allclose(result, expected, atol=2e-5)
 
 

@@ -23,7 +23,7 @@ def test_residual_block(channels):
 
     def formula(x, embedding):
         h = layer.conv_1(silu(layer.norm_1(x)))
-        modulation = layer.modulation(silu(embedding))[:, None, None]
+        modulation = layer.modulation(embedding)[:, None, None]
         scale, shift = modulation[..., :channels], modulation[..., channels:]
         h = layer.conv_2(silu(layer.norm_2(h) * (1 + scale) + shift))
         return h + (x if channels == 8 else layer.skip(x))

@@ -3,8 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from helpers import tiny_mdm
 
+import keras_mdm
 from keras_mdm import AdamW
+from keras_mdm.training import default_optimizer
 
 RATE, BETAS, EPSILON = 0.1, (0.9, 0.99), 1e-8
 
@@ -46,7 +49,7 @@ def test_updates_follow_the_formula(options, accumulate):
         beta_2=BETAS[1],
         epsilon=EPSILON,
         gradient_accumulation_steps=accumulate,
-        **{"weight_decay": 0.0, **options},
+        **{"global_clipnorm": None, **options},
     )
     for gradients in steps:
         tensors = [keras.ops.convert_to_tensor(g) for g in gradients]
@@ -90,3 +93,26 @@ def test_it_is_saved_by_its_name():
     config = keras.optimizers.serialize(optimizer)
     again = keras.optimizers.deserialize(config)
     assert type(again) is AdamW and again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("kind", [keras_mdm.AdamW, "auto", "stage"])
+def test_every_road_has_the_settings_of_the_paper(kind):
+    """[Gu et al., 2024](https://arxiv.org/abs/2405.21048), appendix B."""
+    if kind == "auto":
+        mdm = tiny_mdm(1, classes=0)
+        mdm.compile()
+        optimizer = mdm.optimizer
+    elif kind == "stage":
+        optimizer = default_optimizer(keras_mdm.Stage(8, steps=10))
+    else:
+        optimizer = kind()
+    config = optimizer.get_config()
+    assert type(optimizer) is AdamW
+    assert config["learning_rate"] == pytest.approx(1e-4)
+    assert (config["beta_1"], config["beta_2"], config["epsilon"]) == (0.9, 0.99, 1e-8)
+    assert (config["weight_decay"], config["global_clipnorm"]) == (0.0, 2.0)
+
+
+def test_other_ways_of_clipping_replace_that_of_the_norm():
+    assert AdamW(clipnorm=1.0).global_clipnorm is None
+    assert AdamW(clipvalue=1.0).global_clipnorm is None
