@@ -80,7 +80,7 @@ def read_run(folder):
     if not path.is_file() or not (path.parent / "preset").is_dir():
         return {}
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ValueError(f"'{path}' is damaged: it is not JSON. {error}") from error
 

@@ -23,7 +23,7 @@ def check_output(args, parser):
         return output, args
     if not config.is_file():
         raise ValueError(f"--resume: there is no run in '{output}' (no config.json).")
-    saved = json.loads(config.read_text())["arguments"]
+    saved = json.loads(config.read_text("utf-8-sig"))["arguments"]
     for key, value in vars(args).items():
         given = value != parser.get_default(key)
         if given and key not in FREE and value != _plain(saved[key]):

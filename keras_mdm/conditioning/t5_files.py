@@ -11,7 +11,7 @@ import pathlib
 import ml_dtypes
 import numpy as np
 
-from keras_mdm.files import as_path, finish_replacement
+from keras_mdm.files import as_path, finish_replacement, read_text
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -121,13 +121,13 @@ def write_weights(path, shapes, dtype, read):
 def read_json(path):
     """A JSON file as a dict."""
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        return json.loads(read_text(path))
     except FileNotFoundError as error:
         raise ValueError(
             f"'{path}' is missing: the folder must be a T5 model as Hugging Face keeps "
             f"it, with '{CONFIG}', '{VOCABULARY}' and safetensors files."
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"'{path}' is not JSON. Cause: {error}") from error
 
 
@@ -142,7 +142,7 @@ def is_reduced(folder):
     if (folder / INDEX).exists() or not all((folder / f).is_file() for f in files):
         return False
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads(read_text(folder / CONFIG))
     except ValueError:
         return False
     return isinstance(config, dict) and config.get("architectures") == [REDUCED]

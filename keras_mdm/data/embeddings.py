@@ -12,7 +12,7 @@ import json
 
 import numpy as np
 
-from keras_mdm.files import as_path, whole_file
+from keras_mdm.files import as_path, read_text, whole_file
 
 _ABOUT = "embeddings.json"
 _FORMAT = 1
@@ -148,7 +148,7 @@ def read_about(folder):
             f"'{folder}' has no embeddings (no {_ABOUT}). `tools/encode_captions.py` "
             "makes them."
         )
-    return json.loads(path.read_text())
+    return json.loads(read_text(path))
 
 
 def write_shard(folder, number, texts, embeddings, masks):

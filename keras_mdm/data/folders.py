@@ -1,24 +1,33 @@
 """A folder of pictures on disk as a source: `open_source("folder:PATH")`.
 
-Sub-folders are classes, unless the pictures have captions. Any format that Pillow
-reads; what it cannot read is skipped and reported, never fatal. `Files` is what a
-folder of videos (`clips.py`) does alike.
+Sub-folders are classes, unless the pictures have captions. What cannot be read is
+skipped and reported, never fatal. `Files` is what a folder of videos (`clips.py`) does
+alike.
 """
 
+import collections
 import hashlib
+import mimetypes
 import os
-import pathlib
-import struct
 
-import numpy as np
-
+from keras_mdm.data import pictures
 from keras_mdm.data.captions import find_captions
-from keras_mdm.data.source import Source, UnusablePicture
-from keras_mdm.files import as_path
+from keras_mdm.data.source import Source
+from keras_mdm.files import as_path, printable
 
 # Share of a hundred that goes to each split, by a hash of the relative path.
 _SHARES = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}
 SPLITS = (*_SHARES, "all")
+# Folders of these names at the top are splits rather than classes.
+_SPLIT_FOLDERS = {
+    *("train", "training", "test", "testing"),
+    *("val", "valid", "validation", "dev", "eval"),
+}
+# Pictures and videos that `mimetypes` does not know.
+_MORE_MEDIA = {
+    *(".avif", ".heic", ".heif", ".jxl", ".webp", ".raw", ".dng", ".cr2", ".cr3"),
+    *(".nef", ".arw", ".orf", ".rw2", ".dds", ".exr", ".hdr", ".mkv", ".flv"),
+}
 
 
 class Files(Source):
@@ -27,11 +36,14 @@ class Files(Source):
     Captions are in a file `NAME.txt` beside each file, or in `metadata.csv` or
     `metadata.jsonl` with the columns `file_name` and `text` (or `caption`), in the
     folder or in its sub-folders. A file without one is then skipped, and there are
-    no classes.
+    no classes. A file may have several: rows of its name, or a list in jsonl.
 
     Files may lie at any depth; the class is the first sub-folder. Without
     sub-folders the source is unlabelled. If there are sub-folders with files,
-    files beside them have no class and are skipped.
+    files beside them have no class and are skipped. A folder that has nothing yet is a
+    class, so that it gets its number before its pictures. Links are followed, each
+    folder once. What is not used is in `report()`; what the folder hardly means, such
+    as classes without pictures, is warned of.
 
     Sub-classes implement `_read_file(path)`, which returns the item's picture or video.
 
@@ -46,7 +58,8 @@ class Files(Source):
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: If the folder or the split has no such files.
+        ValueError: If the folder or the split has no such files, or its sub-folders
+            are splits.
     """
 
     def __init__(
@@ -62,26 +75,44 @@ class Files(Source):
             raise FileNotFoundError(
                 f"No such folder: {self._root} (absolute: {self._root.absolute()})."
             )
-        found = _find_files(self._root, extensions)
+        found, others, folders = _find_files(self._root, extensions)
         if not found:
             raise ValueError(
                 f"No {'videos' if is_video else 'pictures'} in {self._root} (absolute: "
                 f"{self._root.absolute()}) or its sub-folders. "
                 f"Looked for: {' '.join(sorted(extensions))}"
             )
-        self._captions, why = find_captions(self._root, found)
+        first = {file.parts[0] for file in found if len(file.parts) > 1}
+        if first and {name.lower() for name in first} <= _SPLIT_FOLDERS:
+            raise ValueError(
+                f"the sub-folders of {self._root} are splits, not classes: "
+                f"{sorted(first)}. Open one of them with split='all', such as "
+                f"'{scheme}:{self._root / min(first)}'."
+            )
+        self._captions, why, notes = find_captions(self._root, found)
         classes = []
-        if self._captions is None:
-            classes = sorted({file.parts[0] for file in found if len(file.parts) > 1})
+        if self._captions is None and first:
+            classes = sorted(first | folders)
+            if folders - first:
+                notes.append(
+                    f"class folders without {'videos' if is_video else 'pictures'}, "
+                    f"which keep their numbers: {sorted(folders - first)}"
+                )
+        if others:
+            counts = ", ".join(f"{n} {end}" for end, n in sorted(others.items()))
+            notes.append(f"files that can't be read here were left out: {counts}")
+        self._class_folders = classes
         super().__init__(
             f"{scheme}:{path}",
             channels=3,
-            class_names=classes or None,
+            class_names=[printable(name) for name in classes] or None,
             has_captions=self._captions is not None,
             is_video=is_video,
             num_frames=num_frames,
             no_captions=why,
         )
+        for note in notes:
+            self.note(note)
         flaws = {file: self._flaw(file) for file in found}
         self._files = [
             file
@@ -95,7 +126,7 @@ class Files(Source):
             )
         for file, flaw in flaws.items():
             if flaw:
-                self.skip(str(self._root / file), flaw)
+                self.skip(printable(self._root / file), flaw)
 
     def _flaw(self, file):
         """Why a file can't be used, or `None`."""
@@ -109,15 +140,16 @@ class Files(Source):
         return len(self._files)
 
     def describe(self, index):
-        return str(self._root / self._files[index])
+        return printable(self._root / self._files[index])
 
     def _read(self, index):
         file = self._files[index]
         item = self._read_file(self._root / file)
         if self._captions is not None:
-            item["caption"] = self._captions[file]
+            item["captions"] = self._captions[file]
+            item["caption"] = item["captions"][0]
         if self.class_names is not None:
-            item["label"] = self.class_names.index(file.parts[0])
+            item["label"] = self._class_folders.index(file.parts[0])
         return item
 
 
@@ -125,98 +157,59 @@ class Folder(Files):
     """Pictures of a folder. `Files` documents captions, classes and arguments."""
 
     def __init__(self, path, split="train"):
-        super().__init__("folder", path, split, _picture_extensions())
+        super().__init__("folder", path, split, pictures.extensions())
 
     def _read_file(self, path):
-        return {"image": read_picture(path)}
-
-
-def read_picture(path, name=None):
-    """Reads a picture file as 8-bit RGB.
-
-    The EXIF orientation is applied, transparency is laid on white, 16-bit greys
-    are scaled, and of an animation the first frame is taken.
-
-    Args:
-        path: Path of the file, or a binary file object.
-        name: String. Its name in errors. Defaults to the path.
-
-    Returns:
-        uint8 array `(height, width, 3)`.
-
-    Raises:
-        UnusablePicture: If the file is not a picture, is truncated or damaged.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
-    # All that Pillow's decoders were seen to raise on damaged files.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        OverflowError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise UnusablePicture(
-            str(name or path), f"corrupt or unreadable: {error}"
-        ) from error
-
-
-def _to_rgb(picture):
-    from PIL import Image
-
-    if picture.mode.startswith("I"):
-        # 16-bit greys; Pillow's own conversion would clip them at 255.
-        wide = np.asarray(picture).astype(np.float64)
-        grey = np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if picture.mode == "F":
-        raise ValueError("floating-point pictures have no known range")
-    if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or (
-        "transparency" in picture.info
-    ):
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, picture)
-    return np.asarray(picture.convert("RGB"))
-
-
-def _picture_extensions():
-    """Returns the extensions of the formats that Pillow can open."""
-    from PIL import Image
-
-    return {
-        extension
-        for extension, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN
-    }
+        return {"image": pictures.read_picture(path)}
 
 
 def _find_files(root, extensions):
-    """Returns sorted relative paths of the files that have one of the extensions."""
-    found = []
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        # Hidden ones are thumbnails and caches.
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            known = pathlib.Path(name).suffix.lower() in extensions
-            if known and not name.startswith("."):
-                found.append(pathlib.Path(folder, name).relative_to(root))
-    return sorted(found)
+    """Looks for files through all sub-folders and links, each folder once.
+
+    Args:
+        root: Path of the folder.
+        extensions: Collection of strings: endings of the files that are meant.
+
+    Returns:
+        Sorted relative paths of such files; the number of other pictures and videos by
+        their ending; and the set of sub-folders, if they hold nothing but such files.
+    """
+    found, others = [], collections.Counter()
+    own = {e.name for e in root.iterdir() if e.is_dir() and not e.is_symlink()}
+    folders = {name for name in own if not name.startswith(".")}
+    # Links last: a folder is known by its own place rather than by that of a link.
+    seen, waiting, links = set(), [root], []
+    while waiting or links:
+        folder = waiting.pop() if waiting else links.pop(0)
+        status = folder.stat()
+        around = folder != root and root.resolve().is_relative_to(folder.resolve())
+        if around or (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in sorted(folder.iterdir()):
+            # Hidden ones are thumbnails and caches.
+            if entry.name.startswith("."):
+                continue
+            place, ending = entry.relative_to(root), entry.suffix.lower()
+            if entry.is_dir():
+                (links if entry.is_symlink() else waiting).append(entry)
+            elif ending in extensions:
+                found.append(place)
+            elif _is_media(ending):
+                others[ending] += 1
+            else:
+                folders.discard(place.parts[0])
+    return sorted(found), others, folders
+
+
+def _is_media(ending):
+    kind = mimetypes.guess_type(f"x{ending}")[0] or ""
+    return kind.startswith(("image/", "video/")) or ending in _MORE_MEDIA
 
 
 def belongs(name, split):
     """Whether the file of a name is in a split: by a hash of the name."""
     if split == "all":
         return True
-    digest = hashlib.sha256(name.encode()).digest()
+    digest = hashlib.sha256(os.fsencode(name)).digest()
     return int.from_bytes(digest[:8], "big") % 100 in _SHARES[split]

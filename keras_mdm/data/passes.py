@@ -7,6 +7,10 @@ order and the same flips each time; this one goes on to the next pass.
 import grain
 from absl import flags
 
+# Pictures of a stream that nobody comes to the end of. Grain's own endless ones are too
+# long to be divided into batches of one.
+_ENDLESS = 2**60
+
 
 class PictureDataset(grain.IterDataset):
     """Batches of prepared pictures; `make_dataset` documents the arguments.
@@ -30,7 +34,8 @@ class PictureDataset(grain.IterDataset):
             stream = stream.seed(preparation.seed[0]).shuffle()
         # Endless; grain shuffles each repetition differently. The position is what
         # crops and flips of a picture depend on.
-        self._stream = stream.repeat().map_with_index(lambda i, index: (i, index))
+        stream = stream.repeat(_ENDLESS // len(indices))
+        self._stream = stream.map_with_index(lambda i, index: (i, index))
 
     def __iter__(self):
         return _PassIterator(self)

@@ -7,6 +7,8 @@ channels)`, uint8 in [0, 255], and, if wanted, `labels` `(batch,)`, int32, `capt
 `(batch,)`, float32, by their names.
 """
 
+import numbers
+
 from keras_mdm.data.preparation import Preparation
 
 _KEYS = ("images", "videos", "labels", "captions")
@@ -183,9 +185,12 @@ def _shard_indices(length, shard):
 
 
 def _check_positive(name, value):
-    if value != int(value) or value < 1:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
+        square = " (pictures are square)" if name == "resolution" else ""
         raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value}"
+            f"`{name}` must be one whole number from 1{square}. "
+            f"Received: {name}={value!r}"
         )
 
 

@@ -5,6 +5,7 @@ returns one and `make_dataset` reads one.
 """
 
 import threading
+import warnings
 
 
 class UnusablePicture(ValueError):
@@ -69,6 +70,7 @@ class Source:
         self.num_frames = num_frames
         self._no_captions = no_captions
         self._skipped = {}
+        self._notes = []
         self._lock = threading.Lock()
 
     def __len__(self):
@@ -122,6 +124,11 @@ class Source:
         with self._lock:
             self._skipped[what] = why
 
+    def note(self, sentence):
+        """Warns of something that the data hardly mean, and keeps it for `report`."""
+        self._notes.append(sentence)
+        warnings.warn(f"{self.name!r}: {sentence}", stacklevel=2)
+
     def require_captions(self, received):
         """Raises a `ValueError` that says why, if there are no captions.
 
@@ -141,14 +148,15 @@ class Source:
             A string, for example `"2 of 100 pictures of 'folder:x' were skipped:
             a.png (corrupt: ...); b.png (too small: ...)."`
         """
+        notes = "".join(f" Note: {note}." for note in self._notes)
         skipped = self.skipped
         if not skipped:
-            return f"No {self.noun[:-1]} of {self.name!r} was skipped so far."
+            return f"No {self.noun[:-1]} of {self.name!r} was skipped so far.{notes}"
         shown = "; ".join(f"{what} ({why})" for what, why in skipped[:5])
         more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         return (
             f"{len(skipped)} of {len(self)} {self.noun} of {self.name!r} were "
-            f"skipped: {shown}{more}."
+            f"skipped: {shown}{more}.{notes}"
         )
 
     def __getstate__(self):

@@ -1,5 +1,7 @@
 """Opens a source of pictures or videos by name. Recipes, tools and users start here."""
 
+import os
+
 from keras_mdm.data.source import refuse_clip_choice
 from keras_mdm.data.video_files import check_frame_rate, check_num_frames
 
@@ -57,6 +59,13 @@ def open_source(name, split="train", data_dir=None, num_frames=None, frame_rate=
             "`name` must be a non-empty string, such as 'shapes', 'digits', "
             f"'folder:PATH' or the name of a TFDS set. Received: name={name!r}"
         )
+    for prefix in (_CLIPS, _FOLDER, _SHARDS):
+        if name == prefix:
+            raise ValueError(
+                f"`name` must have a path after {prefix!r}; '{prefix}.' is the current "
+                f"folder. Received: name={name!r}"
+            )
+    data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     if num_frames is not None:
         check_num_frames(num_frames)
     if frame_rate is not None:

@@ -9,19 +9,26 @@ import contextlib
 import glob
 import io
 import json
+import math
 import os
 import pathlib
 import tarfile
 
 import numpy as np
 
-from keras_mdm.data.folders import SPLITS, belongs, read_picture
+from keras_mdm.data.folders import SPLITS, belongs
+from keras_mdm.data.pictures import read_picture
 from keras_mdm.data.source import Source, UnusablePicture
-from keras_mdm.files import as_path, whole_file
+from keras_mdm.files import as_path, decode, printable, whole_file
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+_PACKED = (".tgz", ".tbz2", ".txz") + tuple(
+    f".tar.{ending}" for ending in ("gz", "bz2", "xz", "zst", "lz4", "z", "zip")
+)
+# Of gzip, bzip2, xz, Zstandard and zip.
+_PACKED_MARKS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\3\4")
 _PARTS = ("picture", "text", "json")
-_VERSION = 1
+_VERSION = 2
 
 
 class WebDataset(Source):
@@ -69,7 +76,7 @@ class WebDataset(Source):
 
     def describe(self, index):
         shard = self._shards[self._members[index, 0]]
-        return f"{shard}@{self._members[index, 1]}"
+        return f"{printable(shard)}@{self._members[index, 1]}"
 
     def _read(self, index):
         number, *places = self._members[index].tolist()
@@ -83,9 +90,11 @@ class WebDataset(Source):
                     parts[part] = file.read(size)
         what = self.describe(index)
         try:
-            about = json.loads(parts.get("json", b"{}"))
-            caption = parts["text"].decode() if "text" in parts else about["caption"]
-        except (ValueError, KeyError) as error:
+            about = json.loads(decode(parts.get("json", b"{}")))
+            if not isinstance(about, dict):
+                raise ValueError(f"its .json is no object: {str(about)[:100]!r}")
+            caption = decode(parts["text"]) if "text" in parts else about["caption"]
+        except (ValueError, KeyError, RecursionError) as error:
             raise UnusablePicture(
                 what, f"its caption is unreadable: {error}"
             ) from error
@@ -95,11 +104,13 @@ class WebDataset(Source):
             "image": read_picture(io.BytesIO(parts["picture"]), what),
             "caption": caption.strip(),
         }
-        numbers = {
-            key: float(value)
-            for key, value in about.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
+        numbers = {}
+        for key, value in about.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                # Neither NaN nor whole numbers beyond any float.
+                with contextlib.suppress(OverflowError):
+                    if math.isfinite(value):
+                        numbers[key] = float(value)
         if {"original_width", "original_height"} <= numbers.keys():
             sides = numbers["original_width"], numbers["original_height"]
             numbers["scale"] = min(sides)
@@ -122,7 +133,7 @@ def read_index(shard):
     cache = shard.with_name(f".{shard.name}.index.npz")
     status = shard.stat()
     stamp = np.array([_VERSION, status.st_size, status.st_mtime_ns])
-    if cache.is_file():
+    with contextlib.suppress(Exception):  # A damaged one is made anew.
         with np.load(cache) as found:
             if np.array_equal(found["stamp"], stamp):
                 flaws = [tuple(flaw) for flaw in found["flaws"].tolist()]
@@ -141,7 +152,8 @@ def read_index(shard):
 
 
 def _scan(shard):
-    samples, flaws = {}, []
+    samples, flaws, end = {}, [], 0
+    size = shard.stat().st_size
     try:
         with tarfile.open(shard, "r:") as file:
             for member in file:
@@ -151,17 +163,27 @@ def _scan(shard):
                 if member.isfile() and part is not None:
                     places = samples.setdefault(key, {})
                     places[part] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        flaws.append((str(shard), f"damaged tar file, read up to there: {error}"))
-    end = shard.stat().st_size
+                end = member.offset_data + (member.size if member.isfile() else 0)
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        flaws.append((printable(shard), f"damaged tar file: {error}"))
+    lost = _data_after(shard, end)
+    if lost is not None:
+        flaws.append(
+            (
+                f"{printable(shard)}@{lost}",
+                f"no sound tar header: the remaining {size - lost} of {size} bytes of "
+                "the shard are lost",
+            )
+        )
     keys, rows = [], []
     for key, places in samples.items():
         if "picture" not in places:
-            flaws.append((f"{shard}/{key}", "has no picture"))
+            flaws.append((printable(f"{shard}/{key}"), "has no picture"))
         elif len(places) == 1:
-            flaws.append((f"{shard}/{key}", "has no caption"))
-        elif any(start + size > end for start, size in places.values()):
-            flaws.append((f"{shard}/{key}", "cut off at the end of the shard"))
+            flaws.append((printable(f"{shard}/{key}"), "has no caption"))
+        elif any(sum(place) > size for place in places.values()):
+            what = printable(f"{shard}/{key}")
+            flaws.append((what, "cut off at the end of the shard"))
         else:
             keys.append(key)
             rows.append([n for part in _PARTS for n in places.get(part, (-1, -1))])
@@ -169,15 +191,51 @@ def _scan(shard):
     return np.array(keys, "str"), members, flaws
 
 
+def _data_after(shard, end):
+    """Where something else than zeros begins behind the last member, or `None`.
+
+    `tarfile` takes a damaged header for the end of the archive.
+    """
+    start = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    with shard.open("rb") as file:
+        file.seek(start)
+        while chunk := file.read(1 << 20):
+            rest = chunk.lstrip(b"\0")
+            if rest:
+                return file.tell() - len(rest)
+    return None
+
+
 def _find_shards(path):
     path = as_path(path)
     if path.is_dir():
         shards = sorted(path.glob("*.tar"))
+        others = [file for file in path.iterdir() if _is_packed(file)]
     else:
         shards = [pathlib.Path(name) for name in sorted(glob.glob(str(path)))]
+        others = []
+    packed = sorted(file for file in {*shards, *others} if _is_packed(file))
+    if packed:
+        raise ValueError(
+            f"{printable(packed[0])} is compressed, and shards are read at random: "
+            f"unpack it first, such as by `gunzip` ({len(packed)} files are so)."
+        )
     if not shards:
         raise FileNotFoundError(
             f"No .tar file in {path} (absolute: {path.absolute()}). Give a folder of "
             "shards, a file, or a pattern such as 'cc12m/*.tar'."
         )
     return shards
+
+
+def _is_packed(file):
+    """Whether a file is a compressed archive, by its name or its first bytes."""
+    name = file.name.lower()
+    if name.startswith(".") or not file.is_file():
+        return False
+    if name.endswith(_PACKED):
+        return True
+    if not name.endswith(".tar"):
+        return False
+    with file.open("rb") as opened:
+        return opened.read(6).startswith(_PACKED_MARKS)

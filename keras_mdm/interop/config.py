@@ -14,7 +14,7 @@ except ImportError as error:
         '`pip install "keras-mdm[hub]"`.'
     ) from error
 
-from keras_mdm.files import as_path
+from keras_mdm.files import read_text
 from keras_mdm.interop.released import SAMPLING
 
 SCHEDULES = {"COSINE": "cosine", "DDPM": "linear", "DEEPFLOYD": "squared_cosine"}
@@ -109,8 +109,8 @@ def read_config(path):
         ValueError: if the file is not such a configuration.
     """
     try:
-        content = yaml.load(as_path(path).read_text(), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(read_text(path), _Loader)
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"'{path}' is not YAML. Cause: {error}") from error
     except OSError as error:
         raise ValueError(f"can't read the configuration: {error}") from error

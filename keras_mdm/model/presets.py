@@ -21,6 +21,7 @@ from keras_mdm.files import (
     as_path,
     check_free,
     finish_replacement,
+    read_text,
     reserve,
     whole_folder,
 )
@@ -45,7 +46,7 @@ def builtin_presets():
     """
     folder = importlib.resources.files("keras_mdm.model") / "presets"
     return {
-        entry.name.removesuffix(".json"): json.loads(entry.read_text())
+        entry.name.removesuffix(".json"): json.loads(entry.read_text("utf-8"))
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
         if entry.name.endswith(".json")
     }
@@ -299,8 +300,8 @@ def _write_json(path, value):
 
 def _read_json(folder, name):
     try:
-        value = json.loads((folder / name).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        value = json.loads(read_text(folder / name))
+    except ValueError as error:
         raise ValueError(
             f"preset '{folder}' is damaged: {name} is not JSON. Cause: {error}"
         ) from error

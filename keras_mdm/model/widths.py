@@ -6,6 +6,7 @@ Called by the recipes and `tools/benchmark.py`, which tell it to
 
 import json
 
+from keras_mdm.files import read_text
 from keras_mdm.model.presets import CONFIG_FILE, builtin_presets, preset_in
 
 _NAMES = ("channels", "resolution_channels")  # Ours and the official one.
@@ -40,6 +41,6 @@ def widest_of_preset(preset):
     if builtin is not None:
         return widest(builtin)
     try:
-        return widest(json.loads((preset_in(str(preset)) / CONFIG_FILE).read_text()))
+        return widest(json.loads(read_text(preset_in(str(preset)) / CONFIG_FILE)))
     except (OSError, ValueError):
         return 0

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mdm.data import UnusablePicture, folders, make_dataset, open_source
+from keras_mdm.data import (
+    UnusablePicture,
+    folders,
+    make_dataset,
+    open_source,
+    pictures,
+)
 
 
 def test_subfolders_are_classes(picture_folder):
@@ -79,7 +85,7 @@ def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
     picture.save(tmp_path / "a.png", exif=exif)
-    read = folders.read_picture(tmp_path / "a.png")
+    read = pictures.read_picture(tmp_path / "a.png")
     assert read.shape == (6, 4, 3)
     assert read[0, 3].max() == 0 and read[0, 0].min() == 255
 
@@ -88,29 +94,29 @@ def test_modes(tmp_path):
     ramp = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
     Image.fromarray(ramp).save(tmp_path / "wide.png")
     expected = np.rint(ramp / 257)
-    read = folders.read_picture(tmp_path / "wide.png")
+    read = pictures.read_picture(tmp_path / "wide.png")
     np.testing.assert_array_equal(read[..., 1], expected)
 
     Image.new("RGBA", (2, 2), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert (folders.read_picture(tmp_path / "clear.png") == 255).all()
+    assert (pictures.read_picture(tmp_path / "clear.png") == 255).all()
 
     Image.new("LA", (2, 2), (9, 255)).save(tmp_path / "grey.png")
-    assert (folders.read_picture(tmp_path / "grey.png") == 9).all()
+    assert (pictures.read_picture(tmp_path / "grey.png") == 9).all()
 
     Image.new("1", (2, 2), 1).save(tmp_path / "bit.png")
-    assert (folders.read_picture(tmp_path / "bit.png") == 255).all()
+    assert (pictures.read_picture(tmp_path / "bit.png") == 255).all()
 
     frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
-    assert tuple(folders.read_picture(tmp_path / "two.gif")[0, 0]) == (255, 0, 0)
+    assert tuple(pictures.read_picture(tmp_path / "two.gif")[0, 0]) == (255, 0, 0)
 
     Image.new("CMYK", (2, 2), (0, 0, 0, 255)).save(tmp_path / "print.jpg")
-    assert folders.read_picture(tmp_path / "print.jpg").max() < 10
+    assert pictures.read_picture(tmp_path / "print.jpg").max() < 10
 
     palette = Image.new("P", (2, 2), 0)
     palette.putpalette([255, 0, 0])
     palette.save(tmp_path / "palette.png", transparency=0)
-    assert (folders.read_picture(tmp_path / "palette.png") == 255).all()
+    assert (pictures.read_picture(tmp_path / "palette.png") == 255).all()
 
 
 def test_missing_and_empty_folders(tmp_path):

@@ -97,13 +97,26 @@ def test_modulation():
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("mean", [3.0, 30.0])
-def test_large_mean(mean):
-    """E[x^2] - E[x]^2 cancels; it must not do so at means that networks have."""
-    layer = _layer()
+@pytest.mark.parametrize("groups", [1, 4, 16])
+@pytest.mark.parametrize(
+    ("mean", "dtype"), [(30.0, "float32"), (1000.0, "float32"), (10.0, "bfloat16")]
+)
+def test_large_mean(mean, dtype, groups):
+    """No further from float64 than Keras' own layer, which was .46 and .03 here when
+    the variance was E[x^2] - E[x]^2 and each operation rounded to bfloat16."""
+    policy = "float32" if dtype == "float32" else "mixed_bfloat16"
+    layer = GroupNormalization(16, groups, dtype=policy)
+    other = keras.layers.GroupNormalization(groups, epsilon=1e-5, dtype=policy)
+    layer.build()
+    other.build((None, 8, 8, 16))
     x = np.random.default_rng(1).normal(mean, 1.0, (2, 8, 8, 16)).astype("float32")
-    result = compute(lambda x: layer(x), x)
-    np.testing.assert_allclose(result, _numpy(x, layer), atol=2e-3)
+    x = keras.ops.cast(x, dtype)
+    exact = _numpy(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")), layer)
+    errors = [
+        np.abs(compute(lambda x, f=f: keras.ops.cast(f(x), "float32"), x) - exact).max()
+        for f in (layer, other)
+    ]
+    assert errors[0] <= 1.05 * errors[1] + 1e-6
 
 
 def test_constant_picture_is_finite():

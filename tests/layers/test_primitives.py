@@ -91,3 +91,22 @@ def test_layer_norm():
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(layer(x)), expected, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_layer_norm_with_a_large_mean(dtype):
+    """No further from float64 than Keras' own layer."""
+    layer = LayerNorm(64, dtype=dtype)
+    other = keras.layers.LayerNormalization(epsilon=1e-5, dtype=dtype)
+    layer.build()
+    other.build((None, 64))
+    x = _random((8, 64)) + (1000 if dtype == "float32" else 10)
+    x = keras.ops.cast(x, layer.compute_dtype)
+    wide = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")).astype("float64")
+    expected = wide - wide.mean(-1, keepdims=True)
+    expected /= np.sqrt(wide.var(-1, keepdims=True) + 1e-5)
+    errors = [
+        np.abs(keras.ops.convert_to_numpy(keras.ops.cast(f(x), "float32")) - expected)
+        for f in (layer, other)
+    ]
+    assert errors[0].max() <= 1.05 * errors[1].max() + 1e-6
