@@ -6,12 +6,19 @@ from keras import ops
 WEIGHTINGS = ("uniform", "snr", "min_snr", "sigmoid", "vdm")
 
 
-def loss_weights(weighting, loss_target, alphas_cumprod, min_snr_gamma=5.0, bias=-1.0):
+def loss_weights(
+    weighting,
+    loss_target,
+    alphas_cumprod,
+    min_snr_gamma=5.0,
+    bias=-1.0,
+    unshifted=None,
+):
     """Weight of the squared error at each noise level.
 
-    Except for `"uniform"` and `"vdm"`, a weighting is defined on the error of the
-    clean picture (x0) and carried over to the loss target: an error of epsilon is
-    `1 / snr`, one of v `1 / (snr + 1)` of it.
+    Except for `"uniform"`, a weighting is defined on the error of the clean picture
+    (x0) and carried over to the loss target: an error of epsilon is `1 / snr`, one of
+    v `1 / (snr + 1)` of it.
 
     Args:
         weighting: str.
@@ -21,13 +28,15 @@ def loss_weights(weighting, loss_target, alphas_cumprod, min_snr_gamma=5.0, bias
               https://arxiv.org/abs/2303.09556)).
             - `"sigmoid"`: `sigmoid(bias - log_snr)` on epsilon ([Hoogeboom et al.,
               2024](https://arxiv.org/abs/2410.19324)).
-            - `"vdm"`: `snr(t - 1) / snr(t) - 1` on the loss target ([Kingma et al.,
-              2021](https://arxiv.org/abs/2107.00630)); the batch is divided
-              by the sum of its weights.
+            - `"vdm"`: `snr(t - 1) / snr(t) - 1` on epsilon, the variational bound
+              ([Kingma et al., 2021](https://arxiv.org/abs/2107.00630), eq. 15),
+              divided by its mean over the levels.
         loss_target: str. `"v"`, `"epsilon"` or `"x0"`.
         alphas_cumprod: float array of shape `(N + 1,)`; entry 0 is 1.
         min_snr_gamma: float. Defaults to 5.
         bias: float. Of the sigmoid. Defaults to -1.
+        unshifted: Optional array like `alphas_cumprod`, before its shift, which leaves
+            the ratios of neighbors as they are but for float32's rounding.
 
     Returns:
         float32 array of shape `(N,)`: weights of noise levels 1 to N.
@@ -44,17 +53,21 @@ def loss_weights(weighting, loss_target, alphas_cumprod, min_snr_gamma=5.0, bias
     snr = alphas / (1.0 - alphas)
     if weighting == "uniform":
         return np.ones(len(snr), "float32")
-    if weighting == "vdm":
-        # Level 1 has no level below it with a finite ratio: it takes level 2's weight.
-        ratio = snr[:-1] / snr[1:] - 1.0
-        return np.concatenate([ratio[:1], ratio]).astype("float32")
+    # Level 1 has no level below it with a finite ratio: it takes level 2's weight.
+    other = alphas if unshifted is None else unshifted[1:].astype("float64")
+    other_snr = other / (1.0 - other)
+    ratio = other_snr[:-1] / other_snr[1:] - 1.0
     on_x0 = {
+        "vdm": snr * np.concatenate([ratio[:1], ratio]),
         "snr": snr,
         "min_snr": np.minimum(snr, min_snr_gamma),
         "sigmoid": snr / (1.0 + snr * np.exp(-bias)),
     }[weighting]
     share = {"x0": 1.0, "epsilon": snr, "v": snr + 1.0}[loss_target]
-    return (on_x0 / share).astype("float32")
+    weights = on_x0 / share
+    if weighting == "vdm":
+        weights = weights / weights.mean()
+    return weights.astype("float32")
 
 
 def mean_squared_error(prediction, target):

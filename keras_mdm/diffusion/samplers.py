@@ -118,11 +118,14 @@ def dpm_solver(alphas_cumprod, eta=None):
 
 
 def heun(alphas_cumprod, eta=None):
-    """Heun's method on the probability-flow ODE ([Karras et al., 2022](
-    https://arxiv.org/abs/2206.00364), algorithm 1), two predictions a step.
+    """Heun's method on the probability-flow ODE, two predictions a step.
 
-    In `y = x / alpha` and `s = sigma / alpha` the slope is `(y - x0) / s`; Euler's
-    step is DDIM's. The last step is Euler's.
+    The mean of the `x0` at both ends of a step, as in [Karras et al., 2022](
+    https://arxiv.org/abs/2206.00364), algorithm 1; but the part of the ODE that is
+    linear in `x` is solved exactly ([Lu et al., 2022](
+    https://arxiv.org/abs/2211.01095), eq. 8), or else a step from pure noise, where
+    `sigma / alpha` is in the thousands, would magnify every error. Euler's step is
+    DDIM's, and so is the last one.
 
     Args:
         alphas_cumprod: See `ddpm`.
@@ -133,18 +136,11 @@ def heun(alphas_cumprod, eta=None):
     """
     alpha, sigma, alpha_s, sigma_s = _levels(alphas_cumprod)
     euler = ddim(alphas_cumprod)
-    s, s_next = sigma / alpha, sigma_s / alpha_s
-    step = s_next - s  # negative
-    # The slope at the guess is (guess / alpha_s - x0') / s_next.
-    inverse = np.divide(1.0, s_next, out=np.zeros_like(s), where=s_next > 0)
-    on_y = 1.0 + 0.5 * step / s + 0.5 * step * inverse * (1.0 + step / s)
-    on_x0 = -0.5 * step / s - 0.5 * step * inverse * step / s
-    on_history = -0.5 * step * inverse
-    last = s_next == 0
+    on_history = np.where(sigma_s == 0, 0.0, 0.5 * euler.on_x0)
     return Coefficients(
-        on_x=np.where(last, euler.on_x, alpha_s * on_y / alpha),
-        on_x0=np.where(last, euler.on_x0, alpha_s * on_x0),
-        on_history=np.where(last, 0.0, alpha_s * on_history),
+        on_x=euler.on_x,
+        on_x0=euler.on_x0 - on_history,
+        on_history=on_history,
         on_noise=np.zeros_like(alpha),
         guess_on_x=euler.on_x,
         guess_on_x0=euler.on_x0,

@@ -13,6 +13,9 @@ from keras_mdm.levels import read_level
 def cosine(num_timesteps):
     """Cosine schedule whose log-SNR runs from +5 to -5.
 
+    The cleanest level keeps noise of standard deviation .08, and more where it is
+    shifted, which no sampler can take away: it is for models that were trained with it.
+
     `log_snr(u) = -2 log(tan(a u + b))` with `b = arctan(exp(-2.5))` and
     `a = arctan(exp(2.5)) - b` ([Kingma and Gao, 2023](
     https://arxiv.org/abs/2303.00848)).
@@ -51,16 +54,40 @@ def squared_cosine(num_timesteps):
 
 
 def linear(num_timesteps):
-    """Betas linear from 1e-4 to 0.02 ([Ho et al., 2020](
-    https://arxiv.org/abs/2006.11239), section 4).
+    """Betas linear from 1e-4 to 0.02 for 1000 levels ([Ho et al., 2020](
+    https://arxiv.org/abs/2006.11239), section 4), and `1000 / N` times these for N.
+
+    Args:
+        num_timesteps: int. Number of noise levels N, above 20.
+
+    Returns:
+        float64 array of shape `(N + 1,)`; see `cosine`.
+
+    Raises:
+        ValueError: if a beta would be 1 or more.
+    """
+    if num_timesteps <= 20:
+        raise ValueError(
+            "`num_timesteps` of the schedule 'linear' must be above 20: fewer steps "
+            f"can't reach pure noise. Received: num_timesteps={num_timesteps}"
+        )
+    return linear_unscaled(num_timesteps, 1000 / num_timesteps)
+
+
+def linear_unscaled(num_timesteps, factor=1.0):
+    """Betas linear from 1e-4 to 0.02 for any number of levels.
+
+    For models of the official implementation. Below 1000 levels the last one is far
+    from pure noise, which sampling begins with.
 
     Args:
         num_timesteps: int. Number of noise levels N.
+        factor: float. All betas are multiplied by it. Defaults to 1.
 
     Returns:
         float64 array of shape `(N + 1,)`; see `cosine`.
     """
-    betas = np.linspace(1e-4, 0.02, num_timesteps)
+    betas = factor * np.linspace(1e-4, 0.02, num_timesteps)
     return np.cumprod(np.concatenate([[1.0], 1.0 - betas]))
 
 
@@ -87,8 +114,17 @@ SCHEDULES = {
     "cosine": cosine,
     "squared_cosine": squared_cosine,
     "linear": linear,
+    "linear_unscaled": linear_unscaled,
     "sigmoid": sigmoid,
 }
+
+
+SPACINGS = ("log_snr", "official")
+
+# Log signal-to-noise ratio below which one step is enough.
+_NOISIEST = -5.0
+# Standard deviation of the noise, and share of the picture, that may be left at an end.
+_CLEAN, _NOISE = 0.05, 0.1
 
 
 def shift(alphas_cumprod, ratio, power=1.0):
@@ -119,8 +155,9 @@ class NoiseSchedule:
     from 0 (clean) to `num_timesteps`. The network is told `t - 1`.
 
     Args:
-        name: str. `"cosine"`, `"squared_cosine"`, `"linear"` or `"sigmoid"`.
-            Defaults to `"squared_cosine"`.
+        name: str. `"squared_cosine"` (default), `"linear"`, `"sigmoid"`, or, for
+            models that were trained with them, `"cosine"` (of bounded log-SNR) and
+            `"linear_unscaled"`.
         num_timesteps: int. Number of noise levels. Defaults to 1000.
         shift_power: float. Each resolution's signal-to-noise ratio is divided by
             its ratio to the smallest resolution to this power. Defaults to 1.
@@ -197,25 +234,75 @@ class NoiseSchedule:
         """Number by which pictures of a resolution are divided."""
         return float(ratio) if self.scale_signal else 1.0
 
-    def sampling_indices(self, num_steps):
-        """Noise levels that a sampler visits, evenly spaced.
+    def describe_ends(self, ratios):
+        """Says where the schedule is neither clean nor noise at its ends.
 
         Args:
-            num_steps: int. From 1 to `num_timesteps`. With all of them the run
-                visits every level; with fewer it begins a little below the top, as
-                the official sampler does.
+            ratios: dict of level to its ratio to the smallest of the nest.
+
+        Returns:
+            A sentence; empty if all is well.
+        """
+        gammas = {level: self.alphas_cumprod(r) for level, r in ratios.items()}
+        level = max(gammas, key=lambda level: 1.0 - gammas[level][1])
+        sigma = math.sqrt(1.0 - float(gammas[level][1]))
+        alpha = math.sqrt(max(float(gamma[-1]) for gamma in gammas.values()))
+        if sigma > _CLEAN:
+            return (
+                f"the schedule {self.name!r} never gets clean: at level {level!r} its "
+                f"least noise has the standard deviation {sigma:.3f}, which stays in "
+                "what is drawn. Take 'squared_cosine', more `num_timesteps` or a "
+                f"smaller `shift_power` than {self.shift_power:g}."
+            )
+        if alpha > _NOISE:
+            return (
+                f"the schedule {self.name!r} with {self.num_timesteps} timesteps never "
+                f"reaches pure noise, which sampling begins with: {alpha:.3f} of the "
+                "picture is left. Take 'squared_cosine' or more `num_timesteps`."
+            )
+        return ""
+
+    def sampling_indices(self, num_steps, spacing="log_snr"):
+        """Noise levels that a sampler visits.
+
+        Args:
+            num_steps: int. From 1 to `num_timesteps`. All of them visit every level.
+            spacing: str. One of `SPACINGS`:
+                - `"log_snr"` (default): from pure noise, then evenly in the log
+                  signal-to-noise ratio from -5, below which all is noise, to the
+                  cleanest level ([Lu et al., 2022](https://arxiv.org/abs/2206.00927),
+                  3.3);
+                - `"official"`: evenly in the number of the level, as the official
+                  sampler does; with few steps this begins below the top, and its last
+                  step leaves much noise to one prediction.
 
         Returns:
             int array of shape `(num_steps + 1,)`, falling to 0.
         """
+        if spacing not in SPACINGS:
+            raise ValueError(
+                f"`spacing` must be one of {SPACINGS}. Received: spacing={spacing!r}"
+            )
         if not 1 <= num_steps <= self.num_timesteps:
             raise ValueError(
                 f"`num_steps` must be from 1 to the {self.num_timesteps} timesteps of "
                 f"the schedule. Received: num_steps={num_steps}"
             )
-        spacing = (self.num_timesteps + 1) / (num_steps + 1)
-        indices = np.round(np.arange(num_steps + 1) * spacing).astype("int64")
-        return indices[::-1].copy()
+        if spacing == "official":
+            gap = (self.num_timesteps + 1) / (num_steps + 1)
+            indices = np.round(np.arange(num_steps + 1) * gap).astype("int64")
+            return indices[::-1].copy()
+        gamma = self._unshifted[1:].astype("float64")
+        log_snr = np.log(gamma) - np.log1p(-gamma)
+        wanted = np.linspace(max(log_snr[-1], _NOISIEST), log_snr[0], num_steps)
+        levels = np.interp(-wanted, -log_snr, np.arange(1, self.num_timesteps + 1))
+        levels = levels.round().astype("int64")
+        levels[0] = self.num_timesteps
+        # Each level once: as many below a level as steps are left, and falling.
+        places = np.arange(num_steps)
+        levels = np.maximum(levels, num_steps - places)
+        levels = np.minimum.accumulate(levels + places) - places
+        return np.append(levels, 0)
 
     def get_config(self):
         return {

@@ -17,7 +17,11 @@ except ImportError as error:
 from keras_mdm.files import read_text
 from keras_mdm.interop.released import SAMPLING
 
-SCHEDULES = {"COSINE": "cosine", "DDPM": "linear", "DEEPFLOYD": "squared_cosine"}
+SCHEDULES = {
+    "COSINE": "cosine",
+    "DDPM": "linear_unscaled",
+    "DEEPFLOYD": "squared_cosine",
+}
 PREDICTIONS = {"V_PREDICTION": "v", "DDPM": "epsilon", "DDIM": "epsilon"}
 _THRESHOLDS = {
     "NONE": {"threshold": "none"},
@@ -202,7 +206,7 @@ def model_options(config):
     _only(sampler, "rescale_schedule", (None, 1))
     if not nested:
         _only(sampler, "rescale_signal", (None, 0, 1))
-    if name == "linear":
+    if name == "linear_unscaled":
         _only(sampler, "beta_start", (0.0001,))
         _only(sampler, "beta_end", (0.02,))
     shifted = not nested or sampler["schedule_shifted"]
@@ -224,7 +228,12 @@ def model_options(config):
         else prediction,
         "loss_weighting": "vdm" if diffusion["use_vdm_loss_weights"] else "uniform",
         "output_limit": limit or None,
-        "sampling": {**sampling, "num_steps": steps},
+        "sampling": {
+            "sampler": "ddim",
+            **sampling,
+            "num_steps": steps,
+            "spacing": "official",
+        },
     }
 
 

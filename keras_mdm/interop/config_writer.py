@@ -34,7 +34,7 @@ def write_config(path, mdm):
         "diffusion_config": {
             "sampler_config": {
                 "num_diffusion_steps": schedule.num_timesteps,
-                "schedule_type": _key(SCHEDULES, schedule.name),
+                "schedule_type": _official_schedule(schedule),
                 "prediction_type": _key(PREDICTIONS, mdm.prediction),
                 "loss_target_type": _key(PREDICTIONS, mdm.loss_target),
                 "schedule_shifted": nested and not schedule.scale_signal,
@@ -50,14 +50,22 @@ def write_config(path, mdm):
     pathlib.Path(path).write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
 
+def _official_schedule(schedule):
+    """The official name of a noise schedule, or `None`."""
+    name = schedule.name
+    if name == "linear" and schedule.num_timesteps == 1000:
+        name = "linear_unscaled"  # The same for 1000 timesteps.
+    return _key(SCHEDULES, name)
+
+
 def _key(choices, value):
-    return next(key for key, choice in choices.items() if choice == value)
+    return next((key for key, choice in choices.items() if choice == value), None)
 
 
 def _check_official(mdm):
     """Lists everything about a model that the official implementation lacks."""
     network, schedule, problems = mdm.network, mdm.schedule, []
-    if schedule.name not in SCHEDULES.values():
+    if _official_schedule(schedule) is None:
         problems.append(f"schedule {schedule.name!r}")
     if len(network.dolls) > 1 and schedule.scale_signal == (schedule.shift_power > 0):
         problems.append("a schedule that is both shifted and scaled, or neither")

@@ -101,6 +101,7 @@ SAMPLING = {
     resolution: {
         "sampler": "ddim",
         "num_steps": num_steps,
+        "spacing": "official",
         "eta": eta,
         "guidance_scale": 7.5,
         "threshold": "dynamic",

@@ -37,6 +37,7 @@ def generate(
     batch_size=None,
     sampler=None,
     num_steps=None,
+    spacing=None,
     eta=None,
     guidance_scale=None,
     guidance_rescale=None,
@@ -82,6 +83,8 @@ def generate(
         sampler: str. `"ddim"`, `"ddpm"`, `"dpm_solver"` or `"heun"` (two predictions
             a step).
         num_steps: int. From 1 to the number of timesteps.
+        spacing: str. Which noise levels the steps visit: `"log_snr"` or `"official"`;
+            see `NoiseSchedule.sampling_indices`.
         eta: float in [0, 1]. Noise of `"ddim"`.
         guidance_scale: float. 1 for no guidance.
         guidance_rescale: float in [0, 1]. How far the standard deviation of guided
@@ -116,6 +119,7 @@ def generate(
     options = self.sampling.override(
         sampler=sampler,
         num_steps=num_steps,
+        spacing=spacing,
         eta=eta,
         guidance_scale=guidance_scale,
         guidance_rescale=guidance_rescale,
@@ -167,6 +171,7 @@ def generate(
         options.num_steps,
         options.eta,
         options.guidance_interval,
+        options.spacing,
     )
     kind = RunKind(
         resolution=network.level,

@@ -57,13 +57,15 @@ class Objective:
     def _table(self, ratio):
         """Noise levels of one resolution, looked up by timestep."""
         gamma = self.schedule.alphas_cumprod(ratio)
-        # The official VDM weights are those of the unshifted schedule, so that one
-        # sum serves all resolutions.
-        of = self.schedule.alphas_cumprod(1) if self.loss_weighting == "vdm" else gamma
         return {
             "alpha": np.sqrt(gamma[1:]),
             "sigma": np.sqrt(np.float32(1.0) - gamma[1:]),
-            "weight": losses.loss_weights(self.loss_weighting, self.loss_target, of),
+            "weight": losses.loss_weights(
+                self.loss_weighting,
+                self.loss_target,
+                gamma,
+                unshifted=self.schedule.alphas_cumprod(1),
+            ),
             "signal_scale": self.schedule.signal_scale(ratio),
         }
 
@@ -160,8 +162,6 @@ class Objective:
             sigma = ops.reshape(_look_up(table["sigma"], times), shape)
             clean = first(clean, count) / table["signal_scale"]
             weight = _look_up(table["weight"], times)
-            if self.loss_weighting == "vdm":
-                weight = weight / ops.mean(_look_up(table["weight"], timesteps))
             levels.append(
                 {
                     "target": predictions.target(

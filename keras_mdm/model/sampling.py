@@ -46,7 +46,9 @@ class RunKind:
     threshold: str
 
 
-def plan(schedule, ratios, sampler, num_steps, eta, guidance_interval=None):
+def plan(
+    schedule, ratios, sampler, num_steps, eta, guidance_interval=None, spacing="log_snr"
+):
     """Everything about a run that numpy can know: coefficients and noise levels.
 
     Arrays are padded to the schedule's number of timesteps, so that another number of
@@ -60,13 +62,14 @@ def plan(schedule, ratios, sampler, num_steps, eta, guidance_interval=None):
         eta: float.
         guidance_interval: Optional pair of float in [0, 1]: the part of the noise
             levels, 0 clean and 1 pure noise, at which guidance holds.
+        spacing: str. See `NoiseSchedule.sampling_indices`.
 
     Returns:
         dict of float32 arrays: `steps` of shape `(levels, 6, timesteps)`,
         `alpha` and `sigma` of shape `(levels, timesteps + 1)`, and `timesteps` and
         `guided` of shape `(timesteps + 1,)`.
     """
-    indices = schedule.sampling_indices(num_steps)
+    indices = schedule.sampling_indices(num_steps, spacing)
     padding = schedule.num_timesteps - num_steps
     steps, alphas, sigmas = [], [], []
     for ratio in ratios:

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_mdm.diffusion.guidance import THRESHOLDS
 from keras_mdm.diffusion.samplers import SAMPLERS
+from keras_mdm.diffusion.schedules import SPACINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +17,9 @@ class SamplingDefaults:
         ValueError: if a value is out of range.
     """
 
-    sampler: str = "ddim"
+    sampler: str = "dpm_solver"
     num_steps: int = 50
+    spacing: str = "log_snr"
     eta: float = 0.0
     guidance_scale: float = 2.0
     guidance_rescale: float = 0.0
@@ -31,6 +33,11 @@ class SamplingDefaults:
             raise ValueError(
                 f"`sampler` must be one of {sorted(SAMPLERS)}. "
                 f"Received: sampler={self.sampler!r}"
+            )
+        if self.spacing not in SPACINGS:
+            raise ValueError(
+                f"`spacing` must be one of {SPACINGS}. "
+                f"Received: spacing={self.spacing!r}"
             )
         if self.threshold not in THRESHOLDS:
             raise ValueError(

@@ -70,18 +70,24 @@ def test_weights_mean_the_same_on_every_target(target):
         # On epsilon: sigmoid(b - log snr), whose error is snr times that of x0.
         "sigmoid": snr / (1.0 + np.exp(1.0 + np.log(snr))),
     }
+    # On epsilon: the ratio of neighbours, less 1. Divided by the mean on the target.
+    ratio = np.concatenate([snr[:1] / snr[1:2], snr[:-1] / snr[1:]]) - 1.0
+    share = {"x0": 1.0, "epsilon": snr, "v": snr + 1.0}[target]
+    expected["vdm"] = snr * ratio / np.mean(snr * ratio / share)
     for weighting, values in expected.items():
         found = _weighted_x0_error(weighting, target)
         np.testing.assert_allclose(found, values, rtol=1e-3)
 
 
-def test_uniform_and_vdm_weights():
+def test_uniform_weights():
     assert (losses.loss_weights("uniform", "v", GAMMA) == 1).all()
-    snr = GAMMA[1:].astype("float64") / (1.0 - GAMMA[1:].astype("float64"))
-    found = losses.loss_weights("vdm", "v", GAMMA)
-    for t in (1, 10, 998):
-        assert found[t] == pytest.approx(snr[t - 1] / snr[t] - 1.0, rel=1e-4)
-    assert found[0] == found[1] and (found > 0).all()
+
+
+@pytest.mark.parametrize("target", predictions.PREDICTIONS)
+def test_vdm_weights_have_the_mean_one(target):
+    """A constant of the schedule: a batch's loss is the mean of its samples' losses."""
+    found = losses.loss_weights("vdm", target, GAMMA)
+    assert found.mean() == pytest.approx(1.0, rel=1e-5) and (found > 0).all()
 
 
 def test_unknown_weighting():

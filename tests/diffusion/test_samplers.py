@@ -101,6 +101,19 @@ def test_ancestral_variance(sampler):
     assert ode.std() == pytest.approx(s, rel=0.03)
 
 
+@pytest.mark.parametrize("ratio", [1, 4, 16])
+@pytest.mark.parametrize(
+    ("sampler", "num_steps"), [("dpm_solver", 10), ("heun", 10), ("ddim", 24)]
+)
+def test_few_steps_keep_the_spread_of_the_data(sampler, num_steps, ratio):
+    """Within a tenth; that of pixels of photographs. First order needs more steps."""
+    s, schedule = 0.12, NoiseSchedule()
+    gamma = schedule.alphas_cumprod(ratio).astype("float64")
+    gamma = gamma[schedule.sampling_indices(num_steps)]
+    found = _run(sampler, gamma, _normal(s), np.ones(1))
+    assert found[0] == pytest.approx(s, rel=0.1)
+
+
 def test_ddpm_is_the_posterior():
     """Bayes' rule: q(x_s | x_t, x0) is proportional to q(x_t | x_s) q(x_s | x0)."""
     gamma = _gamma(10)

@@ -29,7 +29,7 @@ def _brute_force(name):
                 math.cos((s / N + 0.008) / 1.008 * math.pi / 2) ** 2 for s in (i, i + 1)
             ]
             found.append(found[-1] * (1.0 - min(1.0 - f[1] / f[0], 0.999)))
-        elif name == "linear":
+        elif name.startswith("linear"):
             found.append(found[-1] * (1.0 - (1e-4 + (0.02 - 1e-4) * i / (N - 1))))
         else:
             ends = [1.0 / (1.0 + math.exp(s)) for s in (3.0, -3.0)]
@@ -54,6 +54,27 @@ def test_falls_from_clean_to_noise(name, ratio):
     assert 0.0 < gamma[-1] < 0.05 and gamma[1] > 0.95
 
 
+@pytest.mark.parametrize("num_timesteps", [10, 50, 100, 250, 1000, 4000])
+@pytest.mark.parametrize("name", ["squared_cosine", "linear", "sigmoid"])
+def test_any_number_of_timesteps_ends_in_noise(name, num_timesteps):
+    if name == "linear" and num_timesteps <= 20:
+        with pytest.raises(ValueError, match="must be above 20.*num_timesteps=10"):
+            NoiseSchedule(name, num_timesteps)
+        return
+    gamma = NoiseSchedule(name, num_timesteps).alphas_cumprod()
+    assert (np.diff(gamma) < 0).all() and gamma[0] == 1.0
+    assert np.sqrt(gamma[-1]) < 0.02
+
+
+def test_linear_follows_its_continuous_form():
+    """log(alpha^2) at the time u is -(0.1 u + 9.95 u^2), whatever the number."""
+    for num_timesteps in (250, 1000, 4000):
+        u = np.arange(1, num_timesteps + 1) / num_timesteps
+        found = np.log(NoiseSchedule("linear", num_timesteps).alphas_cumprod()[1:])
+        wanted = -(0.1 * u + 9.95 * u**2)
+        assert np.abs(found - wanted).max() < 100 / num_timesteps
+
+
 def test_cosine_ends():
     log_snr = _log_snr(NoiseSchedule("cosine").alphas_cumprod()[1:])
     np.testing.assert_allclose(log_snr[[0, -1]], [5.0, -5.0], atol=1e-3)
@@ -73,9 +94,27 @@ def test_signal_scale():
     assert NoiseSchedule().signal_scale(4) == 1.0
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 7, 10, 20, 250, 999, 1000])
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_sampling_indices(name, num_steps):
+    """From pure noise, evenly in log-SNR, to the cleanest level; each once."""
+    schedule = NoiseSchedule(name)
+    indices = schedule.sampling_indices(num_steps)
+    assert len(indices) == num_steps + 1
+    assert indices[0] == N and indices[-1] == 0
+    assert (np.diff(indices) < 0).all()
+    if num_steps == N:
+        np.testing.assert_array_equal(indices, np.arange(N, -1, -1))
+    if num_steps > 1:
+        assert indices[-2] == 1
+    if 2 < num_steps < 10:
+        gaps = np.diff(_log_snr(schedule.alphas_cumprod())[indices[1:-1]])
+        assert gaps.max() < 1.25 * gaps.min()
+
+
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 250, 999, 1000])
-def test_sampling_indices(num_steps):
-    indices = NoiseSchedule().sampling_indices(num_steps)
+def test_official_sampling_indices(num_steps):
+    indices = NoiseSchedule().sampling_indices(num_steps, "official")
     assert len(indices) == num_steps + 1 and indices[-1] == 0
     gaps = -np.diff(indices)
     assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
@@ -103,6 +142,11 @@ def test_config_round_trip():
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         NoiseSchedule(**options)
+
+
+def test_bad_spacing():
+    with pytest.raises(ValueError, match="`spacing` must be one of .*'even'"):
+        NoiseSchedule().sampling_indices(10, "even")
 
 
 @pytest.mark.parametrize("num_steps", [0, 1001])

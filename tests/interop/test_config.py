@@ -104,7 +104,12 @@ def test_options():
     }
     assert (options["prediction"], options["loss_target"]) == ("v", "epsilon")
     assert options["loss_weighting"] == "uniform" and options["output_limit"] is None
-    assert options["sampling"] == {"threshold": "static", "num_steps": 50}
+    assert options["sampling"] == {
+        "sampler": "ddim",
+        "spacing": "official",
+        "threshold": "static",
+        "num_steps": 50,
+    }
     shifted = _options(NESTED, sampler={"schedule_shifted_power": 2})
     assert shifted["schedule"]["shift_power"] == 2.0
     scaled = _options(NESTED, sampler={"schedule_shifted": False})["schedule"]
@@ -122,7 +127,7 @@ def test_options():
 def test_options_left_out_take_the_official_defaults():
     config = {"px": 8, "unet_config": UNET, "diffusion_config": {"sampler_config": {}}}
     options = model_options(config)
-    assert options["schedule"]["name"] == "linear"
+    assert options["schedule"]["name"] == "linear_unscaled"
     assert options["schedule"]["num_timesteps"] == 32
     assert options["prediction"] == "epsilon" and options["loss_weighting"] == "vdm"
     unet = complete({"resolution_channels": [32, 32, 32]})

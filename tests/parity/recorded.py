@@ -18,7 +18,11 @@ from keras import ops
 from keras_mdm.diffusion import NoiseSchedule
 from keras_mdm.interop.ml_mdm import assign_weights, network_from_config
 
-SCHEDULES = {"COSINE": "cosine", "DDPM": "linear", "DEEPFLOYD": "squared_cosine"}
+SCHEDULES = {
+    "COSINE": "cosine",
+    "DDPM": "linear_unscaled",
+    "DEEPFLOYD": "squared_cosine",
+}
 PREDICTIONS = {"V_PREDICTION": "v", "DDPM": "epsilon", "DDIM": "epsilon"}
 
 # Float32 sums in another order differ by about this much, relative to the largest

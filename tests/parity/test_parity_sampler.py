@@ -51,7 +51,7 @@ class PairSchedule(keras_mdm.NoiseSchedule):
 
     pair = None
 
-    def sampling_indices(self, num_steps):
+    def sampling_indices(self, num_steps, spacing=None):
         return np.array(self.pair)
 
 
@@ -83,6 +83,7 @@ def _sampling_run(case, network, run, schedule, threshold):
         "ddpm" if eta is None else "ddim",
         run["n_infer"],
         eta or 0.0,
+        spacing="official",
     )
     options = {
         "guidance_scale": guidance,
@@ -102,7 +103,7 @@ def _levels(case, key):
 def _check_plan(case, run, schedule, table):
     """Noise levels that are visited, and what the network is told of them."""
     key, steps = run["name"], run["n_infer"]
-    indices = schedule.sampling_indices(steps)
+    indices = schedule.sampling_indices(steps, "official")
     np.testing.assert_array_equal(indices[:-1], case.outputs[f"{key}/t"])
     told = table["timesteps"][:steps]
     np.testing.assert_array_equal(told, case.outputs[f"{key}/model_t"])
