@@ -31,6 +31,7 @@ def generate(
     negative_labels=None,
     negative_features=None,
     known_frames=None,
+    num_resamplings=12,
     resolution=None,
     return_pyramid=False,
     seed=None,
@@ -74,6 +75,10 @@ def generate(
             those between first and last are filled in. A picture is an array of shape
             `(height, width, channels)`, or has the clips' axis in front; uint8 in
             [0, 255] or float in [-1, 1].
+        num_resamplings: int, from 1 to 1000. How often each step is taken where there
+            are known frames, which the others fit better so, at as many times the
+            cost; see `keras_mdm.model.known_frames`. `"dpm_solver"` is then of first
+            order, since its history would be that of other noise.
         resolution: int, or str for clips. Largest resolution drawn; the dolls around it
             are not run. Defaults to `mdm.resolution`.
         return_pyramid: bool. Whether every resolution is returned.
@@ -133,6 +138,7 @@ def generate(
             f"`output` must be 'uint8' or 'float'. Received: output={output!r}"
         )
     check_count("num_samples", num_samples)
+    check_count("num_resamplings", num_resamplings, 1000)
     network = self.network.doll(resolution or self.resolution)
     conditioner = network.conditioner
     given = Given(("prompts", "labels", "features"), prompts, labels, features)
@@ -163,6 +169,8 @@ def generate(
     if options.eta and options.sampler != "ddim":
         # The default eta of a model is meant for DDIM.
         options = dataclasses.replace(options, eta=0.0 if eta is None else eta)
+    if known is not None and options.sampler == "dpm_solver":
+        options = dataclasses.replace(options, sampler="ddim")
     smallest = self.network.innermost.level
     table = plan(
         self.schedule,
@@ -192,6 +200,7 @@ def generate(
     }
     table = {key: ops.convert_to_tensor(value) for key, value in table.items()}
     numbers = {k: ops.convert_to_tensor(v, "float32") for k, v in numbers.items()}
+    numbers["num_resamplings"] = ops.convert_to_tensor(num_resamplings, "int32")
     if batch_size is not None:
         check_count("batch_size", batch_size)
     size = min(batch_size or total, total)

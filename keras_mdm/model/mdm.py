@@ -9,6 +9,7 @@ loading weights of other models in `transfer`.
 """
 
 import contextlib
+import warnings
 
 import keras
 from keras import ops
@@ -209,6 +210,12 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
             loss_weights, self.resolutions, self.schedule
         )
         self._mixed_shares = losses.mixed_shares(mixed_resolution, self.resolutions)
+        smallest = self.network.innermost.level
+        flaw = self.schedule.describe_ends(
+            {level: self.schedule.ratio(level, smallest) for level in self.resolutions}
+        )
+        if flaw:
+            warnings.warn(flaw, stacklevel=2)
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = AdamW()
         super().compile(optimizer=optimizer, **self._compile_arguments)

@@ -35,10 +35,12 @@ class Given:
         return any(value is not None for value in given)
 
 
-def check_count(name, value):
-    if not isinstance(value, int | np.integer) or value < 1:
+def check_count(name, value, most=None):
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1 or (most is not None and value > most):
+        end = "" if most is None else f" to {most}"
         raise ValueError(
-            f"`{name}` must be a whole number from 1. Received: {name}={value}"
+            f"`{name}` must be a whole number from 1{end}. Received: {name}={value!r}"
         )
 
 

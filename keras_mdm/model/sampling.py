@@ -16,9 +16,9 @@ from keras_mdm import backend
 from keras_mdm.diffusion import predictions
 from keras_mdm.diffusion.guidance import guide, threshold
 from keras_mdm.diffusion.noise import noise_stream, sample_noise
-from keras_mdm.diffusion.pyramid import pyramid
 from keras_mdm.diffusion.samplers import coefficients
-from keras_mdm.levels import level_shape, read_level
+from keras_mdm.levels import level_shape
+from keras_mdm.model.known_frames import insert, known_levels, resampled_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,42 +155,21 @@ class SamplingRun:
         }
         numbers = {key: value for key, value in both.items() if key in micro}
         condition = {"encoded": condition, "features": numbers}
-        return {"condition": condition, "known": self._known_levels(known)}, noise
-
-    def _known_levels(self, known):
-        """Given frames of every level, and where they hold; `None` without any."""
-        if known is None:
-            return None
-        pooling = self.mdm.objective.frame_pooling
-        levels = self.network.resolutions
-        clips = pyramid(known["clips"], levels, pooling)
-        mask = ops.reshape(known["mask"], (*known["mask"].shape, 1, 1, 1))
-        masks = [mask]
-        for level in levels[1:]:
-            frames = read_level(level)[0]
-            groups = ops.reshape(mask, (mask.shape[0], frames, -1, 1, 1, 1))
-            # An average is known if every one of its frames is.
-            mask_of = groups[:, :, 0] if pooling == "first" else ops.min(groups, axis=2)
-            masks.append(mask_of if frames > 1 else mask_of[:, 0])
-        return [
-            {"clips": clip / scale, "mask": mask > 0.5}
-            for clip, mask, scale in zip(clips, masks, self.scales, strict=True)
-        ]
+        known = known_levels(
+            known,
+            self.network.resolutions,
+            self.mdm.objective.frame_pooling,
+            self.scales,
+        )
+        return {"condition": condition, "known": known}, noise
 
     def predict(self, x, i, prepared, table, options):
         """Clean pictures predicted at the `i`-th visited noise level.
 
-        Given frames are as they were given. So the sampler takes them along their own
-        way from noise, and the others are drawn to fit them ([Song et al., 2021](
-        https://arxiv.org/abs/2011.13456), 5).
+        Given frames are as they were given.
         """
         clean = self._predict_all(x, i, prepared["condition"], table, options)
-        if prepared["known"] is None:
-            return clean
-        return [
-            ops.where(known["mask"], known["clips"], x0)
-            for known, x0 in zip(prepared["known"], clean, strict=True)
-        ]
+        return clean if prepared["known"] is None else insert(prepared["known"], clean)
 
     def _predict_all(self, x, i, condition, table, options):
         if self.kind.guided and self.kind.interval:
@@ -254,7 +233,7 @@ class SamplingRun:
             prepared: What `prepare` returned.
             table: dict of tensors that `plan` returned.
             options: dict of scalars: `guidance_scale`, `guidance_rescale`,
-                `percentile`, `maximum`.
+                `percentile`, `maximum`, and `num_resamplings`, an int32.
 
         Returns:
             A pair: the less noisy pictures, and the clean ones predicted.
@@ -295,16 +274,33 @@ class SamplingRun:
 
         def body(i, carry):
             x, history = carry
-            noises = None
-            if self.kind.noisy:
-                noises = [
+
+            def step(x, history, fresh):
+                noises = fresh() if self.kind.noisy else None
+                return self.step(
+                    i, x, history, noises, num_steps, prepared, table, options
+                )
+
+            def fresh():
+                return [
                     sample_noise(seeds, noise_stream(level), i + 1, noisy.shape[1:])
                     for level, noisy in zip(self.network.resolutions, x, strict=True)
                 ]
-            x, x0 = self.step(
-                i, x, history, noises, num_steps, prepared, table, options
+
+            if prepared["known"] is None:
+                return step(x, history, fresh)
+            return resampled_step(
+                step,
+                x,
+                history,
+                i,
+                num_steps,
+                prepared["known"],
+                seeds,
+                self.network.resolutions,
+                table,
+                options["num_resamplings"],
             )
-            return x, x0
 
         return ops.fori_loop(start, stop, body, (x, history))
 

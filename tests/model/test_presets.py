@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import warnings
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from helpers import (
 )
 
 import keras_mdm
+from keras_mdm.levels import level_name, level_size, read_level
 
 DRAW = {"labels": [0, 2], "num_steps": 2, "seed": 3, "output": "float"}
 
@@ -264,3 +266,47 @@ def test_keras_files(mdm, tmp_path, kind):
         (mdm.ema.averages, other.ema.averages),
     ):
         assert equal_values(values_of(one), values_of(two))
+
+
+@pytest.mark.parametrize("name", sorted(keras_mdm.MDM.builtin_presets()))
+def test_what_a_preset_draws_gets_clean(name):
+    """All but those whose weights were trained with another schedule."""
+    about = keras_mdm.MDM.builtin_presets()[name]
+    trained = "weights" in about or name in ("mdm_shapes_64", "mdm_shapes_32v")
+    schedule = keras_mdm.NoiseSchedule(**about["config"]["config"]["schedule"])
+    levels = _levels_of(about["config"]["config"]["network"])
+    smallest = min(levels, key=level_size)
+    ratio = max(schedule.ratio(level, smallest) for level in levels)
+    sigma = np.sqrt(1.0 - schedule.alphas_cumprod(ratio)[1])
+    assert trained or sigma < 0.03
+    flaw = schedule.describe_ends({"largest": ratio})
+    assert bool(flaw) == (sigma > 0.05)
+
+
+def _levels_of(network):
+    """Levels of a serialized network, from the innermost outwards."""
+    config, inner = network["config"], network["config"].get("inner")
+    if inner is None:
+        return [level_name(config["resolution"], config.get("frames", 1))]
+    levels = _levels_of(inner)
+    frames, resolution = read_level(levels[-1])
+    factor = 2 ** (len(config.get("channels", [1])) - 1)
+    if network["class_name"] == "InflatedUNet":
+        frames = config["frames"]
+    elif config.get("temporal_resampling"):
+        frames *= factor
+    else:
+        resolution *= factor
+    return [*levels, level_name(resolution, frames)]
+
+
+def test_a_schedule_that_never_gets_clean_is_told():
+    network = tiny_nest(2, resolution=4)
+    with pytest.warns(UserWarning, match="'cosine' never gets clean: at level 8"):
+        tiny_mdm(network=network, schedule="cosine").compile()
+    schedule = keras_mdm.NoiseSchedule("linear_unscaled", 100)
+    with pytest.warns(UserWarning, match="never reaches pure noise.*100 timesteps|100"):
+        tiny_mdm(network=network, schedule=schedule).compile()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny_mdm(network=network).compile()
