@@ -32,9 +32,11 @@ from keras_mdm.backend.programs import (
     run_stateless,
     with_compiler_options,
 )
+from keras_mdm.backend.snapshots import changed_since, snapshot
 
 __all__ = [
     "belongs_to",
+    "changed_since",
     "compile_with_weights",
     "compiler_options",
     "convolves_slowly_in",
@@ -52,6 +54,7 @@ __all__ = [
     "prepare_processor",
     "run_stateless",
     "slices_are_views",
+    "snapshot",
     "winograd_pays",
     "with_compiler_options",
     "with_known_shapes",

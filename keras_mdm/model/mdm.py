@@ -9,6 +9,7 @@ loading weights of other models in `transfer`.
 """
 
 import contextlib
+import threading
 
 import keras
 from keras import ops
@@ -157,13 +158,21 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         }
         self.ema = None
         if ema_momentum is not None:
+            owners = {
+                id(variable): index
+                for index, doll in enumerate(network.dolls)
+                for layer in doll.own_layers
+                for variable in layer.variables
+            }
+            levels = [owners[id(variable)] for variable in network.weights]
             self.ema = ExponentialMovingAverage(
-                network.variables, ema_momentum, ema_warmup
+                network.weights, ema_momentum, ema_warmup, levels
             )
         self._evaluated_samples = self.add_weight(
             shape=(), dtype="int32", trainable=False, name="evaluated_samples"
         )
-        self._evaluating = False
+        # What one thread evaluates is no matter of another that calls the model.
+        self._thread = threading.local()
         self._resolution = network.level
         self._frozen_inner = False
         self._level_weights = None
@@ -220,10 +229,8 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
     def call(self, inputs, training=False):
         network = self.active_network
         weights = contextlib.nullcontext()
-        if self._evaluating and self.ema is not None:
-            pairs = zip(self.ema.sources, self.ema.averages, strict=True)
-            mapping = [(source, average.value) for source, average in pairs]
-            weights = keras.StatelessScope(state_mapping=mapping)
+        if self.ema is not None and getattr(self._thread, "evaluates", False):
+            weights = self.ema.lent()
         with weights:
             outputs = backend.in_halves(
                 lambda inputs: network(inputs, training=training),
@@ -323,7 +330,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         return logs
 
     def test_step(self, *args):
-        self._evaluating = True
+        self._thread.evaluates = True
         try:
             if backend.name() == "jax":
                 state, data = args
@@ -333,46 +340,53 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
                 return super().test_step(state, data)
             return super().test_step(self._evaluation_data(*args))
         finally:
-            self._evaluating = False
+            self._thread.evaluates = False
 
     def _update_ema(self):
         moved = True
         every = self.optimizer.gradient_accumulation_steps
         if every:
             moved = ops.equal(self.optimizer._iterations % every, 0)
-        self.ema.update(self.active_network.variables, moved)
+        # Dolls around the largest one whose loss counts, and frozen ones, do not begin.
+        largest = next(r for r, weight in self._level_weights.items() if weight > 0)
+        start = self.network.resolutions.index(largest)
+        trained = [
+            level
+            for level, doll in enumerate(self.network.dolls)
+            if level >= start
+            and any(layer.trainable_variables for layer in doll.own_layers)
+        ]
+        self.ema.update(self.active_network.variables, moved, trained)
 
     # === The moving average ===
 
     def reset_ema(self):
-        """Sets the moving average to the network's weights, as after loading some."""
+        """Begins the moving average anew, from the network's weights as they are.
+
+        Weights that were loaded or set since the last training reach the average
+        without it, with a warning if that average had been trained.
+        """
         if self.ema is not None:
             self.ema.reset()
 
-    @contextlib.contextmanager
-    def ema_scope(self):
-        """Within it the network has the averaged weights.
+    def averaged_weights(self):
+        """The averaged weights of the network, for `set_weights` of one like it.
+
+        Returns:
+            List of arrays in the order of `network.get_weights()`; the network's own
+            weights if the model keeps no average.
 
         Example:
 
         ```python
-        with mdm.ema_scope():
-            mdm.network.save_weights("averaged.weights.h5")
+        other.network.set_weights(mdm.averaged_weights())
+        other.network.save_weights("averaged.weights.h5")
         ```
         """
         if self.ema is None:
-            yield
-            return
-        raw = [ops.convert_to_numpy(source.value) for source in self.ema.sources]
-        try:
-            for source, average in zip(
-                self.ema.sources, self.ema.averages, strict=True
-            ):
-                source.assign(ops.copy(average.value))
-            yield
-        finally:
-            for source, value in zip(self.ema.sources, raw, strict=True):
-                source.assign(value)
+            return self.network.get_weights()
+        self.ema.follow()
+        return [ops.convert_to_numpy(average.value) for average in self.ema.averages]
 
     # === Drawing, saving ===
 

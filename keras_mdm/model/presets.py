@@ -66,12 +66,15 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
         ValueError: if `path` exists and may not be replaced.
     """
     check_free(path, is_preset, overwrite)
-    with self.ema_scope() if use_ema else contextlib.nullcontext():
+    averaged = bool(use_ema) and self.ema is not None
+    if averaged:
+        self.ema.follow()
+    with self.ema.lent() if averaged else contextlib.nullcontext():
         write_preset(
             path,
             serialize(self),
             self.network,
-            averaged=bool(use_ema and self.ema is not None),
+            averaged=averaged,
             overwrite=overwrite,
         )
 

@@ -7,7 +7,6 @@ weights in float16, by the paths of the variables. `from_preset` loads them;
 
 import importlib.resources
 
-import keras
 import numpy as np
 
 from keras_mdm.files import whole_file
@@ -29,11 +28,12 @@ def write_shipped_weights(mdm, path):
     Raises:
         ValueError: if a weight is too large for float16.
     """
-    with mdm.ema_scope():
-        values = {
-            variable.path: keras.ops.convert_to_numpy(variable.value).astype("float16")
-            for variable in mdm.network.variables
-        }
+    values = {
+        variable.path: value.astype("float16")
+        for variable, value in zip(
+            mdm.network.weights, mdm.averaged_weights(), strict=True
+        )
+    }
     wrong = [name for name, value in values.items() if not np.isfinite(value).all()]
     if wrong:
         raise ValueError(f"weights are not finite in float16: {wrong[:5]}")
@@ -52,12 +52,12 @@ def read_shipped_weights(mdm, file):
         ValueError: if the file does not belong to the network.
     """
     with file.open("rb") as opened, np.load(opened) as values:
-        paths = {variable.path for variable in mdm.network.variables}
+        paths = {variable.path for variable in mdm.network.weights}
         if paths != set(values.files):
             raise ValueError(
                 f"the weights in '{file}' belong to another network; they differ in "
                 f"{sorted(paths ^ set(values.files))[:5]}"
             )
-        for variable in mdm.network.variables:
+        for variable in mdm.network.weights:
             variable.assign(values[variable.path].astype("float32"))
     mdm.reset_ema()
