@@ -11,6 +11,7 @@ from keras_mdm.conditioning import TextConditioner
 from keras_mdm.diffusion import losses
 from keras_mdm.model import batches, streams
 from keras_mdm.model.batches import pictures_of
+from keras_mdm.model.finite import check_finite
 
 
 class EntryPoints:
@@ -136,6 +137,21 @@ class EntryPoints:
         yield
         if self.ema is not None:
             self.ema.note()
+
+    def save(self, filepath, *args, **kwargs):
+        """Saves the whole model; see `keras.Model.save`. NaN weights are refused."""
+        self._check_weights(filepath)
+        return super().save(filepath, *args, **kwargs)
+
+    def save_weights(self, filepath, *args, **kwargs):
+        """Saves all weights; see `keras.Model.save_weights`. NaN weights are refused."""
+        self._check_weights(filepath)
+        return super().save_weights(filepath, *args, **kwargs)
+
+    def _check_weights(self, filepath):
+        if self.ema is not None:
+            self.ema.follow()
+        check_finite(self.weights, filepath)
 
     def make_train_function(self, force=False):
         """Compiles the training step; Keras calls it."""

@@ -9,6 +9,7 @@ loading weights of other models in `transfer`.
 """
 
 import contextlib
+import math
 import threading
 
 import keras
@@ -126,9 +127,10 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
                 "`condition_dropout` must be from 0 to 1. "
                 f"Received: condition_dropout={condition_dropout}"
             )
-        if output_limit is not None and output_limit <= 0:
+        if output_limit is not None and not 0.0 < output_limit < math.inf:
             raise ValueError(
-                f"`output_limit` must be above 0. Received: output_limit={output_limit}"
+                "`output_limit` must be a finite number above 0. "
+                f"Received: output_limit={output_limit}"
             )
         if not isinstance(schedule, NoiseSchedule):
             schedule = NoiseSchedule(schedule)
@@ -206,8 +208,14 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
             mixed_resolution: Optional dict of resolution to its share of the batch:
                 whole numbers are a ratio, `{64: 2, 32: 1}`; fractions must sum to 1.
                 Samples of a smaller resolution do not pay for the dolls around it.
-            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: As in
+            run_eagerly, steps_per_execution, jit_compile: As in
                 `keras.Model.compile`.
+            auto_scale_loss: bool. Whether the loss is scaled where a layer of the
+                network has the dtype policy `"mixed_float16"`, as
+                `keras.Model.compile` does by the model's own.
+
+        Raises:
+            ValueError: if weights are kept in float16, which can't be trained.
         """
         self._compile_arguments = {
             "run_eagerly": run_eagerly,
@@ -221,10 +229,28 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         self._mixed_shares = losses.mixed_shares(mixed_resolution, self.resolutions)
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = AdamW(1e-4, global_clipnorm=2.0)
+        optimizer = self._with_scaled_loss(optimizer, auto_scale_loss)
         super().compile(optimizer=optimizer, **self._compile_arguments)
         # Variables that are made in the first step would make TensorFlow trace the
         # step twice.
         self.optimizer.build(self.trainable_variables)
+
+    def _with_scaled_loss(self, optimizer, auto_scale_loss):
+        """The optimizer, in a `LossScaleOptimizer` where layers compute in float16."""
+        layers = self.network._flatten_layers()
+        policies = {layer.dtype_policy.name for layer in layers}
+        if "float16" in policies:
+            raise ValueError(
+                "weights kept in float16 can't be trained: most updates are too small "
+                "for it. Make the network with dtype='mixed_bfloat16', or "
+                "'mixed_float16' where bfloat16 is slow. Received: dtype='float16'"
+            )
+        if "mixed_float16" not in policies or not auto_scale_loss:
+            return optimizer
+        optimizer = keras.optimizers.get(optimizer)
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            return optimizer
+        return keras.optimizers.LossScaleOptimizer(optimizer)
 
     def call(self, inputs, training=False):
         network = self.active_network
@@ -344,9 +370,11 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
 
     def _update_ema(self):
         moved = True
-        every = self.optimizer.gradient_accumulation_steps
+        # Of a `LossScaleOptimizer`, the one inside counts.
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        every = optimizer.gradient_accumulation_steps
         if every:
-            moved = ops.equal(self.optimizer._iterations % every, 0)
+            moved = ops.equal(optimizer._iterations % every, 0)
         # Dolls around the largest one whose loss counts, and frozen ones, do not begin.
         largest = next(r for r, weight in self._level_weights.items() if weight > 0)
         start = self.network.resolutions.index(largest)

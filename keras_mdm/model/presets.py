@@ -25,6 +25,7 @@ from keras_mdm.files import (
     whole_folder,
 )
 from keras_mdm.model import hub
+from keras_mdm.model.finite import check_finite
 from keras_mdm.model.serialized import innermost, set_dtype, set_num_classes
 from keras_mdm.model.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.networks.base import serialize
@@ -63,7 +64,8 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
             files in its folder stay.
 
     Raises:
-        ValueError: if `path` exists and may not be replaced.
+        ValueError: if `path` exists and may not be replaced, or if a weight is NaN or
+            infinite.
     """
     check_free(path, is_preset, overwrite)
     averaged = bool(use_ema) and self.ema is not None
@@ -88,7 +90,11 @@ def write_preset(path, config, network, averaged, overwrite=False):
         network: The network that has its weights.
         averaged: bool. Whether the weights are a moving average.
         overwrite: bool.
+
+    Raises:
+        ValueError: if a weight is NaN or infinite.
     """
+    check_finite(network.weights, path)
     metadata = {
         "format_version": FORMAT_VERSION,
         "keras_version": keras.__version__,

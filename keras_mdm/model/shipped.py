@@ -10,6 +10,7 @@ import importlib.resources
 import numpy as np
 
 from keras_mdm.files import whole_file
+from keras_mdm.model.finite import check_finite
 
 
 def shipped_weights(name):
@@ -26,17 +27,16 @@ def write_shipped_weights(mdm, path):
         path: Path of the `.npz` file.
 
     Raises:
-        ValueError: if a weight is too large for float16.
+        ValueError: if a weight is NaN, infinite, or too large for float16.
     """
-    values = {
-        variable.path: value.astype("float16")
-        for variable, value in zip(
-            mdm.network.weights, mdm.averaged_weights(), strict=True
-        )
-    }
+    paths = [variable.path for variable in mdm.network.weights]
+    values = dict(zip(paths, mdm.averaged_weights(), strict=True))
+    check_finite(values.items(), path)
+    with np.errstate(over="ignore"):
+        values = {name: value.astype("float16") for name, value in values.items()}
     wrong = [name for name, value in values.items() if not np.isfinite(value).all()]
     if wrong:
-        raise ValueError(f"weights are not finite in float16: {wrong[:5]}")
+        raise ValueError(f"weights are too large for float16: {wrong[:5]}")
     with whole_file(path) as temporary:
         np.savez_compressed(temporary, **values)
 

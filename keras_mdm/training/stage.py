@@ -70,9 +70,9 @@ class Stage:
                 raise ValueError(
                     f"`{name}` must be a whole number from 1. Received: {name}={value}"
                 )
-        if self.learning_rate <= 0 or self.warmup_steps < 0:
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.warmup_steps < math.inf:
             raise ValueError(
-                "`learning_rate` must be above 0 and `warmup_steps` at least 0. "
+                "`learning_rate` must be above 0, `warmup_steps` at least 0, both finite. "
                 f"Received: learning_rate={self.learning_rate}, "
                 f"warmup_steps={self.warmup_steps}"
             )

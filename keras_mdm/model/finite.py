@@ -1,0 +1,34 @@
+"""Weights that are not finite are not written: they would replace good ones."""
+
+import keras
+import numpy as np
+
+
+def check_finite(variables, path):
+    """Raises an error if a weight that is to be written is NaN or infinite.
+
+    Args:
+        variables: Iterable of variables, or of pairs of name and array.
+        path: str or path. What would be written, for the error.
+
+    Raises:
+        ValueError: with the names of the weights.
+    """
+    wrong, count = [], 0
+    for variable in variables:
+        if isinstance(variable, tuple):
+            name, value = variable
+        else:
+            name, value = variable.path, keras.ops.convert_to_numpy(variable.value)
+        count += 1
+        # Some 16-bit dtypes have no `isfinite` of their own.
+        if value.dtype.kind not in "iub" and not np.isfinite(
+            value if value.dtype.kind == "f" else value.astype("float32")
+        ).all():
+            wrong.append(name)
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {count} weights are NaN or infinite, such as "
+            f"'{wrong[0]}', so nothing was written to '{path}'. Training has diverged: "
+            "go on from weights that were saved before, with a lower learning rate."
+        )
