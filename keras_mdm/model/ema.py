@@ -131,7 +131,7 @@ class ExponentialMovingAverage(keras.layers.Layer):
         )
 
     def follow(self):
-        """Gives averages the values that their variables were given outside of training.
+        """Sets averages to what their variables were given outside of training.
 
         Such as those of a file that the network has loaded. Averages that were given
         values too, and those of levels that were trained since `note`, stay.
@@ -172,8 +172,8 @@ class ExponentialMovingAverage(keras.layers.Layer):
         hidden = self._hidden
         updates = ops.convert_to_numpy(self.num_updates.value)
         if indices is None:
-            hidden.seen_sources = backend.snapshot(self.sources)
-            hidden.seen_averages = backend.snapshot(self.averages)
+            seen = backend.snapshot(self.sources), backend.snapshot(self.averages)
+            hidden.seen_sources, hidden.seen_averages = seen
             hidden.seen_updates = updates
             return
         hidden.seen_updates = hidden.seen_updates.copy()

@@ -132,19 +132,26 @@ class EntryPoints:
     @contextlib.contextmanager
     def _average_noted(self):
         """Tells weights that are given by hand before or after it from training."""
-        if self.ema is not None:
-            self.ema.follow()
-        yield
-        if self.ema is not None:
-            self.ema.note()
+        if self.ema is None:
+            yield
+            return
+        self.ema.follow()
+        try:
+            yield
+        except BaseException:
+            # On JAX an exception within a step may have taken the weights with it.
+            with contextlib.suppress(TypeError):
+                self.ema.note()
+            raise
+        self.ema.note()
 
     def save(self, filepath, *args, **kwargs):
-        """Saves the whole model; see `keras.Model.save`. NaN weights are refused."""
+        """Saves the whole model, unless a weight is NaN; see `keras.Model.save`."""
         self._check_weights(filepath)
         return super().save(filepath, *args, **kwargs)
 
     def save_weights(self, filepath, *args, **kwargs):
-        """Saves all weights; see `keras.Model.save_weights`. NaN weights are refused."""
+        """Saves all weights, unless one is NaN; see `keras.Model.save_weights`."""
         self._check_weights(filepath)
         return super().save_weights(filepath, *args, **kwargs)
 

@@ -10,7 +10,7 @@ from keras_mdm import Stage
 from keras_mdm.diffusion.losses import mixed_shares
 from keras_mdm.model.sampling_defaults import SamplingDefaults
 from keras_mdm.model.shipped import write_shipped_weights
-from keras_mdm.training import state
+from keras_mdm.training import StageLearningRate, state
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -52,9 +52,9 @@ def test_weights_are_not_written(writer, value, tmp_path):
     _spoil(mdm.network.weights[-1], value)
     with pytest.raises(ValueError, match="weights are NaN or infinite") as error:
         write(mdm, tmp_path)
-    assert mdm.network.weights[-1].path.replace("/", "__") in str(
-        error.value
-    ).replace("/", "__")
+    assert mdm.network.weights[-1].path.replace("/", "__") in str(error.value).replace(
+        "/", "__"
+    )
     assert _files(tmp_path) == before
 
 
@@ -135,6 +135,8 @@ def test_options_of_models_and_training(value):
     for name in ("learning_rate", "warmup_steps"):
         with pytest.raises(ValueError, match=f"`{name}`.*finite"):
             Stage(8, steps=1, **{name: value})
+        with pytest.raises(ValueError, match=f"`{name}`.*finite"):
+            StageLearningRate(**{"learning_rate": 1.0, "warmup_steps": 1, name: value})
 
 
 def test_a_run_that_diverged_keeps_its_last_good_state(tmp_path):

@@ -120,7 +120,7 @@ def test_training_goes_on_from_the_new_weights(other, tmp_path):
 def test_averages_that_are_given_too_are_kept(other, tmp_path):
     """Of whole models: their averages are no copies of their weights."""
     for average in other.ema.averages:
-        average.assign(keras.ops.ones(average.shape))
+        average.assign(keras.ops.full(average.shape, 0.25))
     other.save_weights(tmp_path / "whole.weights.h5")
     other.save(tmp_path / "whole.keras")
     loaded = keras.models.load_model(tmp_path / "whole.keras")
@@ -136,7 +136,7 @@ def test_averages_that_are_given_too_are_kept(other, tmp_path):
     for mdm in (loaded, from_file, at_once, one_by_one):
         with _nothing_said():
             found = _saved(mdm, tmp_path / "p")
-        assert all((value == 1).all() for value in found)
+        assert all((value == 0.25).all() for value in found)
 
 
 def test_what_training_moves_is_no_change_by_hand(tmp_path):
@@ -164,3 +164,19 @@ def test_what_training_moves_is_no_change_by_hand(tmp_path):
         mdm.test_on_batch(BATCH)
         _saved(mdm, tmp_path / "p")
     assert values_of([mdm.ema.num_updates])[0].tolist() == [3, 3]
+
+
+def test_after_training_that_was_stopped(other, tmp_path):
+    """The weights of before the stop are given up like any others."""
+    mdm = trainer(ema_momentum=0.9, compile_options=uncompiled())
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mdm.fit(BATCH, batch_size=4, epochs=2, verbose=0, callbacks=[Stop()])
+    _all_at_once(mdm, other, None)
+    with pytest.warns(UserWarning, match="changed outside of training"):
+        found = _saved(mdm, tmp_path / "p")
+    assert equal_values(found, other.network.get_weights())
