@@ -25,6 +25,7 @@ from keras_mdm.model.batches import pictures_of
 from keras_mdm.model.ema import ExponentialMovingAverage
 from keras_mdm.model.entry_points import EntryPoints
 from keras_mdm.model.generate import generate
+from keras_mdm.model.loss_scaling import with_scaled_loss
 from keras_mdm.model.objective import Objective
 from keras_mdm.model.optimizer import AdamW
 from keras_mdm.model.sampling_defaults import SamplingDefaults
@@ -229,28 +230,11 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         self._mixed_shares = losses.mixed_shares(mixed_resolution, self.resolutions)
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = AdamW(1e-4, global_clipnorm=2.0)
-        optimizer = self._with_scaled_loss(optimizer, auto_scale_loss)
+        optimizer = with_scaled_loss(optimizer, self.network, auto_scale_loss)
         super().compile(optimizer=optimizer, **self._compile_arguments)
         # Variables that are made in the first step would make TensorFlow trace the
         # step twice.
         self.optimizer.build(self.trainable_variables)
-
-    def _with_scaled_loss(self, optimizer, auto_scale_loss):
-        """The optimizer, in a `LossScaleOptimizer` where layers compute in float16."""
-        layers = self.network._flatten_layers()
-        policies = {layer.dtype_policy.name for layer in layers}
-        if "float16" in policies:
-            raise ValueError(
-                "weights kept in float16 can't be trained: most updates are too small "
-                "for it. Make the network with dtype='mixed_bfloat16', or "
-                "'mixed_float16' where bfloat16 is slow. Received: dtype='float16'"
-            )
-        if "mixed_float16" not in policies or not auto_scale_loss:
-            return optimizer
-        optimizer = keras.optimizers.get(optimizer)
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            return optimizer
-        return keras.optimizers.LossScaleOptimizer(optimizer)
 
     def call(self, inputs, training=False):
         network = self.active_network
