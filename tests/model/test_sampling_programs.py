@@ -69,6 +69,7 @@ def test_changed_weights_are_seen(mdm):
         np.testing.assert_allclose(_draw(mdm, use_ema=use), moved, atol=1e-6)
     mdm.network.set_weights(raw)
     np.testing.assert_array_equal(_draw(mdm, use_ema=False), first[False])
+    mdm.reset_ema()
 
 
 def test_generate_leaves_the_model_as_it_was(mdm):
