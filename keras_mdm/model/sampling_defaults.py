@@ -50,7 +50,7 @@ class SamplingDefaults:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(
-                    f"`{name}` must be a number from {low:g} to {high:g}. "
+                    f"`{name}` must be from {low:g} to {high:g}. "
                     f"Received: {name}={value!r}"
                 )
         if self.guidance_interval is not None:
