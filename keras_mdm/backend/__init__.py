@@ -32,10 +32,12 @@ from keras_mdm.backend.programs import (
     run_stateless,
     with_compiler_options,
 )
+from keras_mdm.backend.snapshots import changed_since, snapshot
 
 __all__ = [
     "attention_kernel",
     "belongs_to",
+    "changed_since",
     "compile_with_weights",
     "compiler_options",
     "convolves_slowly_in",
@@ -51,6 +53,7 @@ __all__ = [
     "prepare_processor",
     "run_stateless",
     "slices_are_views",
+    "snapshot",
     "sum_of_squares",
     "winograd_pays",
     "with_compiler_options",

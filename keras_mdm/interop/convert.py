@@ -13,6 +13,7 @@ from keras_mdm.interop.ml_mdm import (
     official_weights,
 )
 from keras_mdm.model import hub, presets
+from keras_mdm.model.finite import check_finite
 from keras_mdm.model.mdm import MDM
 from keras_mdm.networks.base import serialize
 
@@ -77,6 +78,7 @@ def convert_preset(preset, output, overwrite=False, progress=None):
     """
     check_free(output, hub.is_official, overwrite)
     mdm = MDM.from_preset(preset, ema_momentum=None, dtype="float32")
+    check_finite(mdm.network.weights, output)
     total = sum(1 for _ in named_variables(mdm.network))
 
     def reported():

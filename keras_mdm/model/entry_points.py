@@ -4,11 +4,14 @@ Each checks what it is given and encodes captions (`batches`, `streams`), then h
 over to Keras. `MDM` derives from `EntryPoints`.
 """
 
+import contextlib
+
 from keras_mdm import backend
 from keras_mdm.conditioning import TextConditioner
 from keras_mdm.diffusion import losses
 from keras_mdm.model import batches, streams
 from keras_mdm.model.batches import pictures_of
+from keras_mdm.model.finite import check_finite
 
 
 class EntryPoints:
@@ -85,7 +88,8 @@ class EntryPoints:
             kwargs["shuffle"] = False
             x = backend.with_known_shapes(x, x[0][0])
             batch_size = None
-        return super().fit(x, batch_size=batch_size, **kwargs)
+        with self._average_noted():
+            return super().fit(x, batch_size=batch_size, **kwargs)
 
     def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
         """Loss of the averaged weights on fixed noise and timesteps.
@@ -106,21 +110,55 @@ class EntryPoints:
         if not kwargs.get("_use_cached_eval_dataset"):
             x = streams.prepared(x, self.batch_spec)
         self._evaluated_samples.assign(0)
-        return super().evaluate(x, batch_size=batch_size, **kwargs)
+        with self._average_noted():
+            return super().evaluate(x, batch_size=batch_size, **kwargs)
 
     def train_on_batch(self, x, y=None, **kwargs):
         """One training step on one batch; see `keras.Model.train_on_batch`."""
         self._assert_compile_called("train_on_batch")
         _check_no_targets(y)
         x = self.batch_spec.prepare(x, warn=True)
-        return super().train_on_batch(x, **kwargs)
+        with self._average_noted():
+            return super().train_on_batch(x, **kwargs)
 
     def test_on_batch(self, x, y=None, **kwargs):
         """Loss of one batch on fixed noise; see `keras.Model.test_on_batch`."""
         _check_no_targets(y)
         x = self.batch_spec.prepare(x, warn=True)
         self._evaluated_samples.assign(0)
-        return super().test_on_batch(x, **kwargs)
+        with self._average_noted():
+            return super().test_on_batch(x, **kwargs)
+
+    @contextlib.contextmanager
+    def _average_noted(self):
+        """Tells weights that are given by hand before or after it from training."""
+        if self.ema is None:
+            yield
+            return
+        self.ema.follow()
+        try:
+            yield
+        except BaseException:
+            # On JAX an exception within a step may have taken the weights with it.
+            with contextlib.suppress(TypeError):
+                self.ema.note()
+            raise
+        self.ema.note()
+
+    def save(self, filepath, *args, **kwargs):
+        """Saves the whole model, unless a weight is NaN; see `keras.Model.save`."""
+        self._check_weights(filepath)
+        return super().save(filepath, *args, **kwargs)
+
+    def save_weights(self, filepath, *args, **kwargs):
+        """Saves all weights, unless one is NaN; see `keras.Model.save_weights`."""
+        self._check_weights(filepath)
+        return super().save_weights(filepath, *args, **kwargs)
+
+    def _check_weights(self, filepath):
+        if self.ema is not None:
+            self.ema.follow()
+        check_finite(self.weights, filepath)
 
     def make_train_function(self, force=False):
         """Compiles the training step; Keras calls it."""

@@ -267,6 +267,8 @@ def _picker(rows):
 def _functions(mdm, kind, use_ema):
     """The compiled functions of a kind of run, made at its first use."""
     averaged = bool(use_ema and mdm.ema is not None)
+    if averaged:
+        mdm.ema.follow()
     functions = mdm._sampling_functions.get((kind, averaged))
     if functions is None:
         run = SamplingRun(mdm, kind)

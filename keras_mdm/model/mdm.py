@@ -9,6 +9,8 @@ loading weights of other models in `transfer`.
 """
 
 import contextlib
+import math
+import threading
 import warnings
 
 import keras
@@ -24,6 +26,7 @@ from keras_mdm.model.batches import pictures_of
 from keras_mdm.model.ema import ExponentialMovingAverage
 from keras_mdm.model.entry_points import EntryPoints
 from keras_mdm.model.generate import generate
+from keras_mdm.model.loss_scaling import with_scaled_loss
 from keras_mdm.model.objective import Objective
 from keras_mdm.model.optimizer import AdamW
 from keras_mdm.model.sampling_defaults import SamplingDefaults
@@ -126,9 +129,10 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
                 "`condition_dropout` must be from 0 to 1. "
                 f"Received: condition_dropout={condition_dropout}"
             )
-        if output_limit is not None and output_limit <= 0:
+        if output_limit is not None and not 0.0 < output_limit < math.inf:
             raise ValueError(
-                f"`output_limit` must be above 0. Received: output_limit={output_limit}"
+                "`output_limit` must be a finite number above 0. "
+                f"Received: output_limit={output_limit}"
             )
         if not isinstance(schedule, NoiseSchedule):
             schedule = NoiseSchedule(schedule)
@@ -158,13 +162,21 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         }
         self.ema = None
         if ema_momentum is not None:
+            owners = {
+                id(variable): index
+                for index, doll in enumerate(network.dolls)
+                for layer in doll.own_layers
+                for variable in layer.variables
+            }
+            levels = [owners[id(variable)] for variable in network.weights]
             self.ema = ExponentialMovingAverage(
-                network.variables, ema_momentum, ema_warmup
+                network.weights, ema_momentum, ema_warmup, levels
             )
         self._evaluated_samples = self.add_weight(
             shape=(), dtype="int32", trainable=False, name="evaluated_samples"
         )
-        self._evaluating = False
+        # What one thread evaluates is no matter of another that calls the model.
+        self._thread = threading.local()
         self._resolution = network.level
         self._frozen_inner = False
         self._level_weights = None
@@ -197,8 +209,14 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
             mixed_resolution: Optional dict of resolution to its share of the batch:
                 whole numbers are a ratio, `{64: 2, 32: 1}`; fractions must sum to 1.
                 Samples of a smaller resolution do not pay for the dolls around it.
-            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: As in
+            run_eagerly, steps_per_execution, jit_compile: As in
                 `keras.Model.compile`.
+            auto_scale_loss: bool. Whether the loss is scaled where a layer of the
+                network has the dtype policy `"mixed_float16"`, as
+                `keras.Model.compile` does by the model's own.
+
+        Raises:
+            ValueError: if weights are kept in float16, which can't be trained.
         """
         self._compile_arguments = {
             "run_eagerly": run_eagerly,
@@ -218,6 +236,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
             warnings.warn(flaw, stacklevel=2)
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = AdamW()
+        optimizer = with_scaled_loss(optimizer, self.network, auto_scale_loss)
         super().compile(optimizer=optimizer, **self._compile_arguments)
         # Variables that are made in the first step would make TensorFlow trace the
         # step twice.
@@ -226,10 +245,8 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
     def call(self, inputs, training=False):
         network = self.active_network
         weights = contextlib.nullcontext()
-        if self._evaluating and self.ema is not None:
-            pairs = zip(self.ema.sources, self.ema.averages, strict=True)
-            mapping = [(source, average.value) for source, average in pairs]
-            weights = keras.StatelessScope(state_mapping=mapping)
+        if self.ema is not None and getattr(self._thread, "evaluates", False):
+            weights = self.ema.lent()
         with weights:
             outputs = backend.in_halves(
                 lambda inputs: network(inputs, training=training),
@@ -329,7 +346,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         return logs
 
     def test_step(self, *args):
-        self._evaluating = True
+        self._thread.evaluates = True
         try:
             if backend.name() == "jax":
                 state, data = args
@@ -339,46 +356,55 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
                 return super().test_step(state, data)
             return super().test_step(self._evaluation_data(*args))
         finally:
-            self._evaluating = False
+            self._thread.evaluates = False
 
     def _update_ema(self):
         moved = True
-        every = self.optimizer.gradient_accumulation_steps
+        # Of a `LossScaleOptimizer`, the one inside counts.
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        every = optimizer.gradient_accumulation_steps
         if every:
-            moved = ops.equal(self.optimizer._iterations % every, 0)
-        self.ema.update(self.active_network.variables, moved)
+            moved = ops.equal(optimizer._iterations % every, 0)
+        # Dolls around the largest one whose loss counts, and frozen ones, do not begin.
+        largest = next(r for r, weight in self._level_weights.items() if weight > 0)
+        start = self.network.resolutions.index(largest)
+        trained = [
+            level
+            for level, doll in enumerate(self.network.dolls)
+            if level >= start
+            and any(layer.trainable_variables for layer in doll.own_layers)
+        ]
+        self.ema.update(self.active_network.variables, moved, trained)
 
     # === The moving average ===
 
     def reset_ema(self):
-        """Sets the moving average to the network's weights, as after loading some."""
+        """Begins the moving average anew, from the network's weights as they are.
+
+        Weights that were loaded or set since the last training reach the average
+        without it, with a warning if that average had been trained.
+        """
         if self.ema is not None:
             self.ema.reset()
 
-    @contextlib.contextmanager
-    def ema_scope(self):
-        """Within it the network has the averaged weights.
+    def averaged_weights(self):
+        """The averaged weights of the network, for `set_weights` of one like it.
+
+        Returns:
+            List of arrays in the order of `network.get_weights()`; the network's own
+            weights if the model keeps no average.
 
         Example:
 
         ```python
-        with mdm.ema_scope():
-            mdm.network.save_weights("averaged.weights.h5")
+        other.network.set_weights(mdm.averaged_weights())
+        other.network.save_weights("averaged.weights.h5")
         ```
         """
         if self.ema is None:
-            yield
-            return
-        raw = [ops.convert_to_numpy(source.value) for source in self.ema.sources]
-        try:
-            for source, average in zip(
-                self.ema.sources, self.ema.averages, strict=True
-            ):
-                source.assign(ops.copy(average.value))
-            yield
-        finally:
-            for source, value in zip(self.ema.sources, raw, strict=True):
-                source.assign(value)
+            return self.network.get_weights()
+        self.ema.follow()
+        return [ops.convert_to_numpy(average.value) for average in self.ema.averages]
 
     # === Drawing, saving ===
 

@@ -26,6 +26,7 @@ from keras_mdm.files import (
     whole_folder,
 )
 from keras_mdm.model import hub
+from keras_mdm.model.finite import check_finite
 from keras_mdm.model.serialized import innermost, set_dtype, set_num_classes
 from keras_mdm.model.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.networks.base import serialize
@@ -64,15 +65,19 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
             files in its folder stay.
 
     Raises:
-        ValueError: if `path` exists and may not be replaced.
+        ValueError: if `path` exists and may not be replaced, or if a weight is NaN or
+            infinite.
     """
     check_free(path, is_preset, overwrite)
-    with self.ema_scope() if use_ema else contextlib.nullcontext():
+    averaged = bool(use_ema) and self.ema is not None
+    if averaged:
+        self.ema.follow()
+    with self.ema.lent() if averaged else contextlib.nullcontext():
         write_preset(
             path,
             serialize(self),
             self.network,
-            averaged=bool(use_ema and self.ema is not None),
+            averaged=averaged,
             overwrite=overwrite,
         )
 
@@ -86,7 +91,11 @@ def write_preset(path, config, network, averaged, overwrite=False):
         network: The network that has its weights.
         averaged: bool. Whether the weights are a moving average.
         overwrite: bool.
+
+    Raises:
+        ValueError: if a weight is NaN or infinite.
     """
+    check_finite(network.weights, path)
     metadata = {
         "format_version": FORMAT_VERSION,
         "keras_version": keras.__version__,

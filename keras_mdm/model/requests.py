@@ -57,6 +57,12 @@ def gather_condition(given, conditioner, num_samples):
     """
     gathered = {key: np.asarray(value) for key, value in (given.features or {}).items()}
     text_name, label_name, feature_name = given.names
+    for key, value in gathered.items():
+        if value.dtype.kind not in "iub" and not _is_finite(value):
+            raise ValueError(
+                f"'{key}' of `{feature_name}` must be finite numbers. Received: "
+                f"{value if value.size < 9 else 'NaN, infinite or no numbers'}"
+            )
     if given.texts is not None:
         if not isinstance(conditioner, TextConditioner):
             raise ValueError(
@@ -118,6 +124,15 @@ def negative_of(given, conditioner):
             f"give them as `{given.names[2]}`, or set `mdm.text_encoder`."
         )
     return dataclasses.replace(given, texts="")
+
+
+def _is_finite(value):
+    """Whether an array has nothing but finite numbers, in float32."""
+    try:
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(value.astype("float32")).all())
+    except (TypeError, ValueError):
+        return False
 
 
 def gather_negative(given, condition, conditioner, num_samples):

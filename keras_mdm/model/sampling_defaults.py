@@ -8,6 +8,9 @@ from keras_mdm.diffusion.guidance import THRESHOLDS
 from keras_mdm.diffusion.samplers import SAMPLERS
 from keras_mdm.diffusion.schedules import SPACINGS
 
+# The run computes in float32, where anything larger is infinite.
+_LARGEST = float(np.finfo("float32").max)
+
 
 @dataclasses.dataclass(frozen=True)
 class SamplingDefaults:
@@ -46,16 +49,16 @@ class SamplingDefaults:
             )
         for name, low, high in (
             ("eta", 0.0, 1.0),
-            ("guidance_scale", 0.0, np.inf),
+            ("guidance_scale", 0.0, _LARGEST),
             ("guidance_rescale", 0.0, 1.0),
             ("dynamic_percentile", 0.0, 1.0),
-            ("dynamic_maximum", 1.0, np.inf),
+            ("dynamic_maximum", 1.0, _LARGEST),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(
                     f"`{name}` must be from {low:g} to {high:g}. "
-                    f"Received: {name}={value}"
+                    f"Received: {name}={value!r}"
                 )
         if self.guidance_interval is not None:
             interval = tuple(float(v) for v in self.guidance_interval)

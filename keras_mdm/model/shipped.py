@@ -7,10 +7,10 @@ weights in float16, by the paths of the variables. `from_preset` loads them;
 
 import importlib.resources
 
-import keras
 import numpy as np
 
 from keras_mdm.files import whole_file
+from keras_mdm.model.finite import check_finite
 
 
 def shipped_weights(name):
@@ -27,16 +27,16 @@ def write_shipped_weights(mdm, path):
         path: Path of the `.npz` file.
 
     Raises:
-        ValueError: if a weight is too large for float16.
+        ValueError: if a weight is NaN, infinite, or too large for float16.
     """
-    with mdm.ema_scope():
-        values = {
-            variable.path: keras.ops.convert_to_numpy(variable.value).astype("float16")
-            for variable in mdm.network.variables
-        }
+    paths = [variable.path for variable in mdm.network.weights]
+    values = dict(zip(paths, mdm.averaged_weights(), strict=True))
+    check_finite(values.items(), path)
+    with np.errstate(over="ignore"):
+        values = {name: value.astype("float16") for name, value in values.items()}
     wrong = [name for name, value in values.items() if not np.isfinite(value).all()]
     if wrong:
-        raise ValueError(f"weights are not finite in float16: {wrong[:5]}")
+        raise ValueError(f"weights are too large for float16: {wrong[:5]}")
     with whole_file(path) as temporary:
         np.savez_compressed(temporary, **values)
 
@@ -52,12 +52,12 @@ def read_shipped_weights(mdm, file):
         ValueError: if the file does not belong to the network.
     """
     with file.open("rb") as opened, np.load(opened) as values:
-        paths = {variable.path for variable in mdm.network.variables}
+        paths = {variable.path for variable in mdm.network.weights}
         if paths != set(values.files):
             raise ValueError(
                 f"the weights in '{file}' belong to another network; they differ in "
                 f"{sorted(paths ^ set(values.files))[:5]}"
             )
-        for variable in mdm.network.variables:
+        for variable in mdm.network.weights:
             variable.assign(values[variable.path].astype("float32"))
     mdm.reset_ema()

@@ -33,9 +33,10 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         ValueError: if the preset has no weights, or no doll of this model.
     """
     if not _is_preset(filepath):
-        return keras.Model.load_weights(
-            self, filepath, skip_mismatch=skip_mismatch, **kwargs
-        )
+        keras.Model.load_weights(self, filepath, skip_mismatch=skip_mismatch, **kwargs)
+        if self.ema is not None:
+            self.ema.note()
+        return None
     if not presets.has_weights(filepath):
         raise ValueError(
             f"no trained weights are published for preset '{filepath}': there is "
@@ -48,7 +49,8 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
             if pairs:
                 for pair in pairs:
                     _copy(*pair)
-                self.reset_ema()
+                if self.ema is not None:
+                    self.ema.reset([v for doll, _ in pairs for v in doll.variables])
                 return None
     raise ValueError(
         f"the network saved in '{filepath}', whose resolutions are "

@@ -1,5 +1,7 @@
 """What the innermost network and every doll around it have in common."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -112,6 +114,12 @@ class DenoisingNetwork(NestViews, keras.Model):
                 "`image_channels` must be at least 1. "
                 f"Received: image_channels={self.image_channels}"
             )
+        for name, default in getattr(self, "micro_conditioning", {}).items():
+            if not math.isfinite(default):
+                raise ValueError(
+                    "`micro_conditioning` must have finite defaults. "
+                    f"Received: micro_conditioning={{{name!r}: {default}}}"
+                )
         self._check_frames()
         for width in channels:
             if width % self.groups:

@@ -70,10 +70,13 @@ class Stage:
                 raise ValueError(
                     f"`{name}` must be a whole number from 1. Received: {name}={value}"
                 )
-        if self.learning_rate <= 0 or self.warmup_steps < 0:
+        if (
+            not 0 < self.learning_rate < math.inf
+            or not 0 <= self.warmup_steps < math.inf
+        ):
             raise ValueError(
-                "`learning_rate` must be above 0 and `warmup_steps` at least 0. "
-                f"Received: learning_rate={self.learning_rate}, "
+                "`learning_rate` must be above 0, `warmup_steps` at least 0, both "
+                f"finite. Received: learning_rate={self.learning_rate}, "
                 f"warmup_steps={self.warmup_steps}"
             )
         if self.decay not in DECAYS:
@@ -111,6 +114,12 @@ class StageLearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, learning_rate, warmup_steps, decay_steps=None):
         super().__init__()
+        if not all(map(math.isfinite, (learning_rate, warmup_steps, decay_steps or 0))):
+            raise ValueError(
+                "`learning_rate`, `warmup_steps` and `decay_steps` must be finite. "
+                f"Received: learning_rate={learning_rate}, "
+                f"warmup_steps={warmup_steps}, decay_steps={decay_steps}"
+            )
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps

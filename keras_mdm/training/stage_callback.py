@@ -21,8 +21,10 @@ class StageCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         # The optimizer's count is kept over a resume and over a second `fit`.
-        iterations = self.model.optimizer._iterations
-        self.step = int(keras.ops.convert_to_numpy(iterations))
+        optimizer = self.model.optimizer
+        # Of a `LossScaleOptimizer`, the one inside counts.
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        self.step = int(keras.ops.convert_to_numpy(optimizer._iterations))
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch_start = self.step

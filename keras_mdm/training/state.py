@@ -10,6 +10,7 @@ import h5py
 import keras
 
 from keras_mdm.files import as_path
+from keras_mdm.model.finite import check_finite
 
 STATE_FILE = "training_state.h5"
 
@@ -63,8 +64,12 @@ def save_state(mdm, folder, progress):
         mdm: A compiled `MDM`.
         folder: Path of an existing or new folder.
         progress: dict of JSON values to keep beside them.
+
+    Raises:
+        ValueError: if a weight is NaN or infinite; an older state stays.
     """
     folder = as_path(folder)
+    check_finite([*mdm.variables, *mdm.optimizer.variables], folder)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{STATE_FILE}.part"
     with h5py.File(temporary, "w") as file:

@@ -109,7 +109,13 @@ def test_fresh_video_model_draws_what_the_image_model_draws(monkeypatch):
         return keras.ops.repeat(noise[:, None], shape[0], axis=1)
 
     monkeypatch.setattr(sampling, "sample_noise", same_for_every_frame)
-    options = {"labels": [2, 1], "num_steps": 4, "seed": 3, "eta": 1.0}
+    options = {
+        "labels": [2, 1],
+        "num_steps": 4,
+        "seed": 3,
+        "sampler": "ddim",
+        "eta": 1.0,
+    }
     expected = pictures.generate(**options, output="float")
     drawn = clips.generate(**options, output="float")
     assert expected.std() > 0.1

@@ -1,5 +1,7 @@
 """Evaluation: reproducible, on averaged weights; the loss of a fresh network."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -45,13 +47,49 @@ def test_batches_have_different_noise(mdm):
 def test_uses_the_moving_average(mdm):
     first = _evaluate(mdm)["loss"]
     raw = mdm.network.get_weights()
+    for average, value in zip(mdm.ema.averages, raw, strict=True):
+        average.assign(value + 0.1)
+    averaged = _evaluate(mdm)["loss"]
+    assert averaged != first
     mdm.network.set_weights([value + 0.1 for value in raw])
-    assert _evaluate(mdm)["loss"] == first
     mdm.reset_ema()
-    assert _evaluate(mdm)["loss"] != first
+    assert _evaluate(mdm)["loss"] == pytest.approx(averaged, rel=1e-6)
     mdm.network.set_weights(raw)
     mdm.reset_ema()
     assert _evaluate(mdm)["loss"] == first
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax",
+    reason="Keras takes the weights out of a model while it is evaluated",
+)
+def test_another_thread_sees_the_raw_weights(mdm, monkeypatch):
+    """While the step of an evaluation is made, which reads the averages."""
+    other = trainer()
+    other.network.set_weights(mdm.network.get_weights())
+    for average in other.ema.averages:
+        average.assign(keras.ops.zeros(average.shape))
+    inputs, _ = mdm.diffuse(
+        {k: keras.ops.convert_to_tensor(v) for k, v in batch_of(4, 8).items()},
+        [keras.ops.ones((4, size, size, 1)) for size in (8, 4)],
+        keras.ops.convert_to_tensor(np.arange(4, dtype="int32")),
+    )
+    expected = to_numpy(mdm.network(inputs))
+    found, evaluation_data = [], other._evaluation_data
+
+    def meanwhile(data):
+        if not found:
+            with ThreadPoolExecutor(1) as pool:
+                found.append(pool.submit(lambda: to_numpy(other(inputs))).result())
+        return evaluation_data(data)
+
+    monkeypatch.setattr(other, "_evaluation_data", meanwhile)
+    other.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    averaged = _evaluate(other)["loss"]
+    assert len(found) == 1
+    for one, another in zip(found[0], expected, strict=True):
+        np.testing.assert_allclose(one, another, atol=1e-5)
+    assert averaged != _evaluate(mdm)["loss"]
 
 
 def test_validation_data_is_evaluated(mdm):

@@ -58,14 +58,18 @@ def test_changed_weights_are_seen(mdm):
     first = {use: _draw(mdm, use_ema=use) for use in (True, False)}
     np.testing.assert_array_equal(first[True], first[False])
     raw = mdm.network.get_weights()
+    for average, value in zip(mdm.ema.averages, raw, strict=True):
+        average.assign(value + 0.1)
+    moved = _draw(mdm, use_ema=True)
+    assert np.abs(moved - first[True]).max() > 1e-3
+    np.testing.assert_array_equal(_draw(mdm, use_ema=False), first[False])
     mdm.network.set_weights([value + 0.1 for value in raw])
-    assert np.abs(_draw(mdm, use_ema=False) - first[False]).max() > 1e-3
-    np.testing.assert_array_equal(_draw(mdm, use_ema=True), first[True])
     mdm.reset_ema()
-    moved = _draw(mdm, use_ema=False)
-    np.testing.assert_allclose(_draw(mdm, use_ema=True), moved, atol=1e-6)
+    for use in (True, False):
+        np.testing.assert_allclose(_draw(mdm, use_ema=use), moved, atol=1e-6)
     mdm.network.set_weights(raw)
     np.testing.assert_array_equal(_draw(mdm, use_ema=False), first[False])
+    mdm.reset_ema()
 
 
 def test_generate_leaves_the_model_as_it_was(mdm):

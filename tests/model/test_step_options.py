@@ -58,10 +58,10 @@ def test_accumulated_gradients_equal_one_large_batch():
         if every:
             # Within the accumulation neither the weights nor the average move.
             assert equal_values(start, network.get_weights())
-            assert int(mdm.ema.num_updates) == 0
+            assert values_of([mdm.ema.num_updates])[0].tolist() == [0]
             assert equal_values(start, values_of(mdm.ema.averages))
             mdm.train_on_batch(batches[1])
-        assert int(mdm.ema.num_updates) == 1
+        assert values_of([mdm.ema.num_updates])[0].tolist() == [1]
         found.append((network.get_weights(), values_of(mdm.ema.averages)))
     assert _norm(start, found[0][0]) > 1e-3
     for one, other in zip(found[0], found[1], strict=True):

@@ -1,0 +1,33 @@
+"""Weights that are not finite are not written: they would replace good ones."""
+
+import keras
+import numpy as np
+
+
+def check_finite(variables, path):
+    """Raises an error if a weight that is to be written is NaN or infinite.
+
+    Args:
+        variables: Iterable of variables, or of pairs of name and array.
+        path: str or path. What would be written, for the error.
+
+    Raises:
+        ValueError: with the names of the weights.
+    """
+    wrong, count = [], 0
+    for variable in variables:
+        if isinstance(variable, tuple):
+            name, value = variable
+        else:
+            name, value = variable.path, keras.ops.convert_to_numpy(variable.value)
+        count += 1
+        if value.dtype == "bfloat16":  # NumPy has no `isfinite` of it.
+            value = value.astype("float32")
+        if not np.isfinite(value).all():
+            wrong.append(name)
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {count} weights are NaN or infinite, such as "
+            f"'{wrong[0]}', so nothing was written to '{path}'. Training has diverged: "
+            "go on from weights that were saved before, with a lower learning rate."
+        )
