@@ -10,7 +10,12 @@ from keras_mdm.backend.arithmetic import (
     half_sum_of_squares,
     move_towards,
 )
-from keras_mdm.backend.batches import belongs_to, map_captions, with_known_shapes
+from keras_mdm.backend.batches import (
+    belongs_to,
+    host_data,
+    refuse_replicas,
+    step_of_each_shape,
+)
 from keras_mdm.backend.convolutions import (
     convolves_slowly_in,
     filter_gradient_by_products,
@@ -43,16 +48,17 @@ __all__ = [
     "fused_adam",
     "fused_attention_pays",
     "half_sum_of_squares",
+    "host_data",
     "in_halves",
-    "map_captions",
     "move_towards",
     "name",
     "not_before",
     "on_cpu",
     "prepare_processor",
+    "refuse_replicas",
     "run_stateless",
     "slices_are_views",
+    "step_of_each_shape",
     "winograd_pays",
     "with_compiler_options",
-    "with_known_shapes",
 ]
