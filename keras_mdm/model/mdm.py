@@ -200,6 +200,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
             run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: As in
                 `keras.Model.compile`.
         """
+        backend.refuse_replicas(self)
         self._compile_arguments = {
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,

@@ -94,6 +94,7 @@ class PreparedData(DataAdapter):
 
     def __init__(self, data, spec, name, shuffle=False):
         self._data, self._spec, self._name = data, spec, name
+        self._error = None
         # Keras' own adapter where it does more than to iterate.
         self._adapter = None
         if isinstance(data, keras.utils.PyDataset):
@@ -161,7 +162,18 @@ class PreparedData(DataAdapter):
         return iter(self)
 
     def get_jax_iterator(self):
-        return iter(self)
+        return iter(self) if backend.on_cpu() else self._until_an_error()
+
+    def _until_an_error(self):
+        """One pass that ends early; `on_epoch_end` then says why.
+
+        On an accelerator Keras reads a batch ahead, and an error at once would cost the
+        step of the batch before.
+        """
+        try:
+            yield from self
+        except ValueError as error:
+            self._error = error
 
     def get_tf_dataset(self):
         return backend.host_data(self)
@@ -189,6 +201,9 @@ class PreparedData(DataAdapter):
     def on_epoch_end(self):
         if self._adapter is not None:
             self._adapter.on_epoch_end()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error from None
 
 
 @dataclasses.dataclass
