@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import sys
 
 import keras
 import numpy as np
@@ -20,6 +19,9 @@ from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from keras_mdm import backend
 from keras_mdm.model.batches import pictures_of
+
+# More batches than any data set has; grain's have `sys.maxsize` entries if they repeat.
+_ENDLESS = 2**40
 
 
 @dataclasses.dataclass
@@ -187,7 +189,7 @@ class PreparedData(DataAdapter):
             return self._adapter.num_batches
         with contextlib.suppress(TypeError):
             length = len(self._data)
-            return None if length >= sys.maxsize else length
+            return None if length >= _ENDLESS else length
         return None
 
     @property
@@ -242,6 +244,6 @@ def _grain_is_endless(data):
     if hasattr(data, "_sampler"):  # A DataLoader.
         return getattr(data._sampler, "_num_epochs", 1) is None
     with contextlib.suppress(TypeError):
-        return len(data) >= sys.maxsize
+        return len(data) >= _ENDLESS
     parents = getattr(data, "parents", ())
     return bool(parents) and all(map(_grain_is_endless, parents))
