@@ -249,11 +249,11 @@ class EntryPoints:
         return super().test_on_batch(x, sample_weight=weight, return_dict=return_dict)
 
     def predict(self, *args, **kwargs):
-        """Is refused: pictures are drawn with `generate`."""
-        raise ValueError(
-            "`predict` would run one denoising step on data that it lacks: draw "
-            "pictures with `mdm.generate(...)`, and measure the loss of a data set "
-            "with `mdm.evaluate(...)`."
+        """Not for this model, which draws pictures with `generate`."""
+        raise NotImplementedError(
+            "`predict` is not for diffusion models: one call of the network draws no "
+            "picture. Draw with `mdm.generate(...)`, or call the denoiser itself, "
+            "`mdm(inputs)`."
         )
 
     predict_on_batch = predict

@@ -219,7 +219,7 @@ def test_unknown_arguments(mdm, road):
 @pytest.mark.parametrize("road", ["predict", "predict_on_batch"])
 def test_predict_points_to_generate(mdm, road):
     start = _weights(mdm)
-    with pytest.raises(ValueError, match=r"`mdm.generate\(...\)`"):
+    with pytest.raises(NotImplementedError, match=r"`mdm.generate\(...\)`"):
         getattr(mdm, road)(DATA)
     assert equal_values(start, _weights(mdm))
 
