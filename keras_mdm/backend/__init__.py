@@ -13,6 +13,7 @@ from keras_mdm.backend.arithmetic import (
 from keras_mdm.backend.batches import (
     belongs_to,
     host_data,
+    parts_of_a_batch,
     refuse_replicas,
     step_of_each_shape,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "name",
     "not_before",
     "on_cpu",
+    "parts_of_a_batch",
     "prepare_processor",
     "refuse_replicas",
     "run_stateless",

@@ -15,6 +15,18 @@ def belongs_to(value, package):
     return any(c.__module__.split(".")[0] == package for c in type(value).__mro__)
 
 
+def parts_of_a_batch():
+    """Into how many equal parts `keras.distribution` divides a process' batch."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return 1
+    import jax
+
+    mesh = distribution.device_mesh
+    parts = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+    return max(1, parts // jax.process_count())
+
+
 def host_data(batches):
     """Batches of numpy arrays as what Keras hands to steps on TensorFlow as it is.
 

@@ -9,11 +9,17 @@ numbers on the way. `streams` does so for every kind of data set.
 import collections.abc
 import dataclasses
 
-import keras
 import numpy as np
 
 from keras_mdm.diffusion import losses
 from keras_mdm.levels import level_shape, read_level
+from keras_mdm.model.batch_arrays import (
+    array_or_none,
+    as_steps_take_it,
+    dtype_name,
+    finite_numbers,
+    to_array,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +37,7 @@ class BatchSpec:
         text: The `TextConditioner` that reads captions, or `None`.
         mixed_shares: Shares of a mixed batch, or `None`; see
             `keras_mdm.diffusion.losses.mixed_shares`.
+        parts: int. Into how many equal parts a step divides a batch.
     """
 
     resolution: int | str
@@ -40,6 +47,7 @@ class BatchSpec:
     optional: tuple
     text: object = None
     mixed_shares: tuple | None = None
+    parts: int = 1
 
     def prepare_element(self, element, warn=False):
         """Returns what a data set yields as the triple that a step takes.
@@ -61,9 +69,15 @@ class BatchSpec:
         batch = self.prepare(batch, warn)
         if weight is not None:
             size = len(pictures_of(batch))
-            weight = _check_numbers("sample_weight", to_array("sample_weight", weight))
+            weight = finite_numbers("sample_weight", to_array("sample_weight", weight))
             check_length("sample_weight", weight, size)
         return batch, None, weight
+
+    def check_size(self, size):
+        """Raises a `ValueError` if a step can not divide a batch of this size."""
+        check_parts(size, self.parts)
+        if self.mixed_shares is not None:
+            losses.mixed_batch_sizes(self.mixed_shares, size)
 
     def prepare(self, batch, warn=False):
         """Returns a batch for the step: its captions encoded, all of it checked.
@@ -92,7 +106,7 @@ class BatchSpec:
                 )
             batch.update(self.text.encode_texts(captions, warn=warn))
         batch = {
-            key: value if key in self._read else _array_or_none(value)
+            key: value if key in self._read else array_or_none(value)
             for key, value in batch.items()
         }
         batch = {
@@ -101,7 +115,7 @@ class BatchSpec:
             if value is not None
         }
         self.check(batch)
-        return {key: _as_steps_take_it(key, value) for key, value in batch.items()}
+        return {key: as_steps_take_it(key, value) for key, value in batch.items()}
 
     @property
     def _read(self):
@@ -140,11 +154,9 @@ class BatchSpec:
         if self.num_classes is not None and "labels" in batch:
             check_labels(batch["labels"], self.num_classes)
         for name in sorted(set(self.optional) & set(batch)):
-            _check_numbers(name, batch[name])
+            finite_numbers(name, batch[name])
         if self.text is not None:
             self.text.check_features(batch)
-        if self.mixed_shares is not None:
-            losses.mixed_batch_sizes(self.mixed_shares, len(batch[key]))
 
     @property
     def is_video(self):
@@ -163,7 +175,7 @@ class BatchSpec:
             )
         if not len(images):
             raise ValueError(f"the data set is empty: '{key}' has no entry.")
-        kind = _dtype_name(images)
+        kind = dtype_name(images)
         if kind == "uint8":
             return
         if not kind.startswith(("float", "bfloat")):
@@ -205,6 +217,21 @@ def check_no_targets(y):
         )
 
 
+def check_parts(size, parts):
+    """Raises a `ValueError` unless a batch can be divided among the devices.
+
+    Args:
+        size: int. Entries of the batch.
+        parts: int. Into how many equal parts it is divided.
+    """
+    if size % parts:
+        raise ValueError(
+            f"a batch must be a multiple of the {parts} parts into which "
+            "`keras.distribution` divides it: choose another batch size, or leave out "
+            f"the last, smaller batch. Received: {size} entries"
+        )
+
+
 def check_labels(labels, num_classes):
     """Raises a `ValueError` unless labels are whole numbers below `num_classes`."""
     labels = np.asarray(labels)
@@ -238,44 +265,6 @@ def check_length(name, array, size, key="images"):
         raise ValueError(f"'{name}' has {len(array)} entries for {size} {key}.")
 
 
-def to_array(name, value):
-    """A numpy array of whatever library's tensor, or of a list.
-
-    Args:
-        name: str. What the value is called in the error.
-        value: Array, tensor or nested list of numbers.
-
-    Raises:
-        ValueError: if it is none, such as a list of pictures of several sizes.
-    """
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()  # A tensor of torch.
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"'{name}' must be an array. Received: {type(value).__name__}, of which "
-            f"numpy makes none: {error}"
-        ) from None
-
-
-def _array_or_none(value):
-    """A numpy array, or `None` if it would hold something else than numbers."""
-    try:
-        array = to_array("", value)
-    except ValueError:
-        return None
-    kind = _dtype_name(array)
-    return array if kind == "bool" or "int" in kind or "float" in kind else None
-
-
-def _dtype_name(array):
-    try:
-        return keras.backend.standardize_dtype(array.dtype)
-    except ValueError:
-        return str(array.dtype)
-
-
 def _unpack(element):
     if not isinstance(element, (tuple, list)):
         return element, None, None
@@ -285,32 +274,3 @@ def _unpack(element):
             f"where y is None. Received: {type(element).__name__} of {len(element)}"
         )
     return (*element, None, None)[:3]
-
-
-def _check_numbers(name, values):
-    """Returns finite numbers of shape `(batch,)` as float32."""
-    kind = _dtype_name(values)
-    if values.ndim != 1 or not kind.startswith(("float", "bfloat", "int", "uint")):
-        raise ValueError(
-            f"'{name}' must be numbers of shape (batch,). "
-            f"Received: shape={values.shape}, dtype={kind}"
-        )
-    with np.errstate(over="ignore"):
-        numbers = values.astype("float32")
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        entry = int(np.argmin(finite))
-        raise ValueError(
-            f"'{name}' must be finite numbers. "
-            f"Received: {values[entry]} in entry {entry}"
-        )
-    return numbers
-
-
-def _as_steps_take_it(key, array):
-    """Wide numbers as narrow ones, so that no backend meets a dtype it lacks."""
-    if key in ("labels", "token_ids") and array.dtype.kind in "iu":
-        return array.astype("int32", copy=False)
-    if array.dtype.kind == "f" and array.dtype.itemsize > 4:
-        return array.astype("float32")
-    return array

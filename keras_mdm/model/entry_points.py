@@ -25,6 +25,7 @@ class EntryPoints:
             features=tuple(getattr(conditioner, "feature_names", ())),
             num_classes=getattr(conditioner, "num_classes", None),
             text=conditioner if isinstance(conditioner, TextConditioner) else None,
+            parts=backend.parts_of_a_batch(),
             optional=tuple(
                 {name for doll in network.dolls for name in doll.micro_conditioning}
             ),
@@ -232,9 +233,9 @@ class EntryPoints:
         backend.refuse_replicas(self)
         fit_arguments.check_no_class_weight(class_weight)
         data = fit_arguments.unpack("x", x, y, sample_weight)
-        x, _, weight = self._training_spec.prepare_element(
-            (data[0], None, data[1]), warn=True
-        )
+        spec = self._training_spec
+        x, _, weight = spec.prepare_element((data[0], None, data[1]), warn=True)
+        spec.check_size(len(batches.pictures_of(x)))
         return super().train_on_batch(x, sample_weight=weight, return_dict=return_dict)
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
@@ -242,9 +243,9 @@ class EntryPoints:
         self._assert_compile_called("test_on_batch")
         backend.refuse_replicas(self)
         data = fit_arguments.unpack("x", x, y, sample_weight)
-        x, _, weight = self.batch_spec.prepare_element(
-            (data[0], None, data[1]), warn=True
-        )
+        spec = self.batch_spec
+        x, _, weight = spec.prepare_element((data[0], None, data[1]), warn=True)
+        spec.check_size(len(batches.pictures_of(x)))
         self._evaluated_samples.assign(0)
         return super().test_on_batch(x, sample_weight=weight, return_dict=return_dict)
 

@@ -158,6 +158,14 @@ def prepare(
             batch_size = -(-size // steps) if steps else 32
         batch_size = min(batch_size, size)
         left = size % batch_size
+        if left and not options.get("drop_remainder"):
+            try:
+                spec.check_size(left)
+            except ValueError as error:
+                number = size // batch_size
+                raise ValueError(
+                    f"batch {number} of the {name} (the first is 0): {error}"
+                ) from None
         if left and options.get("drop_remainder") and not shuffle:
             warnings.warn(
                 f"the last {left} of {size} entries of the {name} take no part, fewer "

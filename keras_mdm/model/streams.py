@@ -127,7 +127,9 @@ class PreparedData(DataAdapter):
 
     def _prepare(self, number, element, warn=False):
         try:
-            return self._spec.prepare_element(element, warn)
+            element = self._spec.prepare_element(element, warn)
+            self._spec.check_size(len(pictures_of(element[0])))
+            return element
         except ValueError as error:
             raise ValueError(
                 f"batch {number} of the {self._name} (the first is 0): {error}"

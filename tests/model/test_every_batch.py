@@ -475,3 +475,42 @@ def test_mixed_batch_that_is_too_small(mdm):
     with pytest.raises(ValueError, match="too small"):
         mixed.train_on_batch(batches[1])
     assert np.isfinite(mixed.evaluate(batches, verbose=0)).all()
+
+
+DEVICES = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+import keras
+from helpers import batch_of, tiny_mdm
+
+keras.distribution.set_distribution(keras.distribution.DataParallel())
+mdm = tiny_mdm(1, resolution=4)
+mdm.compile("sgd")
+data = batch_of(7, 4)
+odd = [batch_of(4, 4), batch_of(3, 4)]
+for road in (
+    lambda: mdm.evaluate(data, batch_size=4, verbose=0),
+    lambda: mdm.fit(odd, verbose=0),
+    lambda: mdm.fit(odd[0], validation_data=odd, verbose=0),
+    lambda: mdm.train_on_batch(odd[1]),
+):
+    try:
+        road()
+    except ValueError as error:
+        print(error)
+print(mdm.fit(data, batch_size=4, verbose=0).history["loss"][0] > 0)
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX' devices")
+def test_batches_that_devices_can_not_share():
+    lines = run_python(DEVICES).splitlines()
+    for line, place in zip(
+        lines,
+        ("batch 1 of the eval", "batch 1 of the train", "batch 1 of the valid", "a "),
+        strict=False,
+    ):
+        assert line.startswith(place)
+        assert "a multiple of the 2 parts" in line
+        assert line.endswith("Received: 3 entries")
+    assert lines[4:] == ["True"]
