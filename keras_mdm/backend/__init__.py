@@ -11,7 +11,13 @@ from keras_mdm.backend.arithmetic import (
     sum_of_squares,
 )
 from keras_mdm.backend.attention import attention_kernel
-from keras_mdm.backend.batches import belongs_to, map_captions, with_known_shapes
+from keras_mdm.backend.batches import (
+    belongs_to,
+    host_data,
+    parts_of_a_batch,
+    refuse_replicas,
+    step_of_each_shape,
+)
 from keras_mdm.backend.convolutions import (
     convolves_slowly_in,
     filter_gradient_by_products,
@@ -44,18 +50,20 @@ __all__ = [
     "cores",
     "filter_gradient_by_products",
     "fused_adam",
+    "host_data",
     "in_halves",
-    "map_captions",
     "move_towards",
     "name",
     "not_before",
     "on_cpu",
+    "parts_of_a_batch",
     "prepare_processor",
+    "refuse_replicas",
     "run_stateless",
     "slices_are_views",
     "snapshot",
     "sum_of_squares",
+    "step_of_each_shape",
     "winograd_pays",
     "with_compiler_options",
-    "with_known_shapes",
 ]

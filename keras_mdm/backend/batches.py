@@ -1,37 +1,13 @@
-"""Data sets that TensorFlow reads: known shapes of batches, captions encoded.
+"""What Keras asks of data and steps on TensorFlow, so that both backends train alike.
 
 Called by `model.streams` and `model.entry_points`.
 """
 
+import itertools
+
+import keras
+
 from keras_mdm.backend.devices import name
-
-
-def with_known_shapes(data, example):
-    """Data whose batches TensorFlow knows the shape of before it traces a step.
-
-    Keras declares the batch size of grain data sets, PyDatasets and generators unknown
-    to TensorFlow, so mixed batches could not be cut and XLA would compile each size.
-
-    Args:
-        data: Iterable of batches, all of the shapes of `example`.
-        example: One batch: nested structure of arrays.
-
-    Returns:
-        A `tf.data.Dataset` on TensorFlow, `data` on the other backends.
-    """
-    if name() != "tensorflow":
-        return data
-    import tensorflow as tf
-
-    signature = tf.nest.map_structure(
-        lambda array: tf.TensorSpec(array.shape, array.dtype), example
-    )
-    dataset = tf.data.Dataset.from_generator(
-        lambda: iter(data), output_signature=signature
-    )
-    if hasattr(data, "__len__"):
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(data)))
-    return dataset.prefetch(2)
 
 
 def belongs_to(value, package):
@@ -39,43 +15,85 @@ def belongs_to(value, package):
     return any(c.__module__.split(".")[0] == package for c in type(value).__mro__)
 
 
-def map_captions(data, prepare, example):
-    """A tf.data data set whose batches go through `prepare` on the host.
+def parts_of_a_batch():
+    """Into how many equal parts `keras.distribution` divides a process' batch."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return 1
+    import jax
+
+    mesh = distribution.device_mesh
+    parts = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+    return max(1, parts // jax.process_count())
+
+
+def host_data(batches):
+    """Batches of numpy arrays as what Keras hands to steps on TensorFlow as it is.
+
+    A `tf.data.Dataset` of them would declare their shapes unknown, so that mixed
+    batches could not be cut, and hide the errors of a batch in errors of its own.
 
     Args:
-        data: `tf.data.Dataset` of batch dicts with `captions`, or of tuples that begin
-            with one.
-        prepare: Callable from a dict of numpy arrays to one without `captions`.
-        example: The first batch.
+        batches: Iterable, one pass an iteration.
 
     Returns:
-        A `tf.data.Dataset`.
+        A `tf.distribute.DistributedDataset`.
     """
     import tensorflow as tf
 
-    names = sorted(example)
-    result = prepare({name: example[name].numpy() for name in names})
-    kept = sorted(result)
+    class HostData(tf.distribute.DistributedDataset):
+        def __iter__(self):
+            return iter(batches)
 
-    def encode(batch):
-        def on_host(*arrays):
-            found = prepare(dict(zip(names, arrays, strict=True)))
-            return [found[name] for name in kept]
+        @property
+        def element_spec(self):
+            raise NotImplementedError("the shapes of batches are known one by one.")
 
-        values = tf.numpy_function(
-            on_host,
-            [batch[name] for name in names],
-            [result[name].dtype for name in kept],
+    return HostData()
+
+
+def step_of_each_shape(function, make, count):
+    """A step function of Keras that knows the shapes of its batches on TensorFlow.
+
+    Keras' own is traced for sizes that it does not know as soon as a batch has another
+    size than the first. This one has a program for each, as on JAX.
+
+    Args:
+        function: What Keras made for `fit` or `evaluate`.
+        make: Callable that makes another one.
+        count: int. Steps of one call.
+
+    Returns:
+        A callable of an iterator of batches.
+    """
+    if name() != "tensorflow":
+        return function
+    functions = {}
+
+    def run(iterator):
+        logs = None
+        for batch in itertools.islice(iterator, count):
+            leaves = keras.tree.flatten(batch)
+            shapes = tuple(None if leaf is None else leaf.shape for leaf in leaves)
+            if shapes not in functions:
+                functions[shapes] = make() if functions else function
+            logs = functions[shapes](iter([batch]))
+        if logs is None:
+            raise StopIteration
+        return logs
+
+    return run
+
+
+def refuse_replicas(model):
+    """Raises a `ValueError` if TensorFlow would train a model on several devices."""
+    if name() != "tensorflow":
+        return
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            f"a `tf.distribute.{type(strategy).__name__}` of "
+            f"{strategy.num_replicas_in_sync} replicas would add up the losses of its "
+            "replicas and draw the same noise on each: to train on several devices, "
+            "choose the JAX backend (KERAS_BACKEND=jax) and `keras.distribution`."
         )
-        for key, value in zip(kept, values, strict=True):
-            # Entries of the batch keep what tf.data knows of their shape.
-            pictures = batch["videos" if "videos" in batch else "images"]
-            known = pictures.shape[:1].concatenate(result[key].shape[1:])
-            value.set_shape(batch[key].shape if key in batch else known)
-        return dict(zip(kept, values, strict=True))
-
-    def map_element(*element):
-        encoded = encode(element[0])
-        return (encoded, *element[1:]) if len(element) > 1 else encoded
-
-    return data.map(map_element, num_parallel_calls=tf.data.AUTOTUNE)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mdm.conditioning.text import TextConditioner
+from keras_mdm.conditioning.text import TextConditioner, check_mask
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -100,12 +100,22 @@ class TextEmbeddings(TextConditioner):
                 f"the model's conditioner was made for the size {self.size}. "
                 f"Received: shape={shape}"
             )
+        if not shape[1]:
+            raise ValueError(
+                "'text_embeddings' must have at least one token. "
+                f"Received: shape={shape}"
+            )
+        _check_finite("text_embeddings", np.asarray(embeddings))
         mask = features.get("text_mask")
         if mask is not None and tuple(mask.shape) != shape[:2]:
             raise ValueError(
                 f"'text_mask' must have the shape {shape[:2]} of the embeddings. "
                 f"Received: shape={tuple(mask.shape)}"
             )
+        if mask is not None:
+            mask = np.asarray(mask)
+            _check_finite("text_mask", mask)
+            check_mask("text_mask", mask != 0)
 
     def _encode(self, texts):
         if self.encoder is None:
@@ -142,6 +152,21 @@ class TextEmbeddings(TextConditioner):
             "encoder_name": self.encoder_name,
             "as_encoded": self.as_encoded,
         }
+
+
+def _check_finite(name, values):
+    """Raises a `ValueError` unless an array has nothing but finite numbers."""
+    if values.dtype.kind in "OSUMmc":
+        raise ValueError(f"'{name}' must be numbers. Received: dtype={values.dtype}")
+    # As steps take them: wide numbers may be too large for float32.
+    with np.errstate(over="ignore"):
+        narrow = values if values.dtype.itemsize <= 4 else values.astype("float32")
+    if not np.isfinite(narrow).all():
+        finite = np.isfinite(narrow).reshape(len(values), -1).all(axis=1)
+        raise ValueError(
+            f"'{name}' must be finite numbers. Received: NaN or infinity in entry "
+            f"{int(np.argmin(finite))}"
+        )
 
 
 def pad_embeddings(embeddings, mask, null, max_tokens):

@@ -92,5 +92,20 @@ def check_texts(texts, name):
     return texts
 
 
+def check_mask(name, mask):
+    """Raises a `ValueError` if a text has no token at all: their mean would be NaN.
+
+    Args:
+        name: str. What the mask, or the ids it was made of, is called in the error.
+        mask: Bool array of shape `(texts, tokens)`, true for tokens.
+    """
+    empty = ~np.asarray(mask).any(axis=1)
+    if empty.any():
+        raise ValueError(
+            f"'{name}' must have a token in each entry; that of an empty text is the "
+            f"end mark or a token of zeros. Received: none in entry {np.argmax(empty)}"
+        )
+
+
 def _shortened(text, length=200):
     return text if len(text) <= length else f"{text[:length]}..."

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mdm.conditioning.text import TextConditioner
+from keras_mdm.conditioning.text import TextConditioner, check_mask
 from keras_mdm.conditioning.tokenizers import (
     END,
     PADDING,
@@ -125,6 +125,7 @@ class TextEncoder(TextConditioner):
                 f"'token_ids' must be from 0 to {self.tokenizer.size - 1}. "
                 f"Received: values from {ids.min()} to {ids.max()}"
             )
+        check_mask("token_ids", ids != PADDING)
 
     def _encode(self, texts):
         found = self.tokenizer(texts)

@@ -41,6 +41,11 @@ class PictureDataset(grain.IterDataset):
         return _PassIterator(self)
 
     @property
+    def endless(self):
+        """Whether an iteration goes on from pass to pass."""
+        return self._repeat
+
+    @property
     def steps_per_pass(self):
         """Number of batches in a pass, as far as unusable pictures are known."""
         usable = len(self._preparation.indices) - len(self._unusable)

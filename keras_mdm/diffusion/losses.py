@@ -162,19 +162,18 @@ def mixed_batch_sizes(shares, batch_size):
         batch_size: int.
 
     Returns:
-        A pair of lists, largest resolution first: counts, and the cumulative shares
-        by which the loss of each resolution is divided.
+        A list of int, largest resolution first. The loss of each resolution is the mean
+        over as many samples.
 
     Raises:
         ValueError: if a resolution is left without a sample.
     """
-    cumulative = [float(share) for share in np.cumsum(shares)]
     # The guard keeps 2/3 of 6 at 4 whatever the rounding of the share.
-    counts = [int(share * batch_size + 1e-6) for share in cumulative]
+    counts = [int(share * batch_size + 1e-6) for share in np.cumsum(shares)]
     counts[-1] = batch_size
     if counts[0] < 1:
         raise ValueError(
             "the batch is too small for its mixed shares: no sample would reach the "
             f"largest resolution. Received: batch_size={batch_size}, shares={shares}"
         )
-    return counts, cumulative
+    return counts

@@ -1,17 +1,25 @@
 """Training batches before any compiled step sees them: captions encoded, all checked.
 
-An exception inside a compiled step loses the weights on JAX, and some mistakes (a label
-out of range, pictures in [0, 255] as floats) would not even raise. So `MDM.fit`,
-`evaluate` and `train_on_batch` look at each batch here first. Strings, which no step
-takes, become numbers on the way. `streams` does so for every kind of data set.
+Some mistakes (a label out of range, a NaN, pictures in [0, 255] as floats) raise
+nothing in a compiled step and ruin the weights. So `MDM.fit`, `evaluate` and
+`train_on_batch` look at each batch here first. Strings, which no step takes, become
+numbers on the way. `streams` does so for every kind of data set.
 """
 
+import collections.abc
 import dataclasses
 
-import keras
 import numpy as np
 
+from keras_mdm.diffusion import losses
 from keras_mdm.levels import level_shape, read_level
+from keras_mdm.model.batch_arrays import (
+    array_or_none,
+    as_steps_take_it,
+    dtype_name,
+    finite_numbers,
+    to_array,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +35,9 @@ class BatchSpec:
         num_classes: int or `None`.
         optional: Tuple of names of micro-conditioning values.
         text: The `TextConditioner` that reads captions, or `None`.
+        mixed_shares: Shares of a mixed batch, or `None`; see
+            `keras_mdm.diffusion.losses.mixed_shares`.
+        parts: int. Into how many equal parts a step divides a batch.
     """
 
     resolution: int | str
@@ -35,34 +46,93 @@ class BatchSpec:
     num_classes: int | None
     optional: tuple
     text: object = None
+    mixed_shares: tuple | None = None
+    parts: int = 1
 
-    def prepare(self, batch, warn=False):
-        """Returns a batch for the step: its captions encoded, and checked.
+    def prepare_element(self, element, warn=False):
+        """Returns what a data set yields as the triple that a step takes.
 
         Args:
-            batch: dict of arrays; `captions` may be an array or a list of str.
+            element: A batch dict, or a tuple or list `(batch, y, sample_weight)` or a
+                beginning of it, where `y` is `None`.
             warn: bool. Whether captions that were cut are told of.
 
         Returns:
-            dict of arrays. Captions that the model does not read are left out.
+            A triple: the batch of `prepare`, `None`, and float32 weights of shape
+            `(batch,)` or `None`.
 
         Raises:
             ValueError: if the batch does not fit the model.
         """
-        if isinstance(batch, dict) and "captions" in batch:
-            captions = batch["captions"]
-            batch = {key: value for key, value in batch.items() if key != "captions"}
-            if self.text is not None and self._missing(batch):
-                batch.update(self.text.encode_texts(captions, warn=warn))
+        batch, y, weight = _unpack(element)
+        check_no_targets(y)
+        batch = self.prepare(batch, warn)
+        if weight is not None:
+            size = len(pictures_of(batch))
+            weight = finite_numbers("sample_weight", to_array("sample_weight", weight))
+            check_length("sample_weight", weight, size)
+        return batch, None, weight
+
+    def check_size(self, size):
+        """Raises a `ValueError` if a step can not divide a batch of this size."""
+        check_parts(size, self.parts)
+        if self.mixed_shares is not None:
+            losses.mixed_batch_sizes(self.mixed_shares, size)
+
+    def prepare(self, batch, warn=False):
+        """Returns a batch for the step: its captions encoded, all of it checked.
+
+        Args:
+            batch: dict of arrays, tensors of any library, or lists; `captions` may be
+                an array or a list of str.
+            warn: bool. Whether captions that were cut are told of.
+
+        Returns:
+            dict of numpy arrays. Captions that the model does not read are left out,
+            and so is whatever else has no numbers, such as names of files.
+
+        Raises:
+            ValueError: if the batch does not fit the model.
+        """
+        if not isinstance(batch, collections.abc.Mapping):
+            self.check(batch)
+        batch = {key: value for key, value in batch.items() if value is not None}
+        captions = batch.pop("captions", None)
+        if captions is not None and self.text is not None and self._missing(batch):
+            if isinstance(captions, (str, bytes)) or np.ndim(captions) != 1:
+                raise ValueError(
+                    "'captions' must be a list or an array of strings, one for each "
+                    f"entry. Received: captions of type {type(captions).__name__}"
+                )
+            batch.update(self.text.encode_texts(captions, warn=warn))
+        batch = {
+            key: value if key in self._read else array_or_none(value)
+            for key, value in batch.items()
+        }
+        batch = {
+            key: to_array(key, value)
+            for key, value in batch.items()
+            if value is not None
+        }
         self.check(batch)
-        return batch
+        return {key: as_steps_take_it(key, value) for key, value in batch.items()}
+
+    @property
+    def _read(self):
+        """Names of the entries that the model reads."""
+        return {self._key, *self.features, *self.optional}
+
+    @property
+    def _key(self):
+        return "videos" if self.is_video else "images"
 
     def _missing(self, batch):
         return missing_features(self.features, batch)
 
     def check(self, batch):
         """Raises a `ValueError` that names what is wrong with a batch of arrays."""
-        key, other = ("videos", "images") if self.is_video else ("images", "videos")
+        key = self._key
+        other = "images" if self.is_video else "videos"
         if not isinstance(batch, dict) or key not in batch or other in batch:
             found = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
             kind = "clips" if self.is_video else "pictures"
@@ -71,7 +141,6 @@ class BatchSpec:
                 f"`mdm.resolution` is {self.resolution!r}, so the model is trained on "
                 f"{kind}. Received: {found}"
             )
-        known = {key, *self.features, *self.optional}
         missing = self._missing(batch)
         if missing:
             captions = "'captions' (strings) or " if self.text is not None else ""
@@ -80,14 +149,12 @@ class BatchSpec:
                 f"needs. Received keys: {sorted(batch)}"
             )
         self._check_pictures(key, batch[key])
-        size = len(batch[key])
-        for name in sorted(known & set(batch)):
-            if len(batch[name]) != size:
-                raise ValueError(
-                    f"'{name}' has {len(batch[name])} entries for {size} {key}."
-                )
+        for name in sorted(batch):
+            check_length(name, batch[name], len(batch[key]), key)
         if self.num_classes is not None and "labels" in batch:
             check_labels(batch["labels"], self.num_classes)
+        for name in sorted(set(self.optional) & set(batch)):
+            finite_numbers(name, batch[name])
         if self.text is not None:
             self.text.check_features(batch)
 
@@ -108,7 +175,7 @@ class BatchSpec:
             )
         if not len(images):
             raise ValueError(f"the data set is empty: '{key}' has no entry.")
-        kind = keras.backend.standardize_dtype(images.dtype)
+        kind = dtype_name(images)
         if kind == "uint8":
             return
         if not kind.startswith(("float", "bfloat")):
@@ -120,9 +187,11 @@ class BatchSpec:
         low, high = float(images.min()), float(images.max())
         # The comparison is also false for NaN.
         if not (low >= -1.0001 and high <= 1.0001):
+            inside = (images >= -1.0001) & (images <= 1.0001)
+            entry = int(np.argmin(inside.reshape(len(images), -1).all(axis=1)))
             raise ValueError(
                 f"'{key}' of a float dtype must be in [-1, 1]; use uint8 for [0, 255]. "
-                f"Received: values from {low:.4g} to {high:.4g}"
+                f"Received: values from {low:.4g} to {high:.4g}, first in entry {entry}"
             )
 
 
@@ -138,6 +207,31 @@ def missing_features(names, features):
     ]
 
 
+def check_no_targets(y):
+    """Raises a `ValueError` if there are targets, which `MDM` makes itself."""
+    if y is not None:
+        raise ValueError(
+            "`y` must be None: MDM makes its own targets from the pictures in `x`, and "
+            "labels belong into the batch, {'images': ..., 'labels': ...}. "
+            f"Received: y of type {type(y).__name__}"
+        )
+
+
+def check_parts(size, parts):
+    """Raises a `ValueError` unless a batch can be divided among the devices.
+
+    Args:
+        size: int. Entries of the batch.
+        parts: int. Into how many equal parts it is divided.
+    """
+    if size % parts:
+        raise ValueError(
+            f"a batch must be a multiple of the {parts} parts into which "
+            "`keras.distribution` divides it: choose another batch size, or leave out "
+            f"the last, smaller batch. Received: {size} entries"
+        )
+
+
 def check_labels(labels, num_classes):
     """Raises a `ValueError` unless labels are whole numbers below `num_classes`."""
     labels = np.asarray(labels)
@@ -146,8 +240,37 @@ def check_labels(labels, num_classes):
             "'labels' must be whole numbers of shape (batch,). "
             f"Received: shape={labels.shape}, dtype={labels.dtype}"
         )
-    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+    wrong = (labels < 0) | (labels >= num_classes)
+    if wrong.any():
+        entry = int(np.argmax(wrong))
         raise ValueError(
             f"'labels' must be from 0 to {num_classes - 1}. "
-            f"Received: values from {labels.min()} to {labels.max()}"
+            f"Received: values from {labels.min()} to {labels.max()}, such as "
+            f"{labels[entry]} in entry {entry}"
         )
+
+
+def check_length(name, array, size, key="images"):
+    """Raises a `ValueError` unless an array has as many entries as there are pictures.
+
+    Args:
+        name: str. What the array is called in the error.
+        array: Array.
+        size: int. Number of the pictures or clips.
+        key: str. What these are called.
+    """
+    if np.ndim(array) == 0:
+        raise ValueError(f"'{name}' is a single value for {size} {key}.")
+    if len(array) != size:
+        raise ValueError(f"'{name}' has {len(array)} entries for {size} {key}.")
+
+
+def _unpack(element):
+    if not isinstance(element, (tuple, list)):
+        return element, None, None
+    if not 1 <= len(element) <= 3:
+        raise ValueError(
+            "a data set must yield batch dicts, or tuples (batch, y, sample_weight) "
+            f"where y is None. Received: {type(element).__name__} of {len(element)}"
+        )
+    return (*element, None, None)[:3]

@@ -218,6 +218,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         Raises:
             ValueError: if weights are kept in float16, which can't be trained.
         """
+        backend.refuse_replicas(self)
         self._compile_arguments = {
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
@@ -274,25 +275,34 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
     ):
         """Sum over resolutions of the weighted mean squared error.
 
-        The loss of a resolution that only a share of the batch reaches is divided by
-        that share ([Gu et al., 2023](https://arxiv.org/abs/2310.15111), 3.3).
+        The loss of a resolution that only some samples of a mixed batch reach is the
+        mean over these ([Gu et al., 2023](https://arxiv.org/abs/2310.15111), 3.3).
         """
         total = 0.0
-        batch_size = ops.cast(ops.shape(y[-1]["x_t"])[0], "float32")
-        shares = [1.0] * len(y)
-        if training and self._mixed_shares is not None:
-            size = y[-1]["x_t"].shape[0]
-            _, shares = losses.mixed_batch_sizes(self._mixed_shares, size)
-        for resolution, level, value, share in zip(
-            self.resolutions, y, y_pred, shares, strict=True
-        ):
+        for resolution, level, value in zip(self.resolutions, y, y_pred, strict=True):
             errors = self.objective.errors(level, value)
+            count = ops.shape(errors)[0]
             if sample_weight is not None:
                 errors = errors * first(sample_weight, errors.shape[0])
-            loss = ops.sum(errors) / (batch_size * share)
-            self._loss_trackers[resolution].update_state(loss)
+            loss = ops.sum(errors) / ops.cast(count, "float32")
+            # An epoch's mean over samples, whatever the sizes of its batches.
+            self._loss_trackers[resolution].update_state(loss, sample_weight=count)
             total = total + self._level_weights[resolution] * loss
         return total
+
+    def get_metrics_result(self):
+        """Means since the last reset; `loss` is the weighted sum of the levels'.
+
+        Keras calls it. Its own mean would weigh the levels of batches of several sizes
+        other than each level's mean does.
+        """
+        results = super().get_metrics_result()
+        if "loss" in results and self._level_weights is not None:
+            results["loss"] = sum(
+                self._level_weights[resolution] * results[f"loss_{resolution}"]
+                for resolution in self.resolutions
+            )
+        return results
 
     @property
     def metrics(self):

@@ -86,12 +86,7 @@ class Objective:
         size = ops.shape(pictures)[0]
         counts = [size] * len(resolutions)
         if shares is not None:
-            if pictures.shape[0] is None:
-                raise ValueError(
-                    "`mixed_resolution` needs batches of one known size: make the "
-                    "data set with `drop_remainder=True`."
-                )
-            counts, _ = losses.mixed_batch_sizes(shares, size)
+            counts = losses.mixed_batch_sizes(shares, pictures.shape[0])
         timesteps = keras.random.randint(
             (size,), 0, self.schedule.num_timesteps, seed=seed
         )

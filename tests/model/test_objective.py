@@ -83,16 +83,28 @@ def test_sample_weight(mdm):
     assert float(to_numpy(loss)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_mixed_losses_are_divided_by_their_share():
-    """Of 4 samples 1 reaches 8 pixels: its loss is still a mean over samples."""
+@pytest.mark.parametrize(
+    ("shares", "counts"),
+    [({8: 1, 4: 3}, [1, 4]), ({8: 2, 4: 1}, [2, 4]), ({8: 0.9, 4: 0.1}, [3, 4])],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_mixed_losses_are_means(shares, counts, weighted):
+    """Over the samples that reach a resolution, however many the share comes to."""
     mdm = tiny_mdm(resolution=4)
-    mdm.compile("sgd", mixed_resolution={8: 1, 4: 3})
-    _, _, _, inputs, levels = _diffused(mdm, counts=[1, 4])
-    assert [x.shape[0] for x in inputs["images"]] == [1, 4]
+    mdm.compile("sgd", mixed_resolution=shares)
+    batch = {k: keras.ops.convert_to_tensor(v) for k, v in batch_of(4, 8).items()}
+    inputs, levels, _ = mdm._training_data(batch)
+    assert [x.shape[0] for x in inputs["images"]] == counts
     y_pred = [keras.ops.zeros_like(level["target"]) for level in levels]
-    expected = sum(np.mean(to_numpy(level["target"]) ** 2) for level in levels)
-    loss = float(to_numpy(mdm.compute_loss(y=levels, y_pred=y_pred)))
-    assert loss == pytest.approx(expected, rel=1e-5)
+    weight = np.array([0.5, 2.0, 3.0, 1.0] if weighted else [1.0] * 4, "float32")
+    errors = [
+        np.square(to_numpy(level["target"])).reshape(count, -1).mean(axis=1)
+        for level, count in zip(levels, counts, strict=True)
+    ]
+    expected = sum((e * weight[: len(e)]).mean() for e in errors)
+    weights = keras.ops.convert_to_tensor(weight) if weighted else None
+    loss = mdm.compute_loss(y=levels, y_pred=y_pred, sample_weight=weights)
+    assert float(to_numpy(loss)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(

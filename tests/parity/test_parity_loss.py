@@ -84,7 +84,7 @@ def _counts(mdm, size):
     """Samples of each resolution."""
     if mdm._mixed_shares is None:
         return [size] * len(mdm.resolutions)
-    return losses.mixed_batch_sizes(mdm._mixed_shares, size)[0]
+    return losses.mixed_batch_sizes(mdm._mixed_shares, size)
 
 
 def _limited(mdm, raw):
