@@ -35,6 +35,11 @@ if has_jax and importlib.metadata.version("jaxlib").startswith("0.10."):
     xla_flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(xla_flags))
 
+# Products of float32 in full. NVIDIA's GPUs would take TF32 for them and TPUs bfloat16,
+# whose rounding no test here allows for.
+os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
