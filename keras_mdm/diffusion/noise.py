@@ -9,18 +9,22 @@ https://doi.org/10.1145/2063384.2063405)), then Box-Muller. Used by sampling and
 
 import math
 
+import numpy as np
 from keras import ops
 
 from keras_mdm.levels import read_level
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_PARITY = 0x1BD11BDA
+# Of NumPy: whole numbers of Python may become others where `floatx` has 16 bits.
+_PARITY = np.int32(0x1BD11BDA)
 
 
 def _rotate_left(x, bits):
     # int32 shifts right with the sign; the mask makes it a logical shift.
-    low = ops.bitwise_and(ops.right_shift(x, 32 - bits), (1 << bits) - 1)
-    return ops.bitwise_or(ops.left_shift(x, bits), low)
+    low = ops.bitwise_and(
+        ops.right_shift(x, np.int32(32 - bits)), np.int32((1 << bits) - 1)
+    )
+    return ops.bitwise_or(ops.left_shift(x, np.int32(bits)), low)
 
 
 def threefry(key, counter):
@@ -40,13 +44,13 @@ def threefry(key, counter):
             x = x + y
             y = ops.bitwise_xor(_rotate_left(y, bits), x)
         x = x + keys[(group + 1) % 3]
-        y = y + keys[(group + 2) % 3] + (group + 1)
+        y = y + keys[(group + 2) % 3] + np.int32(group + 1)
     return x, y
 
 
 def _uniform(bits):
     """Bits to float32 in (0, 1), never 0 or 1."""
-    upper = ops.bitwise_and(ops.right_shift(bits, 9), (1 << 23) - 1)
+    upper = ops.bitwise_and(ops.right_shift(bits, np.int32(9)), np.int32((1 << 23) - 1))
     return (ops.cast(upper, "float32") + 0.5) * (2.0**-23)
 
 
@@ -71,7 +75,7 @@ def sample_noise(seeds, stream, step, shape):
     count = math.prod(shape)
     half = (count + 1) // 2
     seeds = ops.cast(seeds, "int32")[:, None]
-    key = (seeds, ops.full_like(seeds, stream))
+    key = (seeds, ops.full_like(seeds, stream, dtype="int32"))
     positions = ops.arange(half, dtype="int32")[None, :]
     steps = ops.zeros_like(positions) + ops.cast(step, "int32")
     first, second = threefry(key, (positions, steps))
@@ -85,5 +89,7 @@ def sample_uniform(seeds, stream):
     """One uniform number in (0, 1) for each seed, float32 of shape `(batch,)`."""
     seeds = ops.cast(seeds, "int32")
     zeros = ops.zeros_like(seeds)
-    first, _ = threefry((seeds, ops.full_like(seeds, stream)), (zeros, zeros - 1))
+    first, _ = threefry(
+        (seeds, ops.full_like(seeds, stream, dtype="int32")), (zeros, zeros - 1)
+    )
     return _uniform(first)

@@ -157,7 +157,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
             frame_pooling,
         )
         self._loss_trackers = {
-            resolution: keras.metrics.Mean(name=f"loss_{resolution}")
+            resolution: keras.metrics.Mean(name=f"loss_{resolution}", dtype="float32")
             for resolution in network.resolutions
         }
         self.ema = None
@@ -323,7 +323,9 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         )
         inputs, targets = self.diffuse(batch, noises, timesteps)
         if self.network.conditioner is not None and self.condition_dropout > 0:
-            chance = keras.random.uniform(ops.shape(timesteps), seed=seed)
+            chance = keras.random.uniform(
+                ops.shape(timesteps), dtype="float32", seed=seed
+            )
             inputs["condition_drop"] = chance < self.condition_dropout
         return inputs, targets, sample_weight
 

@@ -65,6 +65,7 @@ class AdamW(keras.optimizers.AdamW):
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         step = ops.cast(self.iterations + 1, "float32")
         powers = [ops.power(beta, step) for beta in (self.beta_1, self.beta_2)]
+        learning_rate = ops.cast(learning_rate, "float32")
         rate = learning_rate * ops.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
         # Results of one operation: a number would be a constant of the program for each
         # weight.
@@ -105,11 +106,15 @@ class AdamW(keras.optimizers.AdamW):
         if self.clipnorm or not self.global_clipnorm:
             return super()._clip_gradients(grads)
         grads = [None if g is None else ops.convert_to_tensor(g) for g in grads]
-        squares = [backend.sum_of_squares(g) for g in grads if g is not None]
+        squares = [
+            backend.sum_of_squares(ops.cast(g, "float32"))
+            for g in grads
+            if g is not None
+        ]
         norm = ops.sqrt(sum(squares))
         # A norm that is not finite makes all gradients NaN, as in Keras.
         scale = ops.minimum(self.global_clipnorm / norm, 1.0) + (norm - norm)
-        return [None if g is None else g * scale for g in grads]
+        return [None if g is None else g * ops.cast(scale, g.dtype) for g in grads]
 
     def _apply_weight_decay(self, variables):
         if not self.weight_decay:
