@@ -32,8 +32,10 @@ from keras_mdm.backend.programs import (
     run_stateless,
     with_compiler_options,
 )
+from keras_mdm.backend.training_state import KeptState
 
 __all__ = [
+    "KeptState",
     "belongs_to",
     "compile_with_weights",
     "compiler_options",

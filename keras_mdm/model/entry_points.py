@@ -4,11 +4,16 @@ Each checks what it is given and encodes captions (`batches`, `streams`), then h
 over to Keras. `MDM` derives from `EntryPoints`.
 """
 
+import contextlib
+
+import keras
+
 from keras_mdm import backend
 from keras_mdm.conditioning import TextConditioner
 from keras_mdm.diffusion import losses
-from keras_mdm.model import batches, streams
+from keras_mdm.model import batches, interrupts, streams
 from keras_mdm.model.batches import pictures_of
+from keras_mdm.model.turns import in_turn
 
 
 class EntryPoints:
@@ -67,6 +72,8 @@ class EntryPoints:
 
         Raises:
             ValueError: if a batch does not fit the model, before the first step.
+            KeyboardInterrupt: after Ctrl-C, when the step has ended. Whatever ends
+                `fit`, the model keeps the weights of its last step.
         """
         self._assert_compile_called("fit")
         _check_no_targets(y)
@@ -85,7 +92,9 @@ class EntryPoints:
             kwargs["shuffle"] = False
             x = backend.with_known_shapes(x, x[0][0])
             batch_size = None
-        return super().fit(x, batch_size=batch_size, **kwargs)
+        kwargs["callbacks"] = _with_check(kwargs.get("callbacks"))
+        with self._steps("fit", trains=True):
+            return super().fit(x, batch_size=batch_size, **kwargs)
 
     def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
         """Loss of the averaged weights on fixed noise and timesteps.
@@ -102,25 +111,58 @@ class EntryPoints:
         Returns:
             Loss, then the loss of each resolution; with `return_dict=True` a dict.
         """
+        self._assert_compile_called("evaluate")
         _check_no_targets(y)
         if not kwargs.get("_use_cached_eval_dataset"):
             x = streams.prepared(x, self.batch_spec)
-        self._evaluated_samples.assign(0)
-        return super().evaluate(x, batch_size=batch_size, **kwargs)
+        kwargs["callbacks"] = _with_check(kwargs.get("callbacks"))
+        with self._steps("evaluate"):
+            self._evaluated_samples.assign(0)
+            return super().evaluate(x, batch_size=batch_size, **kwargs)
 
     def train_on_batch(self, x, y=None, **kwargs):
         """One training step on one batch; see `keras.Model.train_on_batch`."""
         self._assert_compile_called("train_on_batch")
         _check_no_targets(y)
         x = self.batch_spec.prepare(x, warn=True)
-        return super().train_on_batch(x, **kwargs)
+        with self._steps("train_on_batch"):
+            return super().train_on_batch(x, **kwargs)
 
     def test_on_batch(self, x, y=None, **kwargs):
         """Loss of one batch on fixed noise; see `keras.Model.test_on_batch`."""
+        self._assert_compile_called("test_on_batch")
         _check_no_targets(y)
         x = self.batch_spec.prepare(x, warn=True)
-        self._evaluated_samples.assign(0)
-        return super().test_on_batch(x, **kwargs)
+        with self._steps("test_on_batch"):
+            self._evaluated_samples.assign(0)
+            return super().test_on_batch(x, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """Not for this model, which draws pictures with `generate`."""
+        raise NotImplementedError(
+            "`predict` is not for diffusion models: one call of the network draws no "
+            "picture. Draw with `mdm.generate(...)`, or call the denoiser itself, "
+            "`mdm(inputs)`."
+        )
+
+    predict_on_batch = predict
+
+    save = in_turn(keras.Model.save)
+    save_weights = in_turn(keras.Model.save_weights)
+    get_weights = in_turn(keras.Model.get_weights)
+    set_weights = in_turn(keras.Model.set_weights)
+
+    @contextlib.contextmanager
+    def _steps(self, name, trains=False):
+        """Within it steps run: no signal and no other thread comes between, and the
+        variables have the newest values afterwards, whatever happens."""
+        with self._turns.taken(name, trains), interrupts.held():
+            self.sync_state()
+            try:
+                yield
+            except BaseException:
+                self.reattach_state()
+                raise
 
     def make_train_function(self, force=False):
         """Compiles the training step; Keras calls it."""
@@ -131,6 +173,18 @@ class EntryPoints:
         """Compiles the step of `evaluate`; Keras calls it."""
         with backend.with_compiler_options():
             super().make_test_function(force)
+
+
+def _with_check(callbacks):
+    """Callbacks of the user, then that which stops at an interrupt."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        known = [type(callback) for callback in callbacks.callbacks]
+        if interrupts.StopAtInterrupt not in known:
+            callbacks.append(interrupts.StopAtInterrupt())
+        return callbacks
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    return [*(callbacks or ()), interrupts.StopAtInterrupt()]
 
 
 def _check_no_targets(y):
