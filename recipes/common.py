@@ -12,8 +12,43 @@ import os
 import pathlib
 import sys
 import time
+import traceback
 
 BACKENDS = ("jax", "tensorflow", "torch")
+
+
+def call(function, *args):
+    """Calls what a recipe does; an error that was foreseen ends it with one line.
+
+    Errors that nobody foresaw are bugs and keep their traceback.
+    """
+    try:
+        function(*args)
+    except Exception as error:
+        if not is_foreseen(error):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def is_foreseen(error):
+    """Whether an error tells the user of a mistake, not of a bug.
+
+    It does if a `raise` of the package or of a recipe made it, with words for the user,
+    or if the system refused a file by its name.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
+    if isinstance(error, ModuleNotFoundError):
+        # One that is not installed.
+        return (error.name or "").partition(".")[0] != "keras_mdm"
+    if not isinstance(error, (ValueError, OSError, ImportError, ArithmeticError)):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1]
+    package = importlib.util.find_spec("keras_mdm").submodule_search_locations
+    folders = [pathlib.Path(__file__).parent, *map(pathlib.Path, package)]
+    ours = any(folder in pathlib.Path(last.filename).parents for folder in folders)
+    return ours and (last.line or "").startswith("raise ")
 
 
 class HelpFormatter(

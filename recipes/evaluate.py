@@ -24,7 +24,6 @@ whether a picture is beautiful.
 import argparse
 import json
 import pathlib
-import sys
 
 import common
 import evaluate_clips
@@ -205,11 +204,7 @@ def evaluate(args):
 
 
 def main(arguments=None):
-    args = parse_arguments(arguments)
-    try:
-        evaluate(args)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    common.call(evaluate, parse_arguments(arguments))
 
 
 if __name__ == "__main__":

@@ -215,11 +215,7 @@ def save(path, frames, frame_rate):
 
 
 def main(arguments=None):
-    args = parse_arguments(arguments)
-    try:
-        draw(args)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    common.call(draw, parse_arguments(arguments))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Nothing here imports Keras at the top: `begin` chooses the backend before that.
 import pathlib
 import random
 import sys
-import traceback
 
 import common
 import run_folder
@@ -312,17 +311,22 @@ def run(train, args, parser):
     Mistakes of the user end it with a line, and an interrupted run is told how to go
     on.
     """
-    try:
-        train(args, parser)
-    except KeyboardInterrupt:
-        state = pathlib.Path(args.output) / "config.json"
-        if not state.is_file():
-            sys.exit("\nInterrupted before the run began; nothing was written.")
-        sys.exit(
-            f"\nInterrupted. Go on from the last saved state with\n"
-            f"  python {sys.argv[0]} --output {args.output} --resume"
-        )
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if not isinstance(error, ValueError):
-            traceback.print_exc()
-        sys.exit(f"error: {error}")
+
+    def told():
+        try:
+            train(args, parser)
+        except (KeyboardInterrupt, SystemExit) as end:
+            code = 130 if isinstance(end, KeyboardInterrupt) else end.code
+            if code not in (130, 143):
+                raise
+            if not (pathlib.Path(args.output) / "config.json").is_file():
+                print("\nInterrupted before the run began.", file=sys.stderr)
+            else:
+                print(
+                    f"\nInterrupted. Go on with\n"
+                    f"  python {sys.argv[0]} --output {args.output} --resume",
+                    file=sys.stderr,
+                )
+            sys.exit(code)
+
+    common.call(told)

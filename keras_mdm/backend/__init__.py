@@ -39,8 +39,10 @@ from keras_mdm.backend.programs import (
     with_compiler_options,
 )
 from keras_mdm.backend.snapshots import changed_since, snapshot
+from keras_mdm.backend.training_state import KeptState
 
 __all__ = [
+    "KeptState",
     "attention_kernel",
     "belongs_to",
     "changed_since",

@@ -7,6 +7,8 @@ order and the same flips each time; this one goes on to the next pass.
 import grain
 from absl import flags
 
+from keras_mdm.data.workers import check_can_start_workers
+
 # Pictures of a stream that nobody comes to the end of. Grain's own endless ones are too
 # long to be divided into batches of one.
 _ENDLESS = 2**60
@@ -61,6 +63,7 @@ class PictureDataset(grain.IterDataset):
             grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
         )
         if self._num_workers:
+            check_can_start_workers()
             # Grain reads a flag of its own here, which fails in programs, such as
             # notebooks, that have not parsed absl's command line.
             if not flags.FLAGS.is_parsed():

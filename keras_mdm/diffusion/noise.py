@@ -9,22 +9,25 @@ https://doi.org/10.1145/2063384.2063405)), then Box-Muller. Used by sampling and
 
 import math
 
-import numpy as np
 from keras import ops
 
 from keras_mdm.levels import read_level
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-# Of NumPy: whole numbers of Python may become others where `floatx` has 16 bits.
-_PARITY = np.int32(0x1BD11BDA)
+_PARITY = 0x1BD11BDA
+
+
+def _int32(value):
+    """A tensor: with a `floatx` of 16 bits Keras takes whole numbers for others."""
+    return ops.convert_to_tensor(value, dtype="int32")
 
 
 def _rotate_left(x, bits):
     # int32 shifts right with the sign; the mask makes it a logical shift.
     low = ops.bitwise_and(
-        ops.right_shift(x, np.int32(32 - bits)), np.int32((1 << bits) - 1)
+        ops.right_shift(x, _int32(32 - bits)), _int32((1 << bits) - 1)
     )
-    return ops.bitwise_or(ops.left_shift(x, np.int32(bits)), low)
+    return ops.bitwise_or(ops.left_shift(x, _int32(bits)), low)
 
 
 def threefry(key, counter):
@@ -37,20 +40,20 @@ def threefry(key, counter):
     Returns:
         Pair of int32 tensors of uniformly distributed bits.
     """
-    keys = (*key, ops.bitwise_xor(ops.bitwise_xor(key[0], key[1]), _PARITY))
+    keys = (*key, ops.bitwise_xor(ops.bitwise_xor(key[0], key[1]), _int32(_PARITY)))
     x, y = counter[0] + keys[0], counter[1] + keys[1]
     for group in range(5):
         for bits in _ROTATIONS[group % 2]:
             x = x + y
             y = ops.bitwise_xor(_rotate_left(y, bits), x)
         x = x + keys[(group + 1) % 3]
-        y = y + keys[(group + 2) % 3] + np.int32(group + 1)
+        y = y + keys[(group + 2) % 3] + _int32(group + 1)
     return x, y
 
 
 def _uniform(bits):
     """Bits to float32 in (0, 1), never 0 or 1."""
-    upper = ops.bitwise_and(ops.right_shift(bits, np.int32(9)), np.int32((1 << 23) - 1))
+    upper = ops.bitwise_and(ops.right_shift(bits, _int32(9)), _int32((1 << 23) - 1))
     return (ops.cast(upper, "float32") + 0.5) * (2.0**-23)
 
 

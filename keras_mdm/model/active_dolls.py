@@ -5,6 +5,8 @@ Progressive training sets this from stage to stage. `MDM` derives from `ActiveDo
 
 import functools
 
+from keras_mdm.model.turns import in_turn
+
 
 class ActiveDolls:
     """The resolutions of an `MDM` that take part, and those that are trained."""
@@ -33,6 +35,7 @@ class ActiveDolls:
     def resolution(self, value):
         self.set_active(value, freeze_inner=self._frozen_inner)
 
+    @in_turn
     def set_active(self, resolution, freeze_inner=False):
         """Chooses the dolls that take part, and those that are trained.
 

@@ -7,10 +7,13 @@ Each checks what it is given and encodes captions (`fit_arguments`, `streams`,
 import contextlib
 import dataclasses
 
+import keras
+
 from keras_mdm import backend
 from keras_mdm.conditioning import TextConditioner
-from keras_mdm.model import batches, fit_arguments
+from keras_mdm.model import batches, fit_arguments, interrupts
 from keras_mdm.model.finite import check_finite
+from keras_mdm.model.turns import in_turn
 
 
 class EntryPoints:
@@ -111,6 +114,8 @@ class EntryPoints:
 
         Raises:
             ValueError: if an argument or a batch does not fit the model.
+            KeyboardInterrupt: after Ctrl-C, when the step has ended. Whatever ends
+                `fit`, the model keeps the weights of its last step.
         """
         self._assert_compile_called("fit")
         backend.refuse_replicas(self)
@@ -161,12 +166,12 @@ class EntryPoints:
             shuffle=shuffle,
             drop_remainder=True,
         )
-        with self._average_noted():
+        with self._steps("fit", trains=True):
             return super().fit(
                 x,
                 epochs=epochs,
                 verbose=verbose,
-                callbacks=callbacks,
+                callbacks=_with_check(callbacks),
                 validation_data=validation_data,
                 initial_epoch=initial_epoch,
                 steps_per_epoch=steps_per_epoch,
@@ -213,21 +218,16 @@ class EntryPoints:
             x = fit_arguments.prepare(
                 x, self.batch_spec, "evaluation data", sample_weight, batch_size, steps
             )
-        self._evaluated_samples.assign(0)
-        with self._average_noted():
-            try:
-                return super().evaluate(
-                    x,
-                    verbose=verbose,
-                    steps=steps,
-                    callbacks=callbacks,
-                    return_dict=return_dict,
-                    **kwargs,
-                )
-            except BaseException:
-                if backend.name() == "jax":
-                    self.jax_state_sync()  # Steps before the error used up the weights.
-                raise
+        with self._steps("evaluate"):
+            self._evaluated_samples.assign(0)
+            return super().evaluate(
+                x,
+                verbose=verbose,
+                steps=steps,
+                callbacks=_with_check(callbacks),
+                return_dict=return_dict,
+                **kwargs,
+            )
 
     def train_on_batch(
         self, x, y=None, sample_weight=None, class_weight=None, return_dict=False
@@ -240,7 +240,7 @@ class EntryPoints:
         spec = self._training_spec
         x, _, weight = spec.prepare_element((data[0], None, data[1]), warn=True)
         spec.check_size(len(batches.pictures_of(x)))
-        with self._average_noted():
+        with self._steps("train_on_batch"):
             return super().train_on_batch(
                 x, sample_weight=weight, return_dict=return_dict
             )
@@ -253,8 +253,8 @@ class EntryPoints:
         spec = self.batch_spec
         x, _, weight = spec.prepare_element((data[0], None, data[1]), warn=True)
         spec.check_size(len(batches.pictures_of(x)))
-        self._evaluated_samples.assign(0)
-        with self._average_noted():
+        with self._steps("test_on_batch"):
+            self._evaluated_samples.assign(0)
             return super().test_on_batch(
                 x, sample_weight=weight, return_dict=return_dict
             )
@@ -269,31 +269,45 @@ class EntryPoints:
 
     predict_on_batch = predict
 
-    @contextlib.contextmanager
-    def _average_noted(self):
-        """Tells weights that are given by hand before or after it from training."""
-        if self.ema is None:
-            yield
-            return
-        self.ema.follow()
-        try:
-            yield
-        except BaseException:
-            # On JAX an exception within a step may have taken the weights with it.
-            with contextlib.suppress(TypeError):
-                self.ema.note()
-            raise
-        self.ema.note()
+    get_weights = in_turn(keras.Model.get_weights)
+    set_weights = in_turn(keras.Model.set_weights)
 
+    @in_turn
     def save(self, filepath, *args, **kwargs):
         """Saves the whole model, unless a weight is NaN; see `keras.Model.save`."""
         self._check_weights(filepath)
         return super().save(filepath, *args, **kwargs)
 
+    @in_turn
     def save_weights(self, filepath, *args, **kwargs):
         """Saves all weights, unless one is NaN; see `keras.Model.save_weights`."""
         self._check_weights(filepath)
         return super().save_weights(filepath, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _steps(self, name, trains=False):
+        """Within it steps run: no signal and no other thread comes between, and the
+        variables have the newest values afterwards, whatever happens.
+
+        The average tells weights that are set by hand before or after from training.
+        """
+        with self._turns.taken(name, trains), interrupts.held():
+            self.sync_state()
+            if self.ema is not None:
+                self.ema.follow()
+            try:
+                yield
+            except BaseException:
+                self.reattach_state()
+                # Where a device has failed, the weights may be lost.
+                with contextlib.suppress(TypeError, RuntimeError):
+                    self._note_average()
+                raise
+            self._note_average()
+
+    def _note_average(self):
+        if self.ema is not None:
+            self.ema.note()
 
     def _check_weights(self, filepath):
         if self.ema is not None:
@@ -324,7 +338,14 @@ class EntryPoints:
             self.steps_per_execution,
         )
 
-    def _get_jax_state(self, purge_model_variables=False, **kwargs):
-        # Keras takes the values away from the variables before it reads the first
-        # batch: an error of that one would leave the model without weights.
-        return super()._get_jax_state(**kwargs)
+
+def _with_check(callbacks):
+    """Callbacks of the user, then that which stops at an interrupt."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        known = [type(callback) for callback in callbacks.callbacks]
+        if interrupts.StopAtInterrupt not in known:
+            callbacks.append(interrupts.StopAtInterrupt())
+        return callbacks
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    return [*(callbacks or ()), interrupts.StopAtInterrupt()]

@@ -20,7 +20,7 @@ from keras_mdm import backend
 from keras_mdm.diffusion import losses, predictions
 from keras_mdm.diffusion.pyramid import FRAME_POOLINGS
 from keras_mdm.diffusion.schedules import NoiseSchedule
-from keras_mdm.model import presets, transfer
+from keras_mdm.model import compile_config, presets, transfer
 from keras_mdm.model.active_dolls import ActiveDolls
 from keras_mdm.model.batches import pictures_of
 from keras_mdm.model.ema import ExponentialMovingAverage
@@ -30,12 +30,13 @@ from keras_mdm.model.loss_scaling import with_scaled_loss
 from keras_mdm.model.objective import Objective
 from keras_mdm.model.optimizer import AdamW
 from keras_mdm.model.sampling_defaults import SamplingDefaults
+from keras_mdm.model.turns import Turns, in_turn
 from keras_mdm.networks import DenoisingNetwork
 from keras_mdm.networks.base import first, serialize
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
-class MDM(EntryPoints, ActiveDolls, keras.Model):
+class MDM(EntryPoints, ActiveDolls, backend.KeptState, keras.Model):
     """Matryoshka diffusion model: denoises several resolutions of a picture jointly.
 
     Args:
@@ -136,6 +137,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
             )
         if not isinstance(schedule, NoiseSchedule):
             schedule = NoiseSchedule(schedule)
+        self._turns = Turns()
         self.network = network
         self.schedule = schedule
         self.prediction = prediction
@@ -179,6 +181,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         self._thread = threading.local()
         self._resolution = network.level
         self._frozen_inner = False
+        self._loss_arguments = {"loss_weights": None, "mixed_resolution": None}
         self._level_weights = None
         self._mixed_shares = None
         self._sampling_functions = {}
@@ -224,6 +227,10 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
             "auto_scale_loss": auto_scale_loss,
+        }
+        self._loss_arguments = {
+            "loss_weights": loss_weights,
+            "mixed_resolution": mixed_resolution,
         }
         self._level_weights = losses.level_weights(
             loss_weights, self.resolutions, self.schedule
@@ -399,6 +406,7 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
         if self.ema is not None:
             self.ema.reset()
 
+    @in_turn
     def averaged_weights(self):
         """The averaged weights of the network, for `set_weights` of one like it.
 
@@ -420,11 +428,16 @@ class MDM(EntryPoints, ActiveDolls, keras.Model):
 
     # === Drawing, saving ===
 
-    generate = generate
-    save_to_preset = presets.save_to_preset
+    generate = in_turn(generate)
+    save_to_preset = in_turn(presets.save_to_preset)
     from_preset = classmethod(presets.from_preset)
     builtin_presets = staticmethod(presets.builtin_presets)
-    load_weights = transfer.load_weights
+    load_weights = in_turn(transfer.load_weights)
+
+    get_compile_config = compile_config.get_compile_config
+    compile_from_config = compile_config.compile_from_config
+    save_own_variables = compile_config.save_own_variables
+    load_own_variables = compile_config.load_own_variables
 
     def get_config(self):
         return {

@@ -21,9 +21,9 @@ class History(StageCallback):
     """Writes the mean losses of every so many steps to a CSV file and TensorBoard.
 
     Args:
-        path: Path of the CSV file, or `None`. An existing one is continued; a stage
-            that begins or resumes at a step removes the rows after it, which stand
-            for training that was lost.
+        path: Path of the CSV file, or `None`. An existing one is continued, if it has
+            this model's columns; a stage that begins or resumes at a step removes the
+            rows after it, which stand for training that was lost.
         every: int. Steps that one row stands for. Defaults to 25.
         log_dir: Optional path of TensorBoard logs (needs the package `tensorboardX`),
             with a folder for each stage.
@@ -42,8 +42,8 @@ class History(StageCallback):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        if self.stage is not None and self.path is not None and self.path.exists():
-            self._forget()
+        if self.path is not None and self.path.exists() and self.path.stat().st_size:
+            self._take_up()
         if self.log_dir is not None and self.writer is None:
             self.writer = self.open_writer(self.log_dir, "history")
 
@@ -116,25 +116,54 @@ class History(StageCallback):
 
     def _append(self, row):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists()
+        new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, self._columns())
             if new:
                 writer.writeheader()
             writer.writerow(row)
 
-    def _forget(self):
-        """Removes the rows of steps that training has not reached."""
+    def _take_up(self):
+        """Reads the file that is there: refuses another model's, drops lost steps."""
+        try:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                rows = list(reader)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"'{self.path}' can't be continued: {error}") from error
+        if reader.fieldnames != self._columns():
+            raise ValueError(
+                f"'{self.path}' can't be continued: it has the columns "
+                f"{reader.fieldnames}, and this model writes {self._columns()}. Choose "
+                "another path, or remove the file."
+            )
+        # The last row may be half a row, of a run that was killed.
+        if rows and not _is_row(rows[-1]):
+            rows.pop()
+        if not all(map(_is_row, rows)):
+            raise ValueError(
+                f"'{self.path}' can't be continued: it has rows without a step, or of "
+                "more values than columns. Choose another path, or remove the file."
+            )
         now = (self.stage_index + 1, self.step)
-        with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
         kept = [row for row in rows if (int(row["stage"]), int(row["step"])) <= now]
-        if len(kept) == len(rows):
-            return
+        if self.stage is None and len(kept) < len(rows):
+            raise ValueError(
+                f"'{self.path}' can't be continued: it has step {rows[-1]['step']} of "
+                f"another training, and this one is at step {self.step}. Choose "
+                "another path, or remove the file."
+            )
         with whole_file(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns())
             writer.writeheader()
             writer.writerows(kept)
+
+
+def _is_row(row):
+    """Whether a row of a history has a value for each column, and knows its step."""
+    numbers = (row["stage"], row["step"])
+    whole = None not in row and None not in row.values()
+    return whole and all(value.isdecimal() for value in numbers)
 
 
 class SampleGrid(StageCallback):

@@ -1,9 +1,15 @@
 """Progressive training: one model, stage by stage, from low to high resolution."""
 
+import dataclasses
+
+import keras
+
 from keras_mdm.diffusion import losses
+from keras_mdm.model import interrupts
 from keras_mdm.training.stage import default_optimizer
 from keras_mdm.training.state import (
     SaveState,
+    check_settings,
     has_state,
     read_progress,
     restore_state,
@@ -55,36 +61,62 @@ class ProgressiveSchedule:
                 `on_stage_begin(index, stage)` or `on_stage_end(index, stage)` are told.
             validation_data: Optional callable from `Stage` to data for `evaluate`.
             checkpoint_dir: Optional path. The whole state of training is written there
-                after each epoch.
+                after each epoch, and after the step at which Ctrl-C or SIGTERM stops
+                it.
             resume: bool. Whether to go on from the state in `checkpoint_dir`, if there
-                is one.
+                is one. The data set is made anew.
             verbose: As in `keras.Model.fit`.
 
         Returns:
             List of one dict for each epoch: `stage`, `resolution` and the logs.
 
         Raises:
-            ValueError: if a stage does not fit the model; no step has run then.
+            ValueError: if a stage does not fit the model, or the model or the stages
+                are not those of the run to resume; no step has run then.
         """
+        with interrupts.held():
+            return self._fit(
+                mdm,
+                make_dataset,
+                callbacks,
+                validation_data,
+                checkpoint_dir,
+                resume,
+                verbose,
+            )
+
+    def _fit(
+        self,
+        mdm,
+        make_dataset,
+        callbacks,
+        validation_data,
+        checkpoint_dir,
+        resume,
+        verbose,
+    ):
         self.check(mdm)
         if resume and checkpoint_dir is None:
             raise ValueError("`resume` needs `checkpoint_dir`. Received: None")
-        state = {"stage": 0, "epoch": 0}
+        state = {"stage": 0, "epoch": 0, "step": 0}
         if resume and has_state(checkpoint_dir):
-            state = read_progress(checkpoint_dir)
+            check_settings(checkpoint_dir, self.settings(mdm))
+            state = read_progress(checkpoint_dir, len(self.stages))
         logs = []
         if state["stage"] >= len(self.stages):
             mdm.set_active(self.stages[-1].resolution)
             restore_weights(mdm, checkpoint_dir)
         for index in range(state["stage"], len(self.stages)):
-            first = state["epoch"] if index == state["stage"] else 0
-            restore = checkpoint_dir if resume and first else None
-            if resume and index == state["stage"] and index and not first:
+            begin = (0, 0)
+            if index == state["stage"]:
+                begin = (state["epoch"], state["step"])
+            restore = checkpoint_dir if resume and any(begin) else None
+            if resume and index == state["stage"] and index and not any(begin):
                 restore_weights(mdm, checkpoint_dir)
             logs += self._fit_stage(
                 mdm,
                 index,
-                first,
+                begin,
                 restore,
                 make_dataset,
                 list(callbacks),
@@ -93,6 +125,24 @@ class ProgressiveSchedule:
                 verbose,
             )
         return logs
+
+    def settings(self, mdm):
+        """What a resumed run must share with the one that it goes on with.
+
+        Args:
+            mdm: `MDM`.
+
+        Returns:
+            dict of JSON values: the model, the stages and their optimizers.
+        """
+        optimizers = [_described(self.make_optimizer(stage)) for stage in self.stages]
+        model = {**mdm.get_config(), "dtype": mdm.network.dtype_policy.name}
+        del model["sampling"], model["name"]
+        return {
+            "model": without_names(model),
+            "optimizers": without_names(optimizers),
+            "stages": [dataclasses.asdict(stage) for stage in self.stages],
+        }
 
     def check(self, mdm):
         """Raises an error if a stage does not fit a model. `fit` does it first.
@@ -141,22 +191,37 @@ class ProgressiveSchedule:
         validation = validation_data(stage) if validation_data else None
         _tell(callbacks, "on_stage_begin", index, stage, mdm)
         rounds = stage.rounds()
+        settings = self.settings(mdm) if checkpoint_dir is not None else None
         logs = []
-        for begin, end, steps in _runs(rounds, first):
-            saver = []
+        for begin, end, skipped, steps in _runs(rounds, *first):
+            savers = []
             if checkpoint_dir is not None:
-                saver = [SaveState(checkpoint_dir, index, len(rounds))]
-            history = mdm.fit(
-                dataset,
-                initial_epoch=begin,
-                epochs=end,
-                steps_per_epoch=steps,
-                validation_data=validation,
-                # Keras warns if it is told to shuffle anything but arrays.
-                shuffle=isinstance(dataset, dict),
-                callbacks=[*callbacks, *saver],
-                verbose=verbose,
-            )
+                savers = [SaveState(checkpoint_dir, settings, index, rounds, skipped)]
+            for saver in savers:
+                saver.set_model(mdm)
+            try:
+                interrupts.check()
+                history = mdm.fit(
+                    dataset,
+                    initial_epoch=begin,
+                    epochs=end,
+                    steps_per_epoch=steps,
+                    validation_data=validation,
+                    # Keras warns if it is told to shuffle anything but arrays.
+                    shuffle=isinstance(dataset, dict),
+                    callbacks=[*callbacks, *savers],
+                    verbose=verbose,
+                )
+            except (KeyboardInterrupt, SystemExit):
+                for saver in savers:
+                    saver.save_now()
+                    print(
+                        f"\nStopped after step {saver.count()} of stage {index + 1}. "
+                        "`resume=True` goes on from the state in "
+                        f"'{checkpoint_dir}'.",
+                        flush=True,
+                    )
+                raise
             for row in range(len(history.epoch)):
                 values = {key: value[row] for key, value in history.history.items()}
                 logs.append({"stage": index, "resolution": stage.resolution, **values})
@@ -166,14 +231,54 @@ class ProgressiveSchedule:
         return logs
 
 
-def _runs(rounds, first):
-    """Groups epochs of equal length: yields (first epoch, end epoch, steps)."""
+def _described(optimizer):
+    """Class and configuration of an optimizer that is not used for anything else.
+
+    Keras would import TensorFlow to serialize its schedule.
+    """
+    rate = optimizer._learning_rate
+    scheduled = isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+    if scheduled:
+        optimizer._learning_rate = None
+    config = optimizer.get_config()
+    if scheduled:
+        kind = type(rate).__name__
+        config["learning_rate"] = {"class_name": kind, "config": rate.get_config()}
+    return {"class_name": type(optimizer).__name__, "config": config}
+
+
+def without_names(value):
+    """Serialized objects without the names that Keras counts up, and without `remat`.
+
+    Neither changes what is computed.
+    """
+    if isinstance(value, list | tuple):
+        return [without_names(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: without_names(v) for key, v in value.items()}
+    if isinstance(value.get("config"), dict) and "class_name" in value:
+        config = value["config"]
+        left_out = ("name", "remat")
+        value["config"] = {k: v for k, v in config.items() if k not in left_out}
+    return value
+
+
+def _runs(rounds, first, step):
+    """Groups epochs of equal length, from a step of the first one on.
+
+    Yields:
+        First epoch, end epoch, steps of the first one that are done, steps of each.
+    """
+    if step:
+        yield first, first + 1, step, rounds[first] - step
+        first += 1
     begin = first
     while begin < len(rounds):
         end = begin
         while end < len(rounds) and rounds[end] == rounds[begin]:
             end += 1
-        yield begin, end, rounds[begin]
+        yield begin, end, 0, rounds[begin]
         begin = end
 
 

@@ -13,30 +13,59 @@ from keras_mdm.files import as_path
 from keras_mdm.model.finite import check_finite
 
 STATE_FILE = "training_state.h5"
+_SHOWN = 8  # Differences of settings that an error lists.
 
 
 class SaveState(keras.callbacks.Callback):
-    """Writes the state of training after each epoch of a stage.
+    """Writes the state of training after each epoch of a stage, and when asked to.
 
     Args:
         folder: Path.
+        settings: dict of JSON values; see `ProgressiveSchedule.settings`.
         stage: int. Index of the stage.
-        num_epochs: int. Epochs of the stage.
+        rounds: List of the steps of each epoch of the stage; see `Stage.rounds`.
+        skipped: int. Steps of its first epoch that were done before.
     """
 
-    def __init__(self, folder, stage, num_epochs):
+    def __init__(self, folder, settings, stage, rounds, skipped=0):
         super().__init__()
         self.folder = folder
+        self.settings = settings
         self.stage = stage
-        self.num_epochs = num_epochs
+        self.rounds = rounds
+        self.skipped = skipped
+        self.epoch = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.begin = epoch, self.count()
 
     def on_epoch_end(self, epoch, logs=None):
-        done = epoch + 1 == self.num_epochs
+        self._save(epoch + 1, 0)
+        self.epoch, self.skipped = None, 0
+
+    def count(self):
+        """Steps of the stage that are done, by the optimizer's count."""
+        return int(keras.ops.convert_to_numpy(self.model.optimizer._iterations))
+
+    def save_now(self):
+        """Writes the state in the middle of an epoch, if a step of it was done.
+
+        A pass over data of unknown length is begun anew from there.
+        """
+        if self.epoch is None or self.count() == self.begin:
+            return
+        step = self.skipped + self.count() - self.begin
+        whole = step == self.rounds[self.epoch]
+        self._save(self.epoch + whole, 0 if whole else step)
+
+    def _save(self, epoch, step):
+        done = epoch == len(self.rounds)
         progress = {
             "stage": self.stage + done,
-            "epoch": 0 if done else epoch + 1,
+            "epoch": 0 if done else epoch,
+            "step": 0 if self.rounds[0] is None else step,
         }
-        save_state(self.model, self.folder, progress)
+        save_state(self.model, self.folder, progress, self.settings)
 
 
 def has_state(folder):
@@ -57,13 +86,14 @@ def state_variables(mdm):
     return named
 
 
-def save_state(mdm, folder, progress):
+def save_state(mdm, folder, progress, settings=None):
     """Writes weights, averages, random state and optimizer in one file, or nothing.
 
     Args:
         mdm: A compiled `MDM`.
         folder: Path of an existing or new folder.
         progress: dict of JSON values to keep beside them.
+        settings: Optional dict of JSON values that a resumed run must share.
 
     Raises:
         ValueError: if a weight is NaN or infinite; an older state stays.
@@ -74,6 +104,8 @@ def save_state(mdm, folder, progress):
     temporary = folder / f".{STATE_FILE}.part"
     with h5py.File(temporary, "w") as file:
         file.attrs["progress"] = json.dumps(progress)
+        # No attribute, which holds 64 KiB at most: vocabularies are longer.
+        file["settings"] = json.dumps(settings or {}, default=str)
         for name, variable in state_variables(mdm).items():
             file[name] = keras.ops.convert_to_numpy(variable.value)
         for i, variable in enumerate(mdm.optimizer.variables):
@@ -81,10 +113,78 @@ def save_state(mdm, folder, progress):
     os.replace(temporary, folder / STATE_FILE)
 
 
-def read_progress(folder):
-    """The `progress` that was given to `save_state`."""
+def read_progress(folder, num_stages=None):
+    """The `progress` that was given to `save_state`.
+
+    Raises:
+        ValueError: if it is none, or of a run of fewer than `num_stages`.
+    """
     with _open_state(folder) as file:
-        return json.loads(file.attrs["progress"])
+        try:
+            progress = {"step": 0, **json.loads(file.attrs["progress"])}
+            numbers = [progress[key] for key in ("stage", "epoch", "step")]
+            if not all(isinstance(n, int) and n >= 0 for n in numbers):
+                raise ValueError(f"progress={progress}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(folder, error) from error
+    if num_stages is not None and progress["stage"] > num_stages:
+        raise _damaged(folder, f"it has {progress['stage']} stages")
+    return progress
+
+
+def check_settings(folder, settings):
+    """Raises an error if the state was saved by a run of other settings.
+
+    Args:
+        folder: Path.
+        settings: dict of JSON values, as given to `save_state`.
+
+    Raises:
+        ValueError: with each value that differs.
+    """
+    with _open_state(folder) as file:
+        try:
+            saved = json.loads(file["settings"].asstr()[()])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged(folder, error) from error
+    found = list(differences(saved, json.loads(json.dumps(settings, default=str))))
+    if found:
+        more = len(found) - _SHOWN
+        lines = found[:_SHOWN] + ([f"{more} more"] if more > 0 else [])
+        raise ValueError(
+            f"`resume`: the training in '{folder}' had other settings: "
+            + "; ".join(lines)
+            + ". Go on with the same ones, or train in a new folder."
+        )
+
+
+def differences(saved, now, name=""):
+    """Yields a text for each value that differs in two JSON values.
+
+    Args:
+        saved, now: JSON values.
+        name: str. What they are called.
+    """
+    if isinstance(saved, dict) and isinstance(now, dict):
+        for key in sorted({*saved, *now}):
+            inside = f"{name}.{key}" if name else key
+            if key in saved and key in now:
+                yield from differences(saved[key], now[key], inside)
+            else:
+                kinds = (_short(part.get(key, "missing")) for part in (saved, now))
+                yield "{} was {} and is {}".format(inside, *kinds)
+    elif isinstance(saved, list) and isinstance(now, list) and len(saved) == len(now):
+        for index, pair in enumerate(zip(saved, now, strict=True)):
+            yield from differences(*pair, f"{name}[{index}]")
+    elif saved != now:
+        yield f"{name} was {_short(saved)} and is {_short(now)}"
+
+
+def _short(value):
+    if isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
+        return f"{len(value)} of them"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def restore_weights(mdm, folder):
@@ -104,14 +204,18 @@ def restore_state(mdm, folder):
 
 
 def _open_state(folder):
-    path = as_path(folder) / STATE_FILE
     try:
-        return h5py.File(path, "r")
+        return h5py.File(as_path(folder) / STATE_FILE, "r")
     except OSError as error:
-        raise ValueError(
-            f"the state of training in '{path}' can't be read: it is damaged or "
-            f"missing. Cause: {error}"
-        ) from error
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder, cause):
+    path = as_path(folder) / STATE_FILE
+    return ValueError(
+        f"the state of training in '{path}' can't be read: it is damaged, missing or "
+        f"of another version. Cause: {cause}"
+    )
 
 
 def _assign(variables, file, folder):

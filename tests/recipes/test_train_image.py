@@ -4,13 +4,18 @@ import csv
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from helpers import tiny_mdm
 from PIL import Image
-from recipe_runs import run_recipe
+from recipe_runs import ROOT, run_recipe
 
 import keras_mdm
 
@@ -121,6 +126,32 @@ def test_resume_goes_on_where_the_state_was_saved(finished, tmp_path):
     assert done.returncode == 0, done.stderr
     again = keras_mdm.MDM.from_preset(folder).network.get_weights()
     assert all(map(np.array_equal, weights, again))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
+    folder = tmp_path / "run"
+    flags = map(str, [*training_flags, "--max-steps", 100000, "--steps", 100000])
+    recipe = str(ROOT / "recipes" / "train_image.py")
+    process = subprocess.Popen(
+        [sys.executable, recipe, "--output", str(folder), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (folder / "state" / "training_state.h5").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signum, out + err
+    assert "Traceback" not in err
+    assert f"--output {folder} --resume" in err
+    with h5py.File(folder / "state" / "training_state.h5") as file:
+        progress = json.loads(file.attrs["progress"])
+        done = next(v[()] for v in file["optimizer"].values() if v.shape == ())
+    assert progress["stage"] == 0
+    assert 2 * progress["epoch"] + progress["step"] == done > 0
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,41 @@ def test_resumed_history_forgets_what_was_lost(tmp_path):
     assert sorted(e.name for e in tmp_path.iterdir()) == ["h.csv"]
 
 
+def test_history_of_another_model_is_refused(tmp_path):
+    path = tmp_path / "h.csv"
+    path.write_text("stage,resolution,step,loss,loss_64\n1,64,5,1.0,1.0\n")
+    before = path.read_text()
+    with pytest.raises(ValueError, match="loss_64.*loss_16.*another path"):
+        FakeModel().run([History(path, every=1)], [[1.0]])
+    assert path.read_text() == before
+    path.write_bytes(b"\x89PNG\xff\xff\x00")
+    with pytest.raises(ValueError, match="h.csv"):
+        FakeModel().run([History(path, every=1)], [[1.0]])
+
+
+def test_history_of_another_training_is_refused(tmp_path):
+    path = tmp_path / "h.csv"
+    FakeModel().run([History(path, every=1)], [[1.0, 2.0, 3.0]])
+    before = path.read_text()
+    with pytest.raises(ValueError, match="step 3 of another.*at step 0"):
+        FakeModel().run([History(path, every=1)], [[1.0]])
+    assert path.read_text() == before
+
+
+def test_history_goes_on_after_half_a_row(tmp_path):
+    path = tmp_path / "h.csv"
+    model = FakeModel()
+    model.run([History(path, every=1)], [[1.0, 2.0]])
+    whole = path.read_text()
+    for rest in ("1", "1,16", "1,16,3,2.5"):
+        path.write_text(whole + rest)
+        model.optimizer._iterations = 2
+        model.run([History(path, every=1)], [[4.0]])
+        rows = rows_of(path)
+        assert [row["step"] for row in rows] == ["1", "2", "3"]
+        assert None not in rows[-1] and rows[-1]["learning_rate"] == "0.25"
+
+
 def test_tensorboard_logs_are_in_a_folder_for_each_stage(tmp_path):
     pytest.importorskip("tensorboardX")
     history = History(None, every=1, log_dir=tmp_path)

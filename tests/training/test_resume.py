@@ -1,5 +1,7 @@
 """Stopping and going on: the state on disk, and a resumed run against a whole one."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -128,7 +130,7 @@ def test_state_is_restored_bit_for_bit(tmp_path):
     mdm = compiled()
     mdm.train_on_batch(batch_of(4))
     state.save_state(mdm, tmp_path, {"stage": 1, "epoch": 2})
-    assert state.read_progress(tmp_path) == {"stage": 1, "epoch": 2}
+    assert state.read_progress(tmp_path) == {"stage": 1, "epoch": 2, "step": 0}
     other = compiled()
     state.restore_state(other, tmp_path)
     for kind in (lambda m: m.variables, lambda m: m.optimizer.variables):
@@ -148,3 +150,82 @@ def test_a_damaged_state_is_told(tmp_path):
     (tmp_path / state.STATE_FILE).write_bytes(b"not HDF5")
     with pytest.raises(ValueError, match="damaged"):
         state.read_progress(tmp_path)
+
+
+def resumed(folder, stages=STAGES, mdm=None, **options):
+    schedule = ProgressiveSchedule(stages, **options)
+    schedule.fit(
+        mdm or build(),
+        lambda stage: pytest.fail("data were made"),
+        checkpoint_dir=folder,
+        resume=True,
+        verbose=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"learning_rate": 0.02}, r"stages\[1\].learning_rate was 0.01 and is 0.02"),
+        ({"batch_size": 8}, r"stages\[1\].batch_size was 4 and is 8"),
+        ({"steps": 9}, r"stages\[1\].steps was 3 and is 9"),
+        ({"steps_per_epoch": 3}, "steps_per_epoch was 1 and is 3"),
+        ({"mixed": {16: 1, 8: 1}}, "mixed was None and is"),
+        ({"loss_weights": {16: 1.0}}, "loss_weights was None and is"),
+        ({"accumulate": 2}, "accumulate was 1 and is 2"),
+        ({"freeze_inner": True}, "freeze_inner was False and is True"),
+        ({"decay": "cosine"}, "decay was constant and is cosine"),
+    ],
+)
+def test_resume_refuses_other_stages(changes, told, whole):
+    stages = [STAGES[0], dataclasses.replace(STAGES[1], **changes)]
+    with pytest.raises(ValueError, match=told):
+        resumed(whole[1], stages)
+
+
+def test_resume_lists_every_difference(whole):
+    changes = {"learning_rate": 0.5, "warmup_steps": 3}
+    stages = [STAGES[0], dataclasses.replace(STAGES[1], **changes)]
+    with pytest.raises(ValueError, match="learning_rate.*warmup_steps"):
+        resumed(whole[1], stages)
+    with pytest.raises(ValueError, match=r"stages was 2 of them and is 1 of them"):
+        resumed(whole[1], STAGES[:1])
+
+
+def test_resume_refuses_another_optimizer(whole):
+    with pytest.raises(ValueError, match=r"optimizers\[0\].*class_name was AdamW"):
+        resumed(whole[1], make_optimizer=lambda stage: keras.optimizers.SGD(0.1))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"classes": 7}, "num_classes was 3 and is 7"),
+        ({"prediction": "x0"}, "prediction was v and is x0"),
+        ({"ema_momentum": 0.5}, "ema_momentum was 0.9 and is 0.5"),
+        ({"schedule": "sigmoid"}, "schedule"),
+    ],
+)
+def test_resume_refuses_another_model(options, told, whole):
+    mdm = tiny_mdm(**{"ema_momentum": 0.9, **options})
+    before = values_of(mdm.variables)
+    with pytest.raises(ValueError, match=told):
+        resumed(whole[1], mdm=mdm)
+    assert equal_values(before, values_of(mdm.variables))
+
+
+@pytest.mark.parametrize(
+    "progress", ["", "[]", '{"stage": 9, "epoch": 0}', '{"stage": -1, "epoch": "a"}']
+)
+def test_resume_refuses_a_damaged_state(progress, whole, tmp_path):
+    import h5py
+
+    path = tmp_path / state.STATE_FILE
+    path.write_bytes((whole[1] / state.STATE_FILE).read_bytes())
+    with h5py.File(path, "r+") as file:
+        file.attrs["progress"] = progress
+    with pytest.raises(ValueError, match="damaged"):
+        resumed(tmp_path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="damaged"):
+        resumed(tmp_path)

@@ -1,0 +1,62 @@
+"""Whether this program can start worker processes, which run its main file again.
+
+Where they can't, they die at their start, and whoever waits for their batches waits for
+ever. So it is found out before. Used by `passes`.
+"""
+
+import ast
+import os
+import sys
+
+
+def check_can_start_workers():
+    """Raises an error if workers could not import the main file of this program.
+
+    Raises:
+        RuntimeError: if it is read from the standard input, or does its work outside of
+            an `if __name__ == "__main__":`.
+    """
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    spec = getattr(main, "__spec__", None)
+    # Workers run no main file after `python -c`, in a notebook and in a package's own.
+    if path is None or (spec is not None and spec.name.endswith("__main__")):
+        return
+    if not os.path.isfile(path):
+        raise RuntimeError(
+            "`num_workers` needs a program in a file, which worker processes read "
+            f"again, and this one comes from {path!r}. Write it to a file, or pass "
+            "`num_workers=0`."
+        )
+    line = _running_line(main, path)
+    if line is not None and not _is_guarded(path, line):
+        raise RuntimeError(
+            f"`num_workers` starts processes that run '{path}' again, and line {line} "
+            "would start more of them there. Put what the program does under "
+            "`if __name__ == '__main__':`, or pass `num_workers=0`."
+        )
+
+
+def _running_line(main, path):
+    """Line of the main file that this thread is in, at the file's own level."""
+    frame = sys._getframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "<module>" and frame.f_globals is vars(main):
+            return frame.f_lineno if code.co_filename == path else None
+        frame = frame.f_back
+    return None
+
+
+def _is_guarded(path, line):
+    """Whether a line is within a condition on `__name__`."""
+    try:
+        with open(path, "rb") as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError):
+        return True  # No Python file, such as one that another program runs.
+    for node in tree.body:
+        if node.lineno <= line <= node.end_lineno:
+            names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
+            return isinstance(node, ast.If) and "__name__" in names
+    return True

@@ -1,0 +1,65 @@
+"""Worker processes of programs that can't have any: a sentence, not a wait for ever."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PROGRAM = """
+    from keras_mdm import data
+
+    def read():
+        source = data.open_source("shapes")
+        dataset = data.make_dataset(source, 16, 4, num_workers=1)
+        print("shape", next(iter(dataset))["images"].shape)
+"""
+GUARDED = PROGRAM + "\n    if __name__ == '__main__':\n        read()\n"
+BARE = PROGRAM + "\n    read()\n"
+
+
+def run(code, way, folder):
+    code = textwrap.dedent(code)
+    file = folder / "program.py"
+    file.write_text(code)
+    command = {
+        "stdin": [sys.executable, "-"],
+        "-c": [sys.executable, "-c", code],
+        "file": [sys.executable, str(file)],
+        "-m": [sys.executable, "-m", "program"],
+    }[way]
+    root = str(pathlib.Path(__file__).parents[2])
+    paths = [root, str(folder), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        command,
+        input=code if way == "stdin" else "",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "way", "told"),
+    [
+        (BARE, "stdin", "needs a program in a file"),
+        (GUARDED, "stdin", "needs a program in a file"),
+        (BARE, "file", "under `if __name__ == '__main__':`"),
+        (BARE, "-m", "under `if __name__ == '__main__':`"),
+    ],
+)
+def test_programs_that_can_have_no_workers(code, way, told, tmp_path):
+    done = run(code, way, tmp_path)
+    assert done.returncode == 1 and "shape" not in done.stdout
+    assert told in done.stderr.splitlines()[-1], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "way"), [(GUARDED, "file"), (GUARDED, "-m"), (BARE, "-c")]
+)
+def test_programs_that_can_have_workers(code, way, tmp_path):
+    done = run(code, way, tmp_path)
+    assert "shape (4, 16, 16, 3)" in done.stdout, done.stderr

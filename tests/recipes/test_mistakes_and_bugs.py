@@ -1,0 +1,63 @@
+"""A mistake of the user ends a recipe in a line; a bug keeps its traceback."""
+
+import errno
+
+import numpy as np
+import pytest
+from recipe_runs import imported
+
+from keras_mdm import Stage
+from keras_mdm.data import open_source
+
+
+@pytest.fixture(scope="module")
+def common():
+    with imported("common") as module:
+        yield module
+
+
+def ends(common, function):
+    """The line that the recipe ended with, or the error that came through."""
+    try:
+        common.call(function)
+    except SystemExit as end:
+        return end.code
+    except Exception as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        (lambda: Stage(8, steps=0), "`steps` must be"),
+        (lambda: open_source("folder:/no/such/folder"), "No such folder"),
+        (lambda: open("/no/such/file"), "/no/such/file"),
+        (lambda: __import__("no_such_package"), "no_such_package"),
+    ],
+)
+def test_mistakes_end_in_a_line(common, mistake, told):
+    line = ends(common, mistake)
+    assert isinstance(line, str) and line.startswith("error: ") and told in line
+
+
+def out_of_disk():
+    raise OSError(errno.EIO, "the device broke")
+
+
+@pytest.mark.parametrize(
+    ("bug", "kind"),
+    [
+        (lambda: np.zeros(3) + np.zeros(4), ValueError),
+        (lambda: np.zeros(3).reshape(2, 2), ValueError),
+        (lambda: int("a"), ValueError),
+        (lambda: list(zip([1], [], strict=True)), ValueError),
+        (lambda: {}["a"], KeyError),
+        (lambda: None.a, AttributeError),
+        (lambda: Stage(), TypeError),
+        # Within the package, but not in its words.
+        (lambda: Stage(8, steps=1, learning_rate="a"), TypeError),
+        (out_of_disk, OSError),
+    ],
+)
+def test_bugs_keep_their_traceback(common, bug, kind):
+    assert isinstance(ends(common, bug), kind)
