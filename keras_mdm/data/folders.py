@@ -1,37 +1,40 @@
 """A folder of pictures on disk as a source: `open_source("folder:PATH")`.
 
-Sub-folders are classes, unless the pictures have captions. Any format that Pillow
-reads; what it cannot read is skipped and reported, never fatal. `Files` is what a
+Sub-folders are classes, unless the pictures have captions. What can't be read is
+skipped and reported, never fatal. `Files` is what a
 folder of videos (`clips.py`) does alike.
 """
 
 import hashlib
-import os
-import pathlib
-import struct
 
-import numpy as np
-
-from keras_mdm.data.captions import find_captions
-from keras_mdm.data.source import Source, UnusablePicture
-from keras_mdm.files import as_path
+from keras_mdm.data.captions import TABLES, TextFiles, find_captions
+from keras_mdm.data.file_walk import count_endings, list_files, name_some
+from keras_mdm.data.paths import local_path
+from keras_mdm.data.pictures import picture_extensions, read_picture
+from keras_mdm.data.source import Source, add_captions
+from keras_mdm.text_files import printable
 
 # Share of a hundred that goes to each split, by a hash of the relative path.
 _SHARES = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}
 SPLITS = (*_SHARES, "all")
+_SPLIT_FOLDERS = frozenset(
+    "train training test testing val valid validation dev eval".split()
+)
 
 
 class Files(Source):
     """Files of a folder, with captions, or with its sub-folders as classes.
 
-    Captions are in a file `NAME.txt` beside each file, or in `metadata.csv` or
-    `metadata.jsonl` with the columns `file_name` and `text` (or `caption`), in the
+    Captions are in a file `NAME.txt` beside each file, or in `metadata.csv`,
+    `.tsv` or `.jsonl` with the columns `file_name` and `text` (or `caption`), in the
     folder or in its sub-folders. A file without one is then skipped, and there are
-    no classes.
+    no classes. A file has several captions if several rows name it, or if a row of
+    `metadata.jsonl` has a list of them.
 
     Files may lie at any depth; the class is the first sub-folder. Without
     sub-folders the source is unlabelled. If there are sub-folders with files,
-    files beside them have no class and are skipped.
+    files beside them have no class and are skipped, and empty sub-folders are classes
+    too. `report` tells what else lies there and is not read.
 
     Sub-classes implement `_read_file(path)`, which returns the item's picture or video.
 
@@ -46,7 +49,8 @@ class Files(Source):
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: If the folder or the split has no such files.
+        ValueError: If the folder or the split has no such files, or its sub-folders are
+            splits.
     """
 
     def __init__(
@@ -57,26 +61,41 @@ class Files(Source):
                 f"`split` of a folder must be one of {SPLITS}. "
                 f"Received: split={split!r}"
             )
-        self._root = as_path(path)
+        self._root = local_path(path, f"The path in '{scheme}:PATH'")
         if not self._root.is_dir():
+            what = "Not a folder" if self._root.exists() else "No such folder"
             raise FileNotFoundError(
-                f"No such folder: {self._root} (absolute: {self._root.absolute()})."
+                f"{what}: {printable(self._root)} "
+                f"(absolute: {printable(self._root.absolute())})."
             )
-        found = _find_files(self._root, extensions)
+        listing = list_files(self._root, extensions)
+        found = listing.files
         if not found:
+            others = count_endings(listing.others)
             raise ValueError(
-                f"No {'videos' if is_video else 'pictures'} in {self._root} (absolute: "
-                f"{self._root.absolute()}) or its sub-folders. "
+                f"No {'videos' if is_video else 'pictures'} in {printable(self._root)} "
+                f"(absolute: {printable(self._root.absolute())}) or its sub-folders. "
                 f"Looked for: {' '.join(sorted(extensions))}"
+                + (f". Found: {others}" if others else "")
             )
-        self._captions, why = find_captions(self._root, found)
-        classes = []
-        if self._captions is None:
-            classes = sorted({file.parts[0] for file in found if len(file.parts) > 1})
+        self._captions, why, notes = find_captions(self._root, found, listing.others)
+        classes = {file.parts[0] for file in found if len(file.parts) > 1}
+        self._refuse_splits(scheme, classes)
+        if self._captions is not None:
+            self._labels = {}
+        else:
+            empty = sorted(set(listing.folders) - classes) if classes else []
+            if empty:
+                notes.append(
+                    f"{len(empty)} class folder(s) have no file that is read, and keep "
+                    f"their numbers: {name_some(empty)}."
+                )
+            names = sorted({*classes, *empty})
+            self._labels = {name: label for label, name in enumerate(names)}
         super().__init__(
             f"{scheme}:{path}",
             channels=3,
-            class_names=classes or None,
+            class_names=map(printable, self._labels) if self._labels else None,
             has_captions=self._captions is not None,
             is_video=is_video,
             num_frames=num_frames,
@@ -90,12 +109,33 @@ class Files(Source):
         ]
         if not self._files:
             raise ValueError(
-                f"The split {split!r} of {self._root} is empty: it got none of the "
-                f"{len(found)} {self.noun} found. Use split='all', or add {self.noun}."
+                f"The split {split!r} of {printable(self._root)} is empty: it got none "
+                f"of the {len(found)} {self.noun} found. Use split='all', or add "
+                f"{self.noun}. {' '.join(map(printable, notes))}".rstrip()
             )
-        for file, flaw in flaws.items():
+        for file, flaw in (*flaws.items(), *listing.flaws):
             if flaw:
                 self.skip(str(self._root / file), flaw)
+        for sentence in (*notes, *listing.notes):
+            self.note(sentence)
+        unread = [file for file in listing.others if not self._is_caption_file(file)]
+        if unread:
+            self.note(f"Files of other kinds, not read: {count_endings(unread)}.")
+
+    def _refuse_splits(self, scheme, folders):
+        """Raises a `ValueError` if splits would become classes, or one set."""
+        splits = sorted(name for name in folders if name.lower() in _SPLIT_FOLDERS)
+        if len(splits) > 1 or (splits and len(folders) == 1 and self._captions is None):
+            raise ValueError(
+                f"The sub-folders {splits} of {printable(self._root)} look like splits "
+                "of a data set. Open each by itself with split='all', such as "
+                f"'{scheme}:{printable(self._root / splits[0])}', or rename them."
+            )
+
+    def _is_caption_file(self, file):
+        if isinstance(self._captions, TextFiles):
+            return file.suffix.lower() == ".txt"
+        return file.name.lower() in TABLES
 
     def _flaw(self, file):
         """Why a file can't be used, or `None`."""
@@ -109,15 +149,15 @@ class Files(Source):
         return len(self._files)
 
     def describe(self, index):
-        return str(self._root / self._files[index])
+        return printable(self._root / self._files[index])
 
     def _read(self, index):
         file = self._files[index]
         item = self._read_file(self._root / file)
         if self._captions is not None:
-            item["caption"] = self._captions[file]
+            add_captions(item, self._captions[file])
         if self.class_names is not None:
-            item["label"] = self.class_names.index(file.parts[0])
+            item["label"] = self._labels[file.parts[0]]
         return item
 
 
@@ -125,98 +165,15 @@ class Folder(Files):
     """Pictures of a folder. `Files` documents captions, classes and arguments."""
 
     def __init__(self, path, split="train"):
-        super().__init__("folder", path, split, _picture_extensions())
+        super().__init__("folder", path, split, picture_extensions())
 
     def _read_file(self, path):
         return {"image": read_picture(path)}
-
-
-def read_picture(path, name=None):
-    """Reads a picture file as 8-bit RGB.
-
-    The EXIF orientation is applied, transparency is laid on white, 16-bit greys
-    are scaled, and of an animation the first frame is taken.
-
-    Args:
-        path: Path of the file, or a binary file object.
-        name: String. Its name in errors. Defaults to the path.
-
-    Returns:
-        uint8 array `(height, width, 3)`.
-
-    Raises:
-        UnusablePicture: If the file is not a picture, is truncated or damaged.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
-    # All that Pillow's decoders were seen to raise on damaged files.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        OverflowError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise UnusablePicture(
-            str(name or path), f"corrupt or unreadable: {error}"
-        ) from error
-
-
-def _to_rgb(picture):
-    from PIL import Image
-
-    if picture.mode.startswith("I"):
-        # 16-bit greys; Pillow's own conversion would clip them at 255.
-        wide = np.asarray(picture).astype(np.float64)
-        grey = np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if picture.mode == "F":
-        raise ValueError("floating-point pictures have no known range")
-    if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or (
-        "transparency" in picture.info
-    ):
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, picture)
-    return np.asarray(picture.convert("RGB"))
-
-
-def _picture_extensions():
-    """Returns the extensions of the formats that Pillow can open."""
-    from PIL import Image
-
-    return {
-        extension
-        for extension, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN
-    }
-
-
-def _find_files(root, extensions):
-    """Returns sorted relative paths of the files that have one of the extensions."""
-    found = []
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        # Hidden ones are thumbnails and caches.
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            known = pathlib.Path(name).suffix.lower() in extensions
-            if known and not name.startswith("."):
-                found.append(pathlib.Path(folder, name).relative_to(root))
-    return sorted(found)
 
 
 def belongs(name, split):
     """Whether the file of a name is in a split: by a hash of the name."""
     if split == "all":
         return True
-    digest = hashlib.sha256(name.encode()).digest()
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") % 100 in _SHARES[split]

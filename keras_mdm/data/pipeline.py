@@ -8,6 +8,7 @@ channels)`, uint8 in [0, 255], and, if wanted, `labels` `(batch,)`, int32, `capt
 """
 
 from keras_mdm.data.preparation import Preparation
+from keras_mdm.data.transforms import check_positive, check_resolution
 
 _KEYS = ("images", "videos", "labels", "captions")
 
@@ -96,8 +97,8 @@ def make_dataset(
     mdm.fit(dataset, epochs=10, steps_per_epoch=steps)
     ```
     """
-    _check_positive("resolution", resolution)
-    _check_positive("batch_size", batch_size)
+    resolution = check_resolution(resolution)
+    batch_size = check_positive("batch_size", batch_size)
     if crop not in ("center", "random"):
         raise ValueError(
             f"`crop` must be 'center' or 'random'. Received: crop={crop!r}"
@@ -168,7 +169,7 @@ def steps_per_epoch(source, batch_size, shard=(0, 1)):
     Returns:
         Int.
     """
-    _check_positive("batch_size", batch_size)
+    batch_size = check_positive("batch_size", batch_size)
     return len(_shard_indices(len(source), shard)) // batch_size
 
 
@@ -180,13 +181,6 @@ def _shard_indices(length, shard):
             f"Received: shard={tuple(shard)}"
         )
     return range(index, length // count * count, count)
-
-
-def _check_positive(name, value):
-    if value != int(value) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value}"
-        )
 
 
 def _check_keep(keep, source):

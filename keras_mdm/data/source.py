@@ -6,6 +6,8 @@ returns one and `make_dataset` reads one.
 
 import threading
 
+from keras_mdm.text_files import printable, whole_characters
+
 
 class UnusablePicture(ValueError):
     """A picture or video that cannot be used: corrupt, truncated, too small or short.
@@ -58,7 +60,7 @@ class Source:
         num_frames=None,
         no_captions="",
     ):
-        self.name = name
+        self.name = printable(name)
         self.channels = channels
         self.class_names = None if class_names is None else tuple(class_names)
         if num_classes is None and class_names is not None:
@@ -69,6 +71,7 @@ class Source:
         self.num_frames = num_frames
         self._no_captions = no_captions
         self._skipped = {}
+        self._notes = []
         self._lock = threading.Lock()
 
     def __len__(self):
@@ -120,7 +123,16 @@ class Source:
         is met.
         """
         with self._lock:
-            self._skipped[what] = why
+            self._skipped[printable(what)] = printable(why)
+
+    @property
+    def notes(self):
+        """Tuple of sentences about what else of the data is not used."""
+        return tuple(self._notes)
+
+    def note(self, sentence):
+        """Remembers a sentence about what is not used, for `report`."""
+        self._notes.append(printable(sentence))
 
     def require_captions(self, received):
         """Raises a `ValueError` that says why, if there are no captions.
@@ -135,12 +147,15 @@ class Source:
             )
 
     def report(self):
-        """Says in a sentence or two what was skipped so far, and why.
+        """Says in a few sentences what was skipped so far, and why.
 
         Returns:
             A string, for example `"2 of 100 pictures of 'folder:x' were skipped:
-            a.png (corrupt: ...); b.png (too small: ...)."`
+            a.png (corrupt: ...); b.png (too small: ...)."`, and the `notes`.
         """
+        return " ".join((self._report_skipped(), *self._notes))
+
+    def _report_skipped(self):
         skipped = self.skipped
         if not skipped:
             return f"No {self.noun[:-1]} of {self.name!r} was skipped so far."
@@ -160,6 +175,34 @@ class Source:
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._lock = threading.Lock()
+
+
+def read_captions(value):
+    """The captions of an item, which may have one or a list of them.
+
+    Args:
+        value: What a file has: a string, or a list of strings.
+
+    Returns:
+        Tuple of strings without blanks around them, at least one.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts:
+        raise ValueError(f"a caption must be a string or a list. Received: {value!r}")
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"captions must be strings. Received: {text!r}")
+    return tuple(whole_characters(text).strip("\ufeff").strip() for text in texts)
+
+
+def add_captions(item, captions):
+    """Puts captions into an item: the first, and all of them if there are several."""
+    item["caption"] = captions[0]
+    if len(captions) > 1:
+        item["captions"] = tuple(captions)
 
 
 def refuse_clip_choice(name, num_frames, frame_rate):

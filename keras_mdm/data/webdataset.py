@@ -5,30 +5,28 @@ img2dataset writes such shards: the members of a sample have one name and the en
 scanned once; what was found is kept beside it, and samples are then read at random.
 """
 
-import contextlib
-import glob
 import io
-import json
-import os
-import pathlib
-import tarfile
+import math
 
 import numpy as np
 
-from keras_mdm.data.folders import SPLITS, belongs, read_picture
-from keras_mdm.data.source import Source, UnusablePicture
-from keras_mdm.files import as_path, whole_file
-
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-_PARTS = ("picture", "text", "json")
-_VERSION = 1
+from keras_mdm.data.folders import SPLITS, belongs
+from keras_mdm.data.pictures import read_picture
+from keras_mdm.data.shards import PARTS, find_shards, read_index
+from keras_mdm.data.source import (
+    Source,
+    UnusablePicture,
+    add_captions,
+    read_captions,
+)
+from keras_mdm.text_files import decode_text, parse_json, printable
 
 
 class WebDataset(Source):
     """Pictures and captions in tar shards.
 
-    The caption is the member `.txt`, or `caption` in `.json`. The numbers of `.json`
-    are the item's `numbers`, and `scale` is the shorter side of the original picture if
+    The caption is the member `.txt`, or `caption` in `.json`, which may be a list of
+    several. The numbers of `.json` are the item's `numbers`, and `scale` is the shorter side of the original picture if
     `.json` has `original_width` and `original_height`, as img2dataset's has.
 
     Args:
@@ -46,13 +44,17 @@ class WebDataset(Source):
             raise ValueError(
                 f"`split` of shards must be one of {SPLITS}. Received: split={split!r}"
             )
-        self._shards = _find_shards(path)
+        self._shards, notes = find_shards(path)
         super().__init__(f"webdataset:{path}", channels=3, has_captions=True)
         tables = []
+        for sentence in notes:
+            self.note(sentence)
         for number, shard in enumerate(self._shards):
-            keys, members, flaws = read_index(shard)
+            keys, members, flaws, ignored = read_index(shard)
             for what, why in flaws:
                 self.skip(what, why)
+            if ignored:
+                self.note(f"Members of other kinds in {shard}, not read: {ignored}.")
             kept = [belongs(f"{shard.name}/{key}", split) for key in keys.tolist()]
             numbers = np.full((sum(kept), 1), number, "int64")
             tables.append(np.concatenate([numbers, members[kept]], axis=1))
@@ -60,7 +62,7 @@ class WebDataset(Source):
         self._members = np.concatenate(tables)
         if not len(self._members):
             raise ValueError(
-                f"The split {split!r} of {path} is empty. Use split='all', or add "
+                f"The split {split!r} of {printable(path)} is empty. Use split='all', or add "
                 f"shards. {self.report()}"
             )
 
@@ -69,115 +71,47 @@ class WebDataset(Source):
 
     def describe(self, index):
         shard = self._shards[self._members[index, 0]]
-        return f"{shard}@{self._members[index, 1]}"
+        return printable(f"{shard}@{self._members[index, 1]}")
 
     def _read(self, index):
         number, *places = self._members[index].tolist()
         parts = {}
         with self._shards[number].open("rb") as file:
             for part, start, size in zip(
-                _PARTS, places[::2], places[1::2], strict=True
+                PARTS, places[::2], places[1::2], strict=True
             ):
                 if start >= 0:
                     file.seek(start)
                     parts[part] = file.read(size)
         what = self.describe(index)
         try:
-            about = json.loads(parts.get("json", b"{}"))
-            caption = parts["text"].decode() if "text" in parts else about["caption"]
-        except (ValueError, KeyError) as error:
+            about = {}
+            if "json" in parts:
+                about = parse_json(decode_text(parts["json"], "its .json"), "its .json")
+            if not isinstance(about, dict):
+                raise ValueError(f"its .json is no object: {str(about)[:80]}")
+            if "text" in parts:
+                caption = decode_text(parts["text"], "its .txt")
+            elif "caption" in about:
+                caption = about["caption"]
+            else:
+                raise ValueError("its .json has no 'caption'")
+            captions = read_captions(caption)
+            numbers = {
+                key: float(value)
+                for key, value in about.items()
+                if isinstance(value, int | float) and not isinstance(value, bool)
+            }
+        except (ValueError, OverflowError) as error:
             raise UnusablePicture(
                 what, f"its caption is unreadable: {error}"
             ) from error
-        if not isinstance(caption, str):
-            raise UnusablePicture(what, f"its caption is no string: {caption!r}")
-        item = {
-            "image": read_picture(io.BytesIO(parts["picture"]), what),
-            "caption": caption.strip(),
-        }
-        numbers = {
-            key: float(value)
-            for key, value in about.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
+        item = {"image": read_picture(io.BytesIO(parts["picture"]), what)}
+        add_captions(item, captions)
+        numbers = {key: n for key, n in numbers.items() if math.isfinite(n)}
         if {"original_width", "original_height"} <= numbers.keys():
             sides = numbers["original_width"], numbers["original_height"]
             numbers["scale"] = min(sides)
         if numbers:
             item["numbers"] = numbers
         return item
-
-
-def read_index(shard):
-    """Where the members of the samples of a shard lie.
-
-    Args:
-        shard: Path of a tar file.
-
-    Returns:
-        A tuple: array of the names of the samples; int64 array
-        `(samples, 6)` of offset and size of picture, text and json (-1 for none); and a
-        list of pairs `(what, why)` of what can't be used.
-    """
-    cache = shard.with_name(f".{shard.name}.index.npz")
-    status = shard.stat()
-    stamp = np.array([_VERSION, status.st_size, status.st_mtime_ns])
-    if cache.is_file():
-        with np.load(cache) as found:
-            if np.array_equal(found["stamp"], stamp):
-                flaws = [tuple(flaw) for flaw in found["flaws"].tolist()]
-                return found["keys"], found["members"], flaws
-    keys, members, flaws = _scan(shard)
-    # The folder may not be written: then the next run scans again.
-    with contextlib.suppress(OSError), whole_file(cache) as temporary:
-        np.savez(
-            temporary,
-            stamp=stamp,
-            keys=keys,
-            members=members,
-            flaws=np.array(flaws, "str").reshape((-1, 2)),
-        )
-    return keys, members, flaws
-
-
-def _scan(shard):
-    samples, flaws = {}, []
-    try:
-        with tarfile.open(shard, "r:") as file:
-            for member in file:
-                key, ending = os.path.splitext(member.name)
-                part = {".txt": "text", ".json": "json"}.get(ending.lower())
-                part = "picture" if ending.lower() in _PICTURES else part
-                if member.isfile() and part is not None:
-                    places = samples.setdefault(key, {})
-                    places[part] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        flaws.append((str(shard), f"damaged tar file, read up to there: {error}"))
-    end = shard.stat().st_size
-    keys, rows = [], []
-    for key, places in samples.items():
-        if "picture" not in places:
-            flaws.append((f"{shard}/{key}", "has no picture"))
-        elif len(places) == 1:
-            flaws.append((f"{shard}/{key}", "has no caption"))
-        elif any(start + size > end for start, size in places.values()):
-            flaws.append((f"{shard}/{key}", "cut off at the end of the shard"))
-        else:
-            keys.append(key)
-            rows.append([n for part in _PARTS for n in places.get(part, (-1, -1))])
-    members = np.array(rows, "int64").reshape((-1, 2 * len(_PARTS)))
-    return np.array(keys, "str"), members, flaws
-
-
-def _find_shards(path):
-    path = as_path(path)
-    if path.is_dir():
-        shards = sorted(path.glob("*.tar"))
-    else:
-        shards = [pathlib.Path(name) for name in sorted(glob.glob(str(path)))]
-    if not shards:
-        raise FileNotFoundError(
-            f"No .tar file in {path} (absolute: {path.absolute()}). Give a folder of "
-            "shards, a file, or a pattern such as 'cc12m/*.tar'."
-        )
-    return shards

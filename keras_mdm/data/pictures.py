@@ -1,0 +1,116 @@
+"""Opens picture files. Every picture that the package reads comes through here."""
+
+import struct
+
+import numpy as np
+
+from keras_mdm.data.source import UnusablePicture
+
+# Not all that Pillow opens: for PostScript, by whatever name, it starts Ghostscript.
+EXTENSIONS = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "ICO": (".ico",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c"),
+    "MPO": (".mpo",),
+    "PCX": (".pcx",),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "QOI": (".qoi",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+
+
+def supported_formats():
+    """Tuple of the formats that are read, as far as this Pillow has them."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in EXTENSIONS if name in Image.OPEN)
+
+
+def picture_extensions():
+    """Set of the endings of the formats that are read, as far as this Pillow can."""
+    return {ending for name in supported_formats() for ending in EXTENSIONS[name]}
+
+
+def open_picture(file):
+    """Opens a picture with Pillow, in one of the formats that are read.
+
+    Args:
+        file: Path, or binary file object.
+
+    Returns:
+        `PIL.Image.Image`, not decoded yet.
+
+    Raises:
+        PIL.UnidentifiedImageError: If it has none of these formats.
+    """
+    from PIL import Image
+
+    return Image.open(file, formats=supported_formats())
+
+
+def read_picture(path, name=None):
+    """Reads a picture file as 8-bit RGB.
+
+    The EXIF orientation is applied, transparency is laid on white, 16-bit greys
+    are scaled, and of an animation the first frame is taken.
+
+    Args:
+        path: Path of the file, or a binary file object.
+        name: String. Its name in errors. Defaults to the path.
+
+    Returns:
+        uint8 array `(height, width, 3)`.
+
+    Raises:
+        UnusablePicture: If the file is not a picture, is truncated or damaged.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with open_picture(path) as picture:
+            picture.load()
+            return _to_rgb(ImageOps.exif_transpose(picture))
+    # All that Pillow's decoders were seen to raise on damaged files.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise UnusablePicture(
+            str(name or path), f"corrupt or unreadable: {error}"
+        ) from error
+
+
+def _to_rgb(picture):
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        # 16-bit greys; Pillow's own conversion would clip them at 255.
+        wide = np.asarray(picture).astype(np.float64)
+        grey = np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if picture.mode == "F":
+        raise ValueError("floating-point pictures have no known range")
+    if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or (
+        "transparency" in picture.info
+    ):
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture)
+    return np.asarray(picture.convert("RGB"))
