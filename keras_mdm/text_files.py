@@ -53,18 +53,23 @@ def decode_text(data, name):
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         before = data[: error.start].decode(encoding, "replace")
+        _refuse_zeros(before, name)
         wrong = data[error.start : error.start + 1].hex()
         raise ValueError(
             f"'{printable(name)}' is not {encoding.upper()}: byte 0x{wrong} in line "
             f"{_line_of_end(before)}. Save it as UTF-8 (in Excel: 'CSV UTF-8')."
         ) from error
+    _refuse_zeros(text, name)
+    return text
+
+
+def _refuse_zeros(text, name):
     if "\0" in text:
         line = _line_of_end(text[: text.index("\0")])
         raise ValueError(
             f"'{printable(name)}' has a zero byte in line {line}: it is damaged, or "
             "UTF-16 without a byte order mark. Save it as UTF-8."
         )
-    return text
 
 
 def split_lines(text):

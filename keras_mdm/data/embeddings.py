@@ -150,8 +150,8 @@ def read_about(folder):
     path = _local(folder) / _ABOUT
     if not path.is_file():
         raise FileNotFoundError(
-            f"'{printable(folder)}' has no embeddings (no {_ABOUT}). `tools/encode_captions.py` "
-            "makes them."
+            f"'{printable(folder)}' has no embeddings (no {_ABOUT}). "
+            "`tools/encode_captions.py` makes them."
         )
     about = read_json(path)
     counts = [about.get(key) for key in _COUNTS] if isinstance(about, dict) else [None]

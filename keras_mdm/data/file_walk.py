@@ -34,8 +34,8 @@ def list_files(root, extensions):
     """Finds the files of a folder.
 
     Links to folders are followed, but each real folder is read once: by its own path if
-    it is in the folder, else by the first link. Of a link to a file that is read anyway,
-    only the file counts. Names that begin with a dot are left out: thumbnails, caches.
+    it is in the folder, else by the first link. Links to files that are read anyway are
+    left out. Names that begin with a dot are left out: thumbnails, caches.
 
     Args:
         root: Path of the folder.
@@ -46,16 +46,18 @@ def list_files(root, extensions):
     """
     listing = Listing([], [], [], [], [])
     repeated, linked, plain, seen = [], [], set(), set()
-    folders, links = [root], collections.deque()
+    folders, links = collections.deque([root]), collections.deque()
     while folders or links:
-        folder = folders.pop() if folders else links.popleft()
+        by_link = not folders
+        folder = links.popleft() if by_link else folders.popleft()
         try:
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in seen:
-                repeated.append(folder.relative_to(root))
+                if by_link:
+                    repeated.append(folder.relative_to(root))
                 continue
             with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name, reverse=True)
+                entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
             why = f"can't be read: {error.strerror}"
             listing.flaws.append((folder.relative_to(root), why))

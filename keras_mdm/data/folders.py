@@ -126,10 +126,13 @@ class Files(Source):
         """Raises a `ValueError` if splits would become classes, or one set."""
         splits = sorted(name for name in folders if name.lower() in _SPLIT_FOLDERS)
         if len(splits) > 1 or (splits and len(folders) == 1 and self._captions is None):
+            first = next(
+                (n for n in splits if n.lower().startswith("train")), splits[0]
+            )
             raise ValueError(
                 f"The sub-folders {splits} of {printable(self._root)} look like splits "
                 "of a data set. Open each by itself with split='all', such as "
-                f"'{scheme}:{printable(self._root / splits[0])}', or rename them."
+                f"'{scheme}:{printable(self._root / first)}', or rename them."
             )
 
     def _is_caption_file(self, file):

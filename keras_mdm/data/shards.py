@@ -1,6 +1,6 @@
 """Where the samples lie in tar shards: found by a scan, kept in an index beside each.
 
-A tar file has no table of contents. `webdataset.py` reads samples by what is found here.
+A tar file has no table of contents. `webdataset.py` reads by what is found here.
 """
 
 import contextlib
@@ -78,9 +78,7 @@ def find_shards(path):
     if others:
         notes.append(f"{len(others)} path(s) are no files: {name_some(others)}.")
     shards = [
-        shard
-        for shard in shards
-        if shard.is_file() and not shard.name.startswith(".")
+        shard for shard in shards if shard.is_file() and not shard.name.startswith(".")
     ]
     if not shards:
         raise FileNotFoundError(

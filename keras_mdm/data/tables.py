@@ -1,4 +1,4 @@
-"""Tables of captions, `metadata.csv`, `.tsv` and `.jsonl`, as their programs write them.
+"""Tables of captions, `metadata.csv`, `.tsv` and `.jsonl`, as programs write them.
 
 Excel writes semicolons in much of Europe, UTF-16 as "Unicode text", and a line `sep=;`
 before the header.
@@ -39,12 +39,17 @@ def _read_json_lines(path, text):
     for number, line in enumerate(split_lines(text), 1):
         if not line.strip():
             continue
-        row = parse_json(line, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        row, why = None, ""
+        try:
+            row = parse_json(line, where)
+        except ValueError as error:
+            why = f"{error}. "
         if not isinstance(row, dict):
             raise ValueError(
-                f"'{printable(path)}', line {number}: each line must be a JSON object, "
-                f'such as {{"file_name": "a.png", "text": "a cat"}}. '
-                f"Received: {printable(line[:80])}"
+                f"{why}Each line of a .jsonl file must be a JSON object, such as "
+                '{"file_name": "a.png", "text": "a cat"}. '
+                f"Received in '{printable(where)}': {printable(line[:80])}"
             )
         rows.append((number, row))
     return rows

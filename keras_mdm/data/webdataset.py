@@ -26,8 +26,9 @@ class WebDataset(Source):
     """Pictures and captions in tar shards.
 
     The caption is the member `.txt`, or `caption` in `.json`, which may be a list of
-    several. The numbers of `.json` are the item's `numbers`, and `scale` is the shorter side of the original picture if
-    `.json` has `original_width` and `original_height`, as img2dataset's has.
+    several. The numbers of `.json` are the item's `numbers`, and `scale` is the shorter
+    side of the original picture if `.json` has `original_width` and `original_height`,
+    as img2dataset's has.
 
     Args:
         path: String or path: a folder of `.tar` files, a file, or a pattern of files.
@@ -62,8 +63,8 @@ class WebDataset(Source):
         self._members = np.concatenate(tables)
         if not len(self._members):
             raise ValueError(
-                f"The split {split!r} of {printable(path)} is empty. Use split='all', or add "
-                f"shards. {self.report()}"
+                f"The split {split!r} of {printable(path)} is empty. Use split='all', or "
+                f"add shards. {self.report()}"
             )
 
     def __len__(self):
@@ -77,9 +78,7 @@ class WebDataset(Source):
         number, *places = self._members[index].tolist()
         parts = {}
         with self._shards[number].open("rb") as file:
-            for part, start, size in zip(
-                PARTS, places[::2], places[1::2], strict=True
-            ):
+            for part, start, size in zip(PARTS, places[::2], places[1::2], strict=True):
                 if start >= 0:
                     file.seek(start)
                     parts[part] = file.read(size)

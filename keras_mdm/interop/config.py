@@ -16,6 +16,7 @@ except ImportError as error:
 
 from keras_mdm.files import as_path
 from keras_mdm.interop.released import SAMPLING
+from keras_mdm.text_files import read_text
 
 SCHEDULES = {"COSINE": "cosine", "DDPM": "linear", "DEEPFLOYD": "squared_cosine"}
 PREDICTIONS = {"V_PREDICTION": "v", "DDPM": "epsilon", "DDIM": "epsilon"}
@@ -109,8 +110,8 @@ def read_config(path):
         ValueError: if the file is not such a configuration.
     """
     try:
-        content = yaml.load(as_path(path).read_text(), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(read_text(as_path(path)), _Loader)
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"'{path}' is not YAML. Cause: {error}") from error
     except OSError as error:
         raise ValueError(f"can't read the configuration: {error}") from error

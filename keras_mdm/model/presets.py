@@ -28,6 +28,7 @@ from keras_mdm.model import hub
 from keras_mdm.model.serialized import innermost, set_dtype, set_num_classes
 from keras_mdm.model.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.networks.base import serialize
+from keras_mdm.text_files import read_json
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -45,7 +46,7 @@ def builtin_presets():
     """
     folder = importlib.resources.files("keras_mdm.model") / "presets"
     return {
-        entry.name.removesuffix(".json"): json.loads(entry.read_text())
+        entry.name.removesuffix(".json"): json.loads(entry.read_text("utf-8"))
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
         if entry.name.endswith(".json")
     }
@@ -299,8 +300,8 @@ def _write_json(path, value):
 
 def _read_json(folder, name):
     try:
-        value = json.loads((folder / name).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        value = read_json(folder / name)
+    except ValueError as error:
         raise ValueError(
             f"preset '{folder}' is damaged: {name} is not JSON. Cause: {error}"
         ) from error
