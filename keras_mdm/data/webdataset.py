@@ -63,8 +63,8 @@ class WebDataset(Source):
         self._members = np.concatenate(tables)
         if not len(self._members):
             raise ValueError(
-                f"The split {split!r} of {printable(path)} is empty. Use split='all', or "
-                f"add shards. {self.report()}"
+                f"The split {split!r} of {printable(path)} is empty. Use split='all', "
+                f"or add shards. {self.report()}"
             )
 
     def __len__(self):
