@@ -211,7 +211,7 @@ def _read_shard(folder, number, size):
     """Hashes and lengths of the captions of a shard, once its tokens fit to them."""
     path = folder / f"{number:05}.index.npz"
     try:
-        with np.load(path) as index:
+        with path.open("rb") as file, np.load(file) as index:
             hashes, lengths = index["hashes"], index["lengths"]
         tokens = np.load(folder / f"{number:05}.tokens.npy", mmap_mode="r")
         fits = (

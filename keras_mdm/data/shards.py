@@ -148,7 +148,8 @@ def _stamp(shard):
 def _read_cache(path, stamp, size):
     """What `read_index` returns, or `None` if the index is missing or doesn't fit."""
     try:
-        with np.load(path) as found:
+        # numpy leaves a file open that it can't read.
+        with path.open("rb") as file, np.load(file) as found:
             if found["stamp"].tolist() != stamp.tolist():
                 return None
             keys, members = found["keys"], found["members"]
