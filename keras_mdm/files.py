@@ -1,11 +1,10 @@
-"""Files: written whole or not at all, whenever the writer is killed, and read as text.
+"""Files and folders that appear whole or not at all, whenever the writer is killed.
 
 Everything that writes goes through `whole_file` or `whole_folder`: temporary names are
 made exclusively beside the target and take its place in one step, so that no link is
 followed and no half of a file is ever seen. Imports nothing of ours.
 """
 
-import codecs
 import contextlib
 import os
 import pathlib
@@ -19,56 +18,6 @@ _REPLACEMENT = ".replacement"
 def as_path(path):
     """A path with `~` as the user's home folder."""
     return pathlib.Path(path).expanduser()
-
-
-# Marks at the beginning of a file; that of UTF-32 begins as that of UTF-16 does.
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-
-
-def read_text(path):
-    """The text of a file; see `decode`."""
-    return decode(as_path(path).read_bytes())
-
-
-def decode(data):
-    """Bytes of a file as text: UTF-8, or what a mark at their beginning says.
-
-    Windows' editors and spreadsheets write such marks.
-
-    Raises:
-        ValueError: if it is no such text; it names the line.
-    """
-    found = (name for mark, name in _MARKS if data.startswith(mark))
-    encoding = next(found, "utf-8")
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"line {line} is not UTF-8 (byte {error.start} is "
-            f"0x{data[error.start]:02x}): save the file as UTF-8"
-        ) from error
-
-
-def lines_of(text):
-    """Lines of a text, whatever system ended them.
-
-    Not `str.splitlines`, which also takes characters within a sentence for an end.
-    """
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def printable(name):
-    """A name for people: bytes of a file name that are no text are shown as escapes."""
-    return (
-        str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    )
 
 
 @contextlib.contextmanager

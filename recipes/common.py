@@ -83,6 +83,10 @@ def choose_backend(name, preset=None):
     Returns:
         The backend's name.
     """
+    # Names of folders need not be text that the terminal can show.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     name = name or os.environ.get("KERAS_BACKEND")
     if name is None:
         installed = [b for b in BACKENDS if importlib.util.find_spec(b)]
@@ -114,10 +118,19 @@ def read_run(folder):
     path = pathlib.Path(folder) / "config.json"
     if not path.is_file() or not (path.parent / "preset").is_dir():
         return {}
+    return read_json(path)
+
+
+def read_json(path):
+    """A JSON file as a dict, with or without the byte order mark that editors write."""
+    # Not by the package, which would import Keras before its backend is chosen.
     try:
-        return json.loads(path.read_text("utf-8-sig"))
-    except json.JSONDecodeError as error:
+        value = json.loads(path.read_text("utf-8-sig"))
+    except ValueError as error:
         raise ValueError(f"'{path}' is damaged: it is not JSON. {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"'{path}' is damaged: it is no JSON object.")
+    return value
 
 
 def spread_labels(num_samples, num_classes):
@@ -247,7 +260,7 @@ def plot_losses(history, path):
 
     from keras_mdm.files import whole_file
 
-    with open(history, newline="") as file:
+    with open(history, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     ends, steps, before = {}, [], 0

@@ -6,6 +6,8 @@ import json
 import pathlib
 import sys
 
+import common
+
 # Settings of `--resume` that may differ from those of the run.
 FREE = ("output", "resume", "backend", "data_dir")
 
@@ -23,7 +25,7 @@ def check_output(args, parser):
         return output, args
     if not config.is_file():
         raise ValueError(f"--resume: there is no run in '{output}' (no config.json).")
-    saved = json.loads(config.read_text("utf-8-sig"))["arguments"]
+    saved = common.read_json(config)["arguments"]
     for key, value in vars(args).items():
         given = value != parser.get_default(key)
         if given and key not in FREE and value != _plain(saved[key]):

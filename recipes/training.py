@@ -296,7 +296,7 @@ def fit(
         grid.set_model(mdm)
         grid.on_stage_begin(len(stages) - 1, stages[-1])
         found = [grid.draw("")]
-    if source.skipped:
+    if source.skipped or source.notes:
         print(source.report())
     print(
         f"Done. Model: {output / 'preset'}  Losses: {output / 'losses.png'}\n"

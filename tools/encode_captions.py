@@ -46,6 +46,7 @@ from keras_mdm.data.embeddings import (
     write_shard,
     written_shards,
 )
+from keras_mdm.text_files import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +225,7 @@ def main(arguments=None):
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     print(source.report())
-    print(f"{len(found)} captions of size {found.size} in {job.output}")
+    print(f"{len(found)} captions of size {found.size} in {printable(job.output)}")
 
 
 if __name__ == "__main__":

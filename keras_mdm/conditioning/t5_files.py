@@ -11,7 +11,8 @@ import pathlib
 import ml_dtypes
 import numpy as np
 
-from keras_mdm.files import as_path, finish_replacement, read_text
+from keras_mdm import text_files
+from keras_mdm.files import as_path, finish_replacement
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -121,14 +122,15 @@ def write_weights(path, shapes, dtype, read):
 def read_json(path):
     """A JSON file as a dict."""
     try:
-        return json.loads(read_text(path))
+        value = text_files.read_json(path)
     except FileNotFoundError as error:
         raise ValueError(
             f"'{path}' is missing: the folder must be a T5 model as Hugging Face keeps "
             f"it, with '{CONFIG}', '{VOCABULARY}' and safetensors files."
         ) from error
-    except ValueError as error:
-        raise ValueError(f"'{path}' is not JSON. Cause: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"'{path}' is no JSON object. Received: {str(value)[:80]}")
+    return value
 
 
 def write_json(path, value):
@@ -142,7 +144,7 @@ def is_reduced(folder):
     if (folder / INDEX).exists() or not all((folder / f).is_file() for f in files):
         return False
     try:
-        config = json.loads(read_text(folder / CONFIG))
+        config = text_files.read_json(folder / CONFIG)
     except ValueError:
         return False
     return isinstance(config, dict) and config.get("architectures") == [REDUCED]

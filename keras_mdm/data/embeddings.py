@@ -9,13 +9,17 @@ that has it is whole.
 
 import hashlib
 import json
+import re
 
 import numpy as np
 
-from keras_mdm.files import as_path, read_text, whole_file
+from keras_mdm.data.paths import local_path
+from keras_mdm.files import whole_file
+from keras_mdm.text_files import printable, read_json
 
 _ABOUT = "embeddings.json"
 _FORMAT = 1
+_COUNTS = ("format", "size", "max_tokens")
 
 
 class EmbeddingShards:
@@ -30,10 +34,11 @@ class EmbeddingShards:
 
     Raises:
         FileNotFoundError: If there is no such folder, or no shard in it.
+        ValueError: If a file in it is damaged, or of another shard.
     """
 
     def __init__(self, folder, max_tokens=None):
-        self._folder = as_path(folder)
+        self._folder = _local(folder)
         about = read_about(self._folder)
         self.size = about["size"]
         self.encoder_name = about["encoder"]
@@ -43,9 +48,9 @@ class EmbeddingShards:
             raise FileNotFoundError(f"{self._folder} has no finished shard.")
         hashes, shards, starts, lengths = [], [], [], []
         for number in numbers:
-            with np.load(self._folder / f"{number:05}.index.npz") as index:
-                hashes.append(index["hashes"])
-                lengths.append(index["lengths"])
+            found = _read_shard(self._folder, number, self.size)
+            hashes.append(found[0])
+            lengths.append(found[1])
             starts.append(np.cumsum(lengths[-1], dtype="int64") - lengths[-1])
             shards.append(np.full(len(lengths[-1]), number, "int32"))
         order = np.argsort(np.concatenate(hashes), kind="stable")
@@ -112,7 +117,7 @@ class EmbeddingShards:
 
 def hash_text(text):
     """Number of 64 bits that stands for a caption; blanks around it do not count."""
-    digest = hashlib.sha256(text.strip().encode()).digest()
+    digest = hashlib.sha256(text.strip().encode("utf-8", "replace")).digest()
     return np.frombuffer(digest[:8], "<u8")[0]
 
 
@@ -122,7 +127,7 @@ def write_about(folder, encoder, size, max_tokens):
     Raises:
         ValueError: If the folder has embeddings of another kind.
     """
-    folder = as_path(folder)
+    folder = _local(folder)
     about = {
         "format": _FORMAT,
         "encoder": encoder,
@@ -142,13 +147,27 @@ def write_about(folder, encoder, size, max_tokens):
 
 def read_about(folder):
     """What `write_about` wrote, as a dict."""
-    path = as_path(folder) / _ABOUT
+    path = _local(folder) / _ABOUT
     if not path.is_file():
         raise FileNotFoundError(
-            f"'{folder}' has no embeddings (no {_ABOUT}). `tools/encode_captions.py` "
-            "makes them."
+            f"'{printable(folder)}' has no embeddings (no {_ABOUT}). "
+            "`tools/encode_captions.py` makes them."
         )
-    return json.loads(read_text(path))
+    about = read_json(path)
+    counts = [about.get(key) for key in _COUNTS] if isinstance(about, dict) else [None]
+    if not all(type(count) is int and count > 0 for count in counts) or not isinstance(
+        about.get("encoder"), str
+    ):
+        raise ValueError(
+            f"'{printable(path)}' is damaged: it must have {' and '.join(_COUNTS)}, "
+            f"positive integers, and the name of the encoder. Received: {about}"
+        )
+    if about["format"] != _FORMAT:
+        raise ValueError(
+            f"'{printable(path)}' has the format {about['format']}, which another "
+            f"version of keras_mdm wrote. This one reads {_FORMAT}."
+        )
+    return about
 
 
 def write_shard(folder, number, texts, embeddings, masks):
@@ -161,7 +180,7 @@ def write_shard(folder, number, texts, embeddings, masks):
         embeddings: List of float arrays `(tokens, size)`, one for each text.
         masks: List of bool arrays `(tokens,)`: tokens that are no padding.
     """
-    folder = as_path(folder)
+    folder = _local(folder)
     kept = [
         np.asarray(rows)[np.asarray(mask, "bool")].astype("float16")
         for rows, mask in zip(embeddings, masks, strict=True)
@@ -179,8 +198,39 @@ def write_shard(folder, number, texts, embeddings, masks):
 
 def written_shards(folder):
     """Sorted numbers of the shards that are whole."""
-    names = as_path(folder).glob("*.index.npz")
-    return sorted(int(path.name.split(".")[0]) for path in names)
+    names = (path.name for path in _local(folder).glob("*.index.npz"))
+    found = (re.fullmatch(r"(\d{5,})\.index\.npz", name) for name in names)
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _local(folder):
+    return local_path(folder, "The folder of embeddings")
+
+
+def _read_shard(folder, number, size):
+    """Hashes and lengths of the captions of a shard, once its tokens fit to them."""
+    path = folder / f"{number:05}.index.npz"
+    try:
+        with path.open("rb") as file, np.load(file) as index:
+            hashes, lengths = index["hashes"], index["lengths"]
+        tokens = np.load(folder / f"{number:05}.tokens.npy", mmap_mode="r")
+        fits = (
+            hashes.dtype == np.uint64
+            and lengths.dtype == np.int32
+            and hashes.shape == lengths.shape == (len(hashes),)
+            and (lengths >= 0).all()
+            and len(tokens) == lengths.sum(dtype="int64")
+            and (not len(tokens) or tokens.shape[1:] == (size,))
+        )
+        if not fits:
+            raise ValueError("its index and its tokens do not fit together")
+    # Whatever a damaged file makes numpy and zipfile raise.
+    except Exception as error:
+        raise ValueError(
+            f"Shard {number} of the embeddings in '{printable(folder)}' is damaged: "
+            f"{error}. Delete {path.name} and run tools/encode_captions.py again."
+        ) from error
+    return hashes, lengths
 
 
 def _write_whole(path, write):

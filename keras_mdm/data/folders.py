@@ -1,49 +1,40 @@
 """A folder of pictures on disk as a source: `open_source("folder:PATH")`.
 
-Sub-folders are classes, unless the pictures have captions. What cannot be read is
-skipped and reported, never fatal. `Files` is what a folder of videos (`clips.py`) does
-alike.
+Sub-folders are classes, unless the pictures have captions. What can't be read is
+skipped and reported, never fatal. `Files` is what a
+folder of videos (`clips.py`) does alike.
 """
 
-import collections
 import hashlib
-import mimetypes
-import os
 
-from keras_mdm.data import pictures
-from keras_mdm.data.captions import find_captions
-from keras_mdm.data.source import Source
-from keras_mdm.files import as_path, printable
+from keras_mdm.data.captions import TABLES, TextFiles, find_captions
+from keras_mdm.data.file_walk import count_endings, list_files, name_some
+from keras_mdm.data.paths import local_path
+from keras_mdm.data.pictures import picture_extensions, read_picture
+from keras_mdm.data.source import Source, add_captions
+from keras_mdm.text_files import printable
 
 # Share of a hundred that goes to each split, by a hash of the relative path.
 _SHARES = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}
 SPLITS = (*_SHARES, "all")
-# Folders of these names at the top are splits rather than classes.
-_SPLIT_FOLDERS = {
-    *("train", "training", "test", "testing"),
-    *("val", "valid", "validation", "dev", "eval"),
-}
-# Pictures and videos that `mimetypes` does not know.
-_MORE_MEDIA = {
-    *(".avif", ".heic", ".heif", ".jxl", ".webp", ".raw", ".dng", ".cr2", ".cr3"),
-    *(".nef", ".arw", ".orf", ".rw2", ".dds", ".exr", ".hdr", ".mkv", ".flv"),
-}
+_SPLIT_FOLDERS = frozenset(
+    "train training test testing val valid validation dev eval".split()
+)
 
 
 class Files(Source):
     """Files of a folder, with captions, or with its sub-folders as classes.
 
-    Captions are in a file `NAME.txt` beside each file, or in `metadata.csv` or
-    `metadata.jsonl` with the columns `file_name` and `text` (or `caption`), in the
+    Captions are in a file `NAME.txt` beside each file, or in `metadata.csv`,
+    `.tsv` or `.jsonl` with the columns `file_name` and `text` (or `caption`), in the
     folder or in its sub-folders. A file without one is then skipped, and there are
-    no classes. A file may have several: rows of its name, or a list in jsonl.
+    no classes. A file has several captions if several rows name it, or if a row of
+    `metadata.jsonl` has a list of them.
 
     Files may lie at any depth; the class is the first sub-folder. Without
     sub-folders the source is unlabelled. If there are sub-folders with files,
-    files beside them have no class and are skipped. A folder that has nothing yet is a
-    class, so that it gets its number before its pictures. Links are followed, each
-    folder once. What is not used is in `report()`; what the folder hardly means, such
-    as classes without pictures, is warned of.
+    files beside them have no class and are skipped, and empty sub-folders are classes
+    too. `report` tells what else lies there and is not read.
 
     Sub-classes implement `_read_file(path)`, which returns the item's picture or video.
 
@@ -58,8 +49,8 @@ class Files(Source):
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: If the folder or the split has no such files, or its sub-folders
-            are splits.
+        ValueError: If the folder or the split has no such files, or its sub-folders are
+            splits.
     """
 
     def __init__(
@@ -70,49 +61,46 @@ class Files(Source):
                 f"`split` of a folder must be one of {SPLITS}. "
                 f"Received: split={split!r}"
             )
-        self._root = as_path(path)
+        self._root = local_path(path, f"The path in '{scheme}:PATH'")
         if not self._root.is_dir():
+            what = "Not a folder" if self._root.exists() else "No such folder"
             raise FileNotFoundError(
-                f"No such folder: {self._root} (absolute: {self._root.absolute()})."
+                f"{what}: {printable(self._root)} "
+                f"(absolute: {printable(self._root.absolute())})."
             )
-        found, others, folders = _find_files(self._root, extensions)
+        listing = list_files(self._root, extensions)
+        found = listing.files
         if not found:
+            others = count_endings(listing.others)
             raise ValueError(
-                f"No {'videos' if is_video else 'pictures'} in {self._root} (absolute: "
-                f"{self._root.absolute()}) or its sub-folders. "
+                f"No {'videos' if is_video else 'pictures'} in {printable(self._root)} "
+                f"(absolute: {printable(self._root.absolute())}) or its sub-folders. "
                 f"Looked for: {' '.join(sorted(extensions))}"
+                + (f". Found: {others}" if others else "")
             )
-        first = {file.parts[0] for file in found if len(file.parts) > 1}
-        if first and {name.lower() for name in first} <= _SPLIT_FOLDERS:
-            raise ValueError(
-                f"the sub-folders of {self._root} are splits, not classes: "
-                f"{sorted(first)}. Open one of them with split='all', such as "
-                f"'{scheme}:{self._root / min(first)}'."
-            )
-        self._captions, why, notes = find_captions(self._root, found)
-        classes = []
-        if self._captions is None and first:
-            classes = sorted(first | folders)
-            if folders - first:
+        self._captions, why, notes = find_captions(self._root, found, listing.others)
+        classes = {file.parts[0] for file in found if len(file.parts) > 1}
+        self._refuse_splits(scheme, classes)
+        if self._captions is not None:
+            self._labels = {}
+        else:
+            empty = sorted(set(listing.folders) - classes) if classes else []
+            if empty:
                 notes.append(
-                    f"class folders without {'videos' if is_video else 'pictures'}, "
-                    f"which keep their numbers: {sorted(folders - first)}"
+                    f"{len(empty)} class folder(s) have no file that is read, and keep "
+                    f"their numbers: {name_some(empty)}."
                 )
-        if others:
-            counts = ", ".join(f"{n} {end}" for end, n in sorted(others.items()))
-            notes.append(f"files that can't be read here were left out: {counts}")
-        self._class_folders = classes
+            names = sorted({*classes, *empty})
+            self._labels = {name: label for label, name in enumerate(names)}
         super().__init__(
             f"{scheme}:{path}",
             channels=3,
-            class_names=[printable(name) for name in classes] or None,
+            class_names=map(printable, self._labels) if self._labels else None,
             has_captions=self._captions is not None,
             is_video=is_video,
             num_frames=num_frames,
             no_captions=why,
         )
-        for note in notes:
-            self.note(note)
         flaws = {file: self._flaw(file) for file in found}
         self._files = [
             file
@@ -121,12 +109,36 @@ class Files(Source):
         ]
         if not self._files:
             raise ValueError(
-                f"The split {split!r} of {self._root} is empty: it got none of the "
-                f"{len(found)} {self.noun} found. Use split='all', or add {self.noun}."
+                f"The split {split!r} of {printable(self._root)} is empty: it got none "
+                f"of the {len(found)} {self.noun} found. Use split='all', or add "
+                f"{self.noun}. {' '.join(map(printable, notes))}".rstrip()
             )
-        for file, flaw in flaws.items():
+        for file, flaw in (*flaws.items(), *listing.flaws):
             if flaw:
-                self.skip(printable(self._root / file), flaw)
+                self.skip(str(self._root / file), flaw)
+        for sentence in (*notes, *listing.notes):
+            self.note(sentence)
+        unread = [file for file in listing.others if not self._is_caption_file(file)]
+        if unread:
+            self.note(f"Files of other kinds, not read: {count_endings(unread)}.")
+
+    def _refuse_splits(self, scheme, folders):
+        """Raises a `ValueError` if splits would become classes, or one set."""
+        splits = sorted(name for name in folders if name.lower() in _SPLIT_FOLDERS)
+        if len(splits) > 1 or (splits and len(folders) == 1 and self._captions is None):
+            first = next(
+                (n for n in splits if n.lower().startswith("train")), splits[0]
+            )
+            raise ValueError(
+                f"The sub-folders {splits} of {printable(self._root)} look like splits "
+                "of a data set. Open each by itself with split='all', such as "
+                f"'{scheme}:{printable(self._root / first)}', or rename them."
+            )
+
+    def _is_caption_file(self, file):
+        if isinstance(self._captions, TextFiles):
+            return file.suffix.lower() == ".txt"
+        return file.name.lower() in TABLES
 
     def _flaw(self, file):
         """Why a file can't be used, or `None`."""
@@ -146,10 +158,9 @@ class Files(Source):
         file = self._files[index]
         item = self._read_file(self._root / file)
         if self._captions is not None:
-            item["captions"] = self._captions[file]
-            item["caption"] = item["captions"][0]
+            add_captions(item, self._captions[file])
         if self.class_names is not None:
-            item["label"] = self._class_folders.index(file.parts[0])
+            item["label"] = self._labels[file.parts[0]]
         return item
 
 
@@ -157,59 +168,15 @@ class Folder(Files):
     """Pictures of a folder. `Files` documents captions, classes and arguments."""
 
     def __init__(self, path, split="train"):
-        super().__init__("folder", path, split, pictures.extensions())
+        super().__init__("folder", path, split, picture_extensions())
 
     def _read_file(self, path):
-        return {"image": pictures.read_picture(path)}
-
-
-def _find_files(root, extensions):
-    """Looks for files through all sub-folders and links, each folder once.
-
-    Args:
-        root: Path of the folder.
-        extensions: Collection of strings: endings of the files that are meant.
-
-    Returns:
-        Sorted relative paths of such files; the number of other pictures and videos by
-        their ending; and the set of sub-folders, if they hold nothing but such files.
-    """
-    found, others = [], collections.Counter()
-    own = {e.name for e in root.iterdir() if e.is_dir() and not e.is_symlink()}
-    folders = {name for name in own if not name.startswith(".")}
-    # Links last: a folder is known by its own place rather than by that of a link.
-    seen, waiting, links = set(), [root], []
-    while waiting or links:
-        folder = waiting.pop() if waiting else links.pop(0)
-        status = folder.stat()
-        around = folder != root and root.resolve().is_relative_to(folder.resolve())
-        if around or (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for entry in sorted(folder.iterdir()):
-            # Hidden ones are thumbnails and caches.
-            if entry.name.startswith("."):
-                continue
-            place, ending = entry.relative_to(root), entry.suffix.lower()
-            if entry.is_dir():
-                (links if entry.is_symlink() else waiting).append(entry)
-            elif ending in extensions:
-                found.append(place)
-            elif _is_media(ending):
-                others[ending] += 1
-            else:
-                folders.discard(place.parts[0])
-    return sorted(found), others, folders
-
-
-def _is_media(ending):
-    kind = mimetypes.guess_type(f"x{ending}")[0] or ""
-    return kind.startswith(("image/", "video/")) or ending in _MORE_MEDIA
+        return {"image": read_picture(path)}
 
 
 def belongs(name, split):
     """Whether the file of a name is in a split: by a hash of the name."""
     if split == "all":
         return True
-    digest = hashlib.sha256(os.fsencode(name)).digest()
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") % 100 in _SHARES[split]

@@ -66,6 +66,11 @@ class _Derived(Source):
             **changes,
         )
         self._source = source
+        # What was skipped as the source was opened; the rest is met again.
+        for what, why in source.skipped:
+            self.skip(what, why)
+        for sentence in source.notes:
+            self.note(sentence)
 
     def __len__(self):
         return len(self._source)

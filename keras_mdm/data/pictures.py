@@ -1,50 +1,59 @@
-"""Picture files to arrays: the one place where pictures of others are opened."""
+"""Opens picture files. Every picture that the package reads comes through here."""
 
 import struct
 
 import numpy as np
 
 from keras_mdm.data.source import UnusablePicture
-from keras_mdm.files import printable
 
-# Pillow tells formats by their content. Others than these start programs (EPS), are no
-# pictures of pixels, or are hardly ever tried.
-FORMATS = (
-    "AVIF",
-    "BMP",
-    "DIB",
-    "GIF",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "MPO",
-    "PCX",
-    "PNG",
-    "PPM",
-    "SGI",
-    "TGA",
-    "TIFF",
-    "WEBP",
-)
+# Not all that Pillow opens: for PostScript, by whatever name, it starts Ghostscript.
+EXTENSIONS = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "ICO": (".ico",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c"),
+    "PCX": (".pcx",),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "QOI": (".qoi",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
 
 
-def _known_formats():
-    """Those of `FORMATS` that this build of Pillow can open."""
+def supported_formats():
+    """Tuple of the formats that are read, as far as this Pillow has them."""
     from PIL import Image
 
     Image.init()
-    return [kind for kind in FORMATS if kind in Image.OPEN]
+    return tuple(name for name in EXTENSIONS if name in Image.OPEN)
 
 
-def extensions():
-    """Endings of the names of files that `read_picture` may open."""
+def picture_extensions():
+    """Set of the endings of the formats that are read, as far as this Pillow can."""
+    return {ending for name in supported_formats() for ending in EXTENSIONS[name]}
+
+
+def open_picture(file):
+    """Opens a picture with Pillow, in one of the formats that are read.
+
+    Args:
+        file: Path, or binary file object.
+
+    Returns:
+        `PIL.Image.Image`, not decoded yet.
+
+    Raises:
+        PIL.UnidentifiedImageError: If it has none of these formats.
+    """
     from PIL import Image
 
-    return {
-        extension
-        for extension, kind in Image.registered_extensions().items()
-        if kind in _known_formats()
-    }
+    return Image.open(file, formats=supported_formats())
 
 
 def read_picture(path, name=None):
@@ -66,7 +75,7 @@ def read_picture(path, name=None):
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path, formats=_known_formats()) as picture:
+        with open_picture(path) as picture:
             picture.load()
             return _to_rgb(ImageOps.exif_transpose(picture))
     # All that Pillow's decoders were seen to raise on damaged files.
@@ -83,7 +92,7 @@ def read_picture(path, name=None):
         Image.DecompressionBombError,
     ) as error:
         raise UnusablePicture(
-            printable(name or path), f"corrupt or unreadable: {error}"
+            str(name or path), f"corrupt or unreadable: {error}"
         ) from error
 
 

@@ -7,9 +7,8 @@ channels)`, uint8 in [0, 255], and, if wanted, `labels` `(batch,)`, int32, `capt
 `(batch,)`, float32, by their names.
 """
 
-import numbers
-
 from keras_mdm.data.preparation import Preparation
+from keras_mdm.data.transforms import check_positive, check_resolution
 
 _KEYS = ("images", "videos", "labels", "captions")
 
@@ -98,8 +97,8 @@ def make_dataset(
     mdm.fit(dataset, epochs=10, steps_per_epoch=steps)
     ```
     """
-    _check_positive("resolution", resolution)
-    _check_positive("batch_size", batch_size)
+    resolution = check_resolution(resolution)
+    batch_size = check_positive("batch_size", batch_size)
     if crop not in ("center", "random"):
         raise ValueError(
             f"`crop` must be 'center' or 'random'. Received: crop={crop!r}"
@@ -170,7 +169,7 @@ def steps_per_epoch(source, batch_size, shard=(0, 1)):
     Returns:
         Int.
     """
-    _check_positive("batch_size", batch_size)
+    batch_size = check_positive("batch_size", batch_size)
     return len(_shard_indices(len(source), shard)) // batch_size
 
 
@@ -182,16 +181,6 @@ def _shard_indices(length, shard):
             f"Received: shard={tuple(shard)}"
         )
     return range(index, length // count * count, count)
-
-
-def _check_positive(name, value):
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        square = " (pictures are square)" if name == "resolution" else ""
-        raise ValueError(
-            f"`{name}` must be one whole number from 1{square}. "
-            f"Received: {name}={value!r}"
-        )
 
 
 def _check_keep(keep, source):

@@ -5,7 +5,8 @@ returns one and `make_dataset` reads one.
 """
 
 import threading
-import warnings
+
+from keras_mdm.text_files import printable, whole_characters
 
 
 class UnusablePicture(ValueError):
@@ -59,7 +60,7 @@ class Source:
         num_frames=None,
         no_captions="",
     ):
-        self.name = name
+        self.name = printable(name)
         self.channels = channels
         self.class_names = None if class_names is None else tuple(class_names)
         if num_classes is None and class_names is not None:
@@ -122,12 +123,16 @@ class Source:
         is met.
         """
         with self._lock:
-            self._skipped[what] = why
+            self._skipped[printable(what)] = printable(why)
+
+    @property
+    def notes(self):
+        """Tuple of sentences about what else of the data is not used."""
+        return tuple(self._notes)
 
     def note(self, sentence):
-        """Warns of something that the data hardly mean, and keeps it for `report`."""
-        self._notes.append(sentence)
-        warnings.warn(f"{self.name!r}: {sentence}", stacklevel=2)
+        """Remembers a sentence about what is not used, for `report`."""
+        self._notes.append(printable(sentence))
 
     def require_captions(self, received):
         """Raises a `ValueError` that says why, if there are no captions.
@@ -142,21 +147,23 @@ class Source:
             )
 
     def report(self):
-        """Says in a sentence or two what was skipped so far, and why.
+        """Says in a few sentences what was skipped so far, and why.
 
         Returns:
             A string, for example `"2 of 100 pictures of 'folder:x' were skipped:
-            a.png (corrupt: ...); b.png (too small: ...)."`
+            a.png (corrupt: ...); b.png (too small: ...)."`, and the `notes`.
         """
-        notes = "".join(f" Note: {note}." for note in self._notes)
+        return " ".join((self._report_skipped(), *self._notes))
+
+    def _report_skipped(self):
         skipped = self.skipped
         if not skipped:
-            return f"No {self.noun[:-1]} of {self.name!r} was skipped so far.{notes}"
+            return f"No {self.noun[:-1]} of {self.name!r} was skipped so far."
         shown = "; ".join(f"{what} ({why})" for what, why in skipped[:5])
         more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         return (
             f"{len(skipped)} of {len(self)} {self.noun} of {self.name!r} were "
-            f"skipped: {shown}{more}.{notes}"
+            f"skipped: {shown}{more}."
         )
 
     def __getstate__(self):
@@ -168,6 +175,34 @@ class Source:
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._lock = threading.Lock()
+
+
+def read_captions(value):
+    """The captions of an item, which may have one or a list of them.
+
+    Args:
+        value: What a file has: a string, or a list of strings.
+
+    Returns:
+        Tuple of strings without blanks around them, at least one.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts:
+        raise ValueError(f"a caption must be a string or a list. Received: {value!r}")
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"captions must be strings. Received: {text!r}")
+    return tuple(whole_characters(text).strip("\ufeff").strip() for text in texts)
+
+
+def add_captions(item, captions):
+    """Puts captions into an item: the first, and all of them if there are several."""
+    item["caption"] = captions[0]
+    if len(captions) > 1:
+        item["captions"] = tuple(captions)
 
 
 def refuse_clip_choice(name, num_frames, frame_rate):

@@ -1,7 +1,6 @@
 """Opens a source of pictures or videos by name. Recipes, tools and users start here."""
 
-import os
-
+from keras_mdm.data.paths import local_path
 from keras_mdm.data.source import refuse_clip_choice
 from keras_mdm.data.video_files import check_frame_rate, check_num_frames
 
@@ -19,7 +18,7 @@ def open_source(name, split="train", data_dir=None, num_frames=None, frame_rate=
               `"shapes/clips"`: generated pictures with captions, 64x64;
             - `"digits"`: scikit-learn's handwritten digits, 32x32, one channel;
             - `"folder:PATH"`: pictures on disk, with captions in `.txt` files or in a
-              `metadata.csv` or `.jsonl`, or with sub-folders as classes;
+              `metadata.csv`, `.tsv` or `.jsonl`, or with sub-folders as classes;
             - `"clips:PATH"`: videos on disk (mp4, webm, gif, mov, mkv, avi), with
               captions or classes as for pictures. Needs `pip install av`;
             - `"webdataset:PATH"`: tar shards of pictures and captions, as img2dataset
@@ -59,13 +58,8 @@ def open_source(name, split="train", data_dir=None, num_frames=None, frame_rate=
             "`name` must be a non-empty string, such as 'shapes', 'digits', "
             f"'folder:PATH' or the name of a TFDS set. Received: name={name!r}"
         )
-    for prefix in (_CLIPS, _FOLDER, _SHARDS):
-        if name == prefix:
-            raise ValueError(
-                f"`name` must have a path after {prefix!r}; '{prefix}.' is the current "
-                f"folder. Received: name={name!r}"
-            )
-    data_dir = None if data_dir is None else os.path.expanduser(data_dir)
+    if data_dir is not None and "://" not in str(data_dir):
+        data_dir = local_path(data_dir, "`data_dir`")
     if num_frames is not None:
         check_num_frames(num_frames)
     if frame_rate is not None:

@@ -1,82 +1,130 @@
-"""Tables of captions: csv as spreadsheets write it, and lines of JSON."""
+"""Tables of captions, `metadata.csv`, `.tsv` and `.jsonl`, as programs write them.
+
+Excel writes semicolons in much of Europe, UTF-16 as "Unicode text", and a line `sep=;`
+before the header.
+"""
 
 import csv
 import io
-import json
 
-from keras_mdm.files import decode, lines_of
+from keras_mdm.text_files import parse_json, printable, read_text, split_lines
 
-_DELIMITERS = ",;\t"
+FILE_NAME = "file_name"
+COLUMNS = ("text", "caption", "captions")
+_KNOWN = (FILE_NAME, *COLUMNS)
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
-def read_rows(table):
-    """Reads a table, whatever system wrote it.
-
-    csv may be separated by commas, semicolons or tabs, and may begin with a byte order
-    mark. Blank lines are left out.
+def read_table(path):
+    """Reads a table.
 
     Args:
-        table: Path of a `.csv` or `.jsonl` file.
+        path: Path with the ending `.csv`, `.tsv` or `.jsonl`.
 
     Returns:
-        List of pairs of a line number and a dict of column to value.
+        List of pairs: the number of the line at which a row begins, and the row as a
+        dict.
 
     Raises:
-        ValueError: If the table is damaged; it names the line.
+        ValueError: If the table is damaged. The message names file and line.
     """
-    try:
-        text = decode(table.read_bytes())
-        rows = _csv_rows(text) if table.suffix == ".csv" else _json_rows(text)
-        return list(rows)
-    except ValueError as error:
-        raise ValueError(f"{table} is damaged: {error}") from error
+    text = read_text(path)
+    if path.suffix.lower() == ".jsonl":
+        return _read_json_lines(path, text)
+    return _read_columns(path, text)
 
 
-def _csv_rows(text):
-    header = next((line for line in lines_of(text) if line.strip()), "")
-    delimiter = max(_DELIMITERS, key=header.count)
-    # Every line ends alike then, and no other character ends one.
-    lines = io.StringIO("\n".join(lines_of(text)), newline="\n")
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-    columns = None
+def _read_json_lines(path, text):
+    rows = []
+    for number, line in enumerate(split_lines(text), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        row, why = None, ""
+        try:
+            row = parse_json(line, where)
+        except ValueError as error:
+            why = f"{error}. "
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{why}Each line of a .jsonl file must be a JSON object, such as "
+                '{"file_name": "a.png", "text": "a cat"}. '
+                f"Received in '{printable(where)}': {printable(line[:80])}"
+            )
+        rows.append((number, row))
+    return rows
+
+
+def _read_columns(path, text):
+    delimiter = _find_delimiter(path, text)
+    names, rows = None, []
+    for number, fields in _read_fields(path, text, delimiter):
+        if not any(field.strip() for field in fields):
+            continue
+        if names is None:
+            if not _is_excel_line(fields[0]):
+                names = _read_header(path, fields)
+            continue
+        rest = fields[len(names) :]
+        if len(fields) < len(names) or any(field.strip() for field in rest):
+            raise ValueError(
+                f"'{printable(path)}', line {number}: {len(fields)} fields, and the "
+                f"header has {len(names)}. A text with a {_DELIMITERS[delimiter]} in "
+                "it must stand in double quotes. Received: {fields}"
+            )
+        rows.append((number, dict(zip(names, fields, strict=False))))
+    return rows
+
+
+def _read_fields(path, text, delimiter):
+    """Yields the line at which each row begins, and its fields."""
+    # Strict: else what stands after a quote that is not doubled goes astray.
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        skipinitialspace=True,
+        strict=True,
+    )
     while True:
-        number = reader.line_num + 1
+        start = reader.line_num + 1
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             raise ValueError(
-                f"line {number}: {error}. A text with quotation marks or {delimiter!r} "
-                'stands in quotation marks, those within it twice: "a ""big"" cat"'
+                f"'{printable(path)}' is damaged in the row that begins in line "
+                f"{start}: {error}. Close each quote, and double those inside a text."
             ) from error
-        if not any(field.strip() for field in fields):
-            continue
-        if columns is None:
-            columns = [field.strip() for field in fields]
-            twice = sorted({name for name in columns if columns.count(name) > 1})
-            if twice:
-                raise ValueError(f"line {number}: the columns {twice} are there twice")
-            continue
-        while len(fields) > len(columns) and not fields[-1].strip():
-            fields.pop()
-        if len(fields) != len(columns):
-            raise ValueError(
-                f"line {number} has {len(fields)} fields, not the {len(columns)} of "
-                f"{columns}: {delimiter.join(fields)[:100]!r}. A text with "
-                f"{delimiter!r} in it must stand in quotation marks"
-            )
-        yield number, dict(zip(columns, fields, strict=True))
+        yield start, fields
 
 
-def _json_rows(text):
-    for number, line in enumerate(lines_of(text), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"line {number} must be an object, not {line[:100]!r}")
-        yield number, row
+def _read_header(path, fields):
+    names = [field.strip() for field in fields]
+    names = [name.lower() if name.lower() in _KNOWN else name for name in names]
+    while names and not names[-1]:
+        names.pop()
+    twice = sorted({name for name in names if name in _KNOWN and names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"'{printable(path)}' has the column {twice[0]!r} more than once. Columns "
+            f"must have different names. Received: {names}"
+        )
+    return names
+
+
+def _find_delimiter(path, text):
+    """The delimiter by which the header has a known column, else that of the ending."""
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    lines = [line for line in split_lines(text[:10_000]) if line.strip()]
+    header = next((line for line in lines if not _is_excel_line(line)), "")
+    for delimiter in (usual, *_DELIMITERS):
+        names = {name.strip(' "').lower() for name in header.split(delimiter)}
+        if len(names) > 1 and names & set(_KNOWN):
+            return delimiter
+    return usual
+
+
+def _is_excel_line(text):
+    """Whether it is the line `sep=;` before the header."""
+    return text.lower().startswith("sep=")

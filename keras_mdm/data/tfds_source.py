@@ -55,7 +55,11 @@ class TfdsSource(Source):
         self._label_key = _find_label(features)
         self._caption_key = _find_caption(features)
         builder = prepare(builder, name)
+        # Imports TFDS, which other sources should not cost.
+        from keras_mdm.data.tfds_pictures import decoders_of
+
         self._records = builder.as_data_source(split=split)
+        self._records.decoders = decoders_of(features, self._picture_key)
         self._has_attributes = builder.name == "shapes"
         self._split = split
         label = features[self._label_key] if self._label_key else None

@@ -6,6 +6,8 @@ prepared at 16 is what one prepared at 64 becomes after 4x4 average pooling.
 """
 
 import functools
+import math
+import numbers
 
 import numpy as np
 
@@ -43,8 +45,33 @@ def prepare(
         TooSmall: If the picture is too small and `upscale` is `False`.
         ValueError: If it has another type or number of dimensions.
     """
+    resolution = check_resolution(resolution)
     square = choose_square(pictures, resolution, crop, rng, upscale, crop_scale)
     return cut(pictures, square, resolution, channels)
+
+
+def check_resolution(resolution):
+    """Returns a resolution as int.
+
+    Raises:
+        ValueError: If it is no positive integer, such as height and width.
+    """
+    if isinstance(resolution, tuple | list | np.ndarray):
+        raise ValueError(
+            "Pictures are square: `resolution` must be one integer, the side in "
+            f"pixels. Received: resolution={resolution}"
+        )
+    return check_positive("resolution", resolution)
+
+
+def check_positive(name, value):
+    """Returns a number as int, or raises a `ValueError` if it is not positive."""
+    whole = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not whole or not math.isfinite(value) or value != int(value) or value < 1:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}"
+        )
+    return int(value)
 
 
 def choose_square(
@@ -61,6 +88,7 @@ def choose_square(
     Raises:
         TooSmall, ValueError: As `prepare`.
     """
+    resolution = check_resolution(resolution)
     if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
         raise ValueError(
             "expected uint8 (height, width, channels) or (frames, height, width, "

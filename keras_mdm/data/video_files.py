@@ -159,6 +159,7 @@ def write_video(path, frames, frame_rate=8):
     frames = np.asarray(frames)
     _check_frames(frames)
     if suffix == ".mp4":
+        import_av(f"Writing {path.name}")
         _check_even(path, frames)
     with whole_file(path) as temporary:
         if suffix == ".mp4":
@@ -212,7 +213,8 @@ def _check_even(path, frames):
 
 
 def _write_mp4(path, frames, frame_rate):
-    av = import_av("Writing .mp4")
+    import av
+
     height, width = frames.shape[1:3]
     rate = _fraction(frame_rate)
     # With the index at the front, browsers play before all is loaded.

@@ -14,8 +14,9 @@ except ImportError as error:
         '`pip install "keras-mdm[hub]"`.'
     ) from error
 
-from keras_mdm.files import read_text
+from keras_mdm.files import as_path
 from keras_mdm.interop.released import SAMPLING
+from keras_mdm.text_files import read_text
 
 SCHEDULES = {
     "COSINE": "cosine",
@@ -113,7 +114,7 @@ def read_config(path):
         ValueError: if the file is not such a configuration.
     """
     try:
-        content = yaml.load(read_text(path), _Loader)
+        content = yaml.load(read_text(as_path(path)), _Loader)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"'{path}' is not YAML. Cause: {error}") from error
     except OSError as error:

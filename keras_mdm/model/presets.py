@@ -21,7 +21,6 @@ from keras_mdm.files import (
     as_path,
     check_free,
     finish_replacement,
-    read_text,
     reserve,
     whole_folder,
 )
@@ -30,6 +29,7 @@ from keras_mdm.model.finite import check_finite
 from keras_mdm.model.serialized import innermost, set_dtype, set_num_classes
 from keras_mdm.model.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.networks.base import serialize
+from keras_mdm.text_files import read_json
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -309,7 +309,7 @@ def _write_json(path, value):
 
 def _read_json(folder, name):
     try:
-        value = json.loads(read_text(folder / name))
+        value = read_json(folder / name)
     except ValueError as error:
         raise ValueError(
             f"preset '{folder}' is damaged: {name} is not JSON. Cause: {error}"

@@ -4,10 +4,8 @@ Called by the recipes and `tools/benchmark.py`, which tell it to
 `backend.prepare_processor`.
 """
 
-import json
-
-from keras_mdm.files import read_text
 from keras_mdm.model.presets import CONFIG_FILE, builtin_presets, preset_in
+from keras_mdm.text_files import read_json
 
 _NAMES = ("channels", "resolution_channels")  # Ours and the official one.
 
@@ -41,6 +39,6 @@ def widest_of_preset(preset):
     if builtin is not None:
         return widest(builtin)
     try:
-        return widest(json.loads(read_text(preset_in(str(preset)) / CONFIG_FILE)))
+        return widest(read_json(preset_in(str(preset)) / CONFIG_FILE))
     except (OSError, ValueError):
         return 0

@@ -315,3 +315,9 @@ def test_wrong_arguments_are_named(numbered, argument):
     with pytest.raises(ValueError, match=f"Received: .*{name}") as error:
         make_dataset(numbered(8), **arguments)
     assert f"{name}={value!r}" in str(error.value)
+
+
+def test_endless_batches_of_one(numbered):
+    dataset = make_dataset(numbered(3), 8, 1, repeat=True, shuffle=False)
+    found = [int(b["labels"][0]) for b in itertools.islice(iter(dataset), 7)]
+    assert found == [0, 1, 2, 0, 1, 2, 0]

@@ -1,0 +1,259 @@
+"""Where the samples lie in tar shards: found by a scan, kept in an index beside each.
+
+A tar file has no table of contents. `webdataset.py` reads by what is found here.
+"""
+
+import contextlib
+import glob
+import hashlib
+import os
+import pathlib
+import tarfile
+
+import numpy as np
+
+from keras_mdm.data.file_walk import count_endings, name_some
+from keras_mdm.data.paths import local_path
+from keras_mdm.data.pictures import EXTENSIONS
+from keras_mdm.files import whole_file
+from keras_mdm.text_files import printable
+
+PARTS = ("picture", "text", "json")
+_PICTURES = frozenset(sum(EXTENSIONS.values(), ()))
+_VERSION = 2
+_BLOCK = 512
+# Bytes at both ends that tell shards of one size apart; tar ends in 10 KB of zeros.
+_SAMPLED = 16 * 1024
+
+_UNPACKERS = {
+    b"\x1f\x8b": "gunzip",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ\0": "unxz",
+    b"(\xb5/\xfd": "unzstd",
+    b"\x04\x22\x4d\x18": "unlz4",
+    b"PK\x03\x04": "unzip",
+    b"7z\xbc\xaf\x27\x1c": "7z x",
+    b"Rar!": "unrar x",
+}
+_PACKED = (
+    *(f".tar.{ending}" for ending in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "Z")),
+    *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".zip", ".7z", ".rar"),
+)
+
+
+def find_shards(path):
+    """Finds the shards that a user named.
+
+    Args:
+        path: String or path: a folder of `.tar` files, a file, or a pattern of files.
+
+    Returns:
+        A tuple: sorted list of paths, and list of sentences about files that are left
+        out.
+
+    Raises:
+        FileNotFoundError: If there is no shard.
+        ValueError: If a shard is compressed.
+    """
+    path = local_path(path, "The path in 'webdataset:PATH'")
+    notes = []
+    if path.is_dir():
+        entries = sorted(path.iterdir())
+        shards = [entry for entry in entries if entry.suffix.lower() == ".tar"]
+        packed = [entry for entry in entries if entry.name.endswith(_PACKED)]
+        if packed and not shards:
+            _refuse_packed(packed[0])
+        if packed:
+            names = [entry.name for entry in packed]
+            notes.append(
+                f"{len(packed)} compressed file(s) in {path} are not read; unpack them "
+                f"first: {name_some(names)}."
+            )
+    elif path.exists():
+        # Not a pattern, though there may be brackets in its name.
+        shards = [path]
+    else:
+        shards = [pathlib.Path(name) for name in sorted(glob.glob(str(path)))]
+    others = [shard.name for shard in shards if not shard.is_file()]
+    if others:
+        notes.append(f"{len(others)} path(s) are no files: {name_some(others)}.")
+    shards = [
+        shard for shard in shards if shard.is_file() and not shard.name.startswith(".")
+    ]
+    if not shards:
+        raise FileNotFoundError(
+            f"No .tar file in {printable(path)} (absolute: "
+            f"{printable(path.absolute())}). Give a folder of "
+            "shards, a file, or a pattern such as 'cc12m/*.tar'."
+        )
+    for shard in shards:
+        _refuse_packed(shard)
+    return shards, notes
+
+
+def _refuse_packed(shard):
+    """Raises a `ValueError` if a file is compressed: it can't be read at random."""
+    with shard.open("rb") as file:
+        start = file.read(8)
+    tools = [tool for magic, tool in _UNPACKERS.items() if start.startswith(magic)]
+    if tools or shard.name.endswith(_PACKED):
+        how = f", such as with `{tools[0]}`" if tools else ""
+        raise ValueError(
+            f"'{printable(shard)}' is compressed, and its pictures can't be read at "
+            f"random. Unpack it first{how}, to a plain .tar file."
+        )
+
+
+def read_index(shard):
+    """Where the members of the samples of a shard lie.
+
+    Args:
+        shard: Path of a tar file.
+
+    Returns:
+        A tuple: array of the names of the samples; int64 array
+        `(samples, 6)` of offset and size of picture, text and json (-1 for none); a
+        list of pairs `(what, why)` of what can't be used; and a string that counts
+        members of other kinds.
+    """
+    cache = shard.with_name(f".{shard.name}.index.npz")
+    stamp = _stamp(shard)
+    found = _read_cache(cache, stamp, shard.stat().st_size)
+    if found is not None:
+        return found
+    keys, members, flaws, ignored = _scan(shard)
+    # The folder may not be written: then the next run scans again.
+    with contextlib.suppress(OSError), whole_file(cache) as temporary:
+        np.savez(
+            temporary,
+            stamp=stamp,
+            keys=keys,
+            members=members,
+            flaws=np.array(flaws, "str").reshape((-1, 2)),
+            ignored=np.array(ignored),
+        )
+    return keys, members, flaws, ignored
+
+
+def _stamp(shard):
+    """String that changes with a shard: a copied or renamed index has another."""
+    status = shard.stat()
+    with shard.open("rb") as file:
+        start = file.read(_SAMPLED)
+        file.seek(max(0, status.st_size - _SAMPLED))
+        content = hashlib.sha256(start + file.read()).hexdigest()
+    return np.array(f"{_VERSION} {status.st_size} {status.st_mtime_ns} {content}")
+
+
+def _read_cache(path, stamp, size):
+    """What `read_index` returns, or `None` if the index is missing or doesn't fit."""
+    try:
+        # numpy leaves a file open that it can't read.
+        with path.open("rb") as file, np.load(file) as found:
+            if found["stamp"].tolist() != stamp.tolist():
+                return None
+            keys, members = found["keys"], found["members"]
+            flaws = [tuple(flaw) for flaw in found["flaws"].tolist()]
+            ignored = str(found["ignored"])
+    # The index is only a copy: whatever is wrong with it, the shard is scanned anew.
+    except Exception:
+        return None
+    fits = (
+        keys.dtype.kind == "U"
+        and members.dtype == np.int64
+        and members.shape == (*keys.shape, 2 * len(PARTS))
+    )
+    if not fits:
+        return None
+    starts, sizes = members[:, ::2], members[:, 1::2]
+    inside = (starts >= 0) & (sizes >= 0) & (sizes <= size) & (starts <= size - sizes)
+    absent = (starts == -1) & (sizes == -1)
+    if not (inside | absent).all() or not inside[:, 0].all():
+        return None
+    return keys, members, flaws, ignored
+
+
+def _scan(shard):
+    size = shard.stat().st_size
+    if not size:
+        return _table({}, size, shard, [(str(shard), "is empty: 0 bytes")], [])
+    samples, flaws, others = {}, [], []
+    end = 0
+    why = ""
+    try:
+        with tarfile.open(shard, "r:") as file:
+            for member in file:
+                end = file.offset
+                if member.isfile():
+                    _add(samples, flaws, others, shard, member)
+    # All that was seen of `tarfile` on damaged files.
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
+        why = f" ({error})"
+    lost = _lost_bytes(shard, end, size)
+    if lost is not None:
+        start, count = lost
+        flaws.append(
+            (
+                str(shard),
+                f"damaged tar file{why}: the {count} bytes from byte {start} to the "
+                "end are lost, and the samples in them",
+            )
+        )
+    elif why or end > size:
+        flaws.append((str(shard), f"damaged tar file, cut off at byte {size}{why}"))
+    elif end == size:
+        flaws.append((str(shard), "has no end mark, so it may have been cut off"))
+    elif not samples:
+        flaws.append((str(shard), "has no samples"))
+    return _table(samples, size, shard, flaws, others)
+
+
+def _add(samples, flaws, others, shard, member):
+    if os.path.basename(member.name).startswith("."):
+        return  # As in folders: what Macs and caches leave.
+    key, ending = os.path.splitext(member.name)
+    part = {".txt": "text", ".json": "json"}.get(ending.lower())
+    part = "picture" if ending.lower() in _PICTURES else part
+    if part is None:
+        others.append(member.name)
+        return
+    places = samples.setdefault(key, {})
+    if part in places:
+        what = f"{shard}/{member.name}@{member.offset_data}"
+        flaws.append((what, f"is a second {part} of its sample; the first is used"))
+        return
+    places[part] = (member.offset_data, member.size)
+
+
+def _lost_bytes(shard, end, size):
+    """Start and number of the bytes behind the last member, unless all are zero.
+
+    `tarfile` ends without a word at a header that it can't read, and at zeros.
+    """
+    with shard.open("rb") as file:
+        file.seek(end)
+        start = end
+        while chunk := file.read(1 << 20):
+            zeros = len(chunk) - len(chunk.lstrip(b"\0"))
+            if zeros < len(chunk):
+                start = (start + zeros) // _BLOCK * _BLOCK
+                return start, size - start
+            start += len(chunk)
+    return None
+
+
+def _table(samples, size, shard, flaws, others):
+    """The result of `read_index`."""
+    keys, rows = [], []
+    for key, places in samples.items():
+        if "picture" not in places:
+            flaws.append((f"{shard}/{key}", "has no picture"))
+        elif len(places) == 1:
+            flaws.append((f"{shard}/{key}", "has no caption"))
+        elif any(start + length > size for start, length in places.values()):
+            flaws.append((f"{shard}/{key}", "cut off at the end of the shard"))
+        else:
+            keys.append(key)
+            rows.append([n for part in PARTS for n in places.get(part, (-1, -1))])
+    members = np.array(rows, "int64").reshape((-1, 2 * len(PARTS)))
+    return np.array(keys, "str"), members, flaws, count_endings(others)

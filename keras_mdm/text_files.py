@@ -1,0 +1,123 @@
+"""Text files as people have them: written by Windows, Excel, old Macs and the web.
+
+Every text that the package reads comes through here, whatever it is for.
+"""
+
+import codecs
+import io
+import json
+import pathlib
+import re
+
+# UTF-32 first: its mark begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+
+
+def read_text(path):
+    """Reads a text file: UTF-8, or what its byte order mark says.
+
+    Args:
+        path: String or path of the file.
+
+    Returns:
+        String without the mark; ends of lines are as in the file.
+
+    Raises:
+        ValueError: If the file is no such text. The message names file and line.
+        OSError: If the file can't be read.
+    """
+    return decode_text(pathlib.Path(path).read_bytes(), path)
+
+
+def decode_text(data, name):
+    """Decodes the bytes of a text file; `name` is what errors call it.
+
+    Args:
+        data: Bytes.
+        name: String or path.
+
+    Returns:
+        String, see `read_text`.
+    """
+    found = (pair for pair in _MARKS if data.startswith(pair[0]))
+    mark, encoding = next(found, (b"", "utf-8"))
+    data = data[len(mark) :]
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode(encoding, "replace")
+        _refuse_zeros(before, name)
+        wrong = data[error.start : error.start + 1].hex()
+        raise ValueError(
+            f"'{printable(name)}' is not {encoding.upper()}: byte 0x{wrong} in line "
+            f"{_line_of_end(before)}. Save it as UTF-8 (in Excel: 'CSV UTF-8')."
+        ) from error
+    _refuse_zeros(text, name)
+    return text
+
+
+def _refuse_zeros(text, name):
+    if "\0" in text:
+        line = _line_of_end(text[: text.index("\0")])
+        raise ValueError(
+            f"'{printable(name)}' has a zero byte in line {line}: it is damaged, or "
+            "UTF-16 without a byte order mark. Save it as UTF-8."
+        )
+
+
+def split_lines(text):
+    """Lines of a text: they end at \\n, \\r\\n or \\r.
+
+    `str.splitlines` also splits at characters that stand within lines, such as the line
+    separators of Unicode, which JSON and the web leave in texts.
+    """
+    return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
+
+
+def _line_of_end(text):
+    """Number of the line that the next character after a text is in."""
+    return len(split_lines(text + "x"))
+
+
+def read_json(path):
+    """Reads a JSON file.
+
+    Raises:
+        ValueError: If it is not JSON. The message names the file.
+        OSError: If the file can't be read.
+    """
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text, name):
+    """`json.loads` whose errors, of nesting too, are a `ValueError` that has a name."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{printable(name)}' is not JSON: {error}") from error
+
+
+def printable(text):
+    """A text that can be printed and encoded: bytes of no known meaning as `\\xe9`.
+
+    Names of files that are not UTF-8 hold such bytes.
+    """
+    return _SURROGATES.sub(_escape, str(text))
+
+
+def _escape(match):
+    code = ord(match[0])
+    # Python keeps a byte that it can't decode as 0xDC00 + byte.
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def whole_characters(text):
+    """A text in which halves of characters, as a `"\\ud83d"` of JSON, are U+FFFD."""
+    return _SURROGATES.sub("\ufffd", text)
