@@ -104,7 +104,7 @@ def level_weights(weights, resolutions, schedule):
     _check_resolutions("loss_weights", weights, resolutions)
     if not all(0 <= w < np.inf for w in weights.values()) or not any(weights.values()):
         raise ValueError(
-            "`loss_weights` must be finite, at least 0, and one above 0. "
+            "`loss_weights` must be at least 0 and finite, and one above 0. "
             f"Received: loss_weights={weights}"
         )
     return {r: float(weights.get(r, 0.0)) for r in resolutions}

@@ -132,7 +132,7 @@ class MDM(EntryPoints, ActiveDolls, backend.KeptState, keras.Model):
             )
         if output_limit is not None and not 0.0 < output_limit < math.inf:
             raise ValueError(
-                "`output_limit` must be a finite number above 0. "
+                "`output_limit` must be above 0 and finite. "
                 f"Received: output_limit={output_limit}"
             )
         if not isinstance(schedule, NoiseSchedule):

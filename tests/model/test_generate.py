@@ -20,6 +20,7 @@ def mdm():
 def draw(mdm, labels=LABELS, **options):
     options = {
         "seed": 5,
+        "sampler": "ddim",
         "num_steps": 3,
         "guidance_scale": 2.5,
         "output": "float",
@@ -98,10 +99,9 @@ def _reference(mdm, num_steps, scale, sampler="ddim"):
         if sampler == "heun" and s > 0:
             other = _clean(mdm, moved, s, scale)
             for i, ((a, b), (a_s, b_s)) in enumerate(zip(here, there, strict=True)):
-                slope = (x[i] / a - clean[i]) / (b / a)
-                end = (moved[i] / a_s - other[i]) / (b_s / a_s)
-                y = x[i] / a + (b_s / a_s - b / a) * (slope + end) / 2
-                moved[i] = a_s * y
+                # The linear part exactly, the mean of both clean pictures for the rest.
+                mean = (clean[i] + other[i]) / 2
+                moved[i] = b_s / b * x[i] + (a_s - a * b_s / b) * mean
         x, before = moved, clean
     return dict(zip((8, 4), x, strict=True))
 
@@ -189,7 +189,7 @@ def test_negative_labels(mdm, usual):
 def test_guidance_interval(mdm, usual):
     plain = draw(mdm, guidance_scale=1.0)
     assert same(draw(mdm, guidance_interval=(0.0, 1.0)), usual)
-    assert same(draw(mdm, guidance_interval=(0.0, 0.01)), plain)
+    assert same(draw(mdm, guidance_interval=(0.002, 0.003)), plain)  # none is there
     part = draw(mdm, guidance_interval=(0.0, 0.5))
     assert not same(part, usual, 1e-3) and not same(part, plain, 1e-3)
 

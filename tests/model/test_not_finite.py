@@ -121,9 +121,13 @@ def test_options_of_models_and_training(value):
         tiny_unet(4, micro_conditioning={"scale": value})
     mdm = tiny_mdm(2, resolution=4)
     for weights in ({8: value, 4: 1.0}, {8: 1.0, 4: value}):
-        with pytest.raises(ValueError, match="`loss_weights` must be finite"):
+        with pytest.raises(
+            ValueError, match="`loss_weights` must be at least 0 and finite"
+        ):
             mdm.compile(loss_weights=weights)
-        with pytest.raises(ValueError, match="`loss_weights` must be finite"):
+        with pytest.raises(
+            ValueError, match="`loss_weights` must be at least 0 and finite"
+        ):
             keras_mdm.ProgressiveSchedule(
                 [Stage(8, steps=1, loss_weights=weights)]
             ).check(mdm)
@@ -143,8 +147,9 @@ def test_a_run_that_diverged_keeps_its_last_good_state(tmp_path):
     """The state of the epoch before, from which a run can go on."""
     mdm = trainer(tiny_nest(1, resolution=4), compile_options=uncompiled())
     mdm.train_on_batch(batch_of(4, 4))
-    state.save_state(mdm, tmp_path, {"epoch": 1})
+    first = {"stage": 0, "epoch": 1, "step": 0}
+    state.save_state(mdm, tmp_path, first)
     _spoil(mdm.network.weights[0], NAN)
     with pytest.raises(ValueError, match="NaN or infinite"):
-        state.save_state(mdm, tmp_path, {"epoch": 2})
-    assert state.read_progress(tmp_path) == {"epoch": 1}
+        state.save_state(mdm, tmp_path, {**first, "epoch": 2})
+    assert state.read_progress(tmp_path) == first
