@@ -13,7 +13,7 @@ from keras_mdm import backend
 from keras_mdm.conditioning import TextConditioner
 from keras_mdm.model import batches, fit_arguments, interrupts
 from keras_mdm.model.finite import check_finite
-from keras_mdm.model.turns import in_turn
+from keras_mdm.model.turns import in_turn, reading
 
 
 class EntryPoints:
@@ -269,16 +269,16 @@ class EntryPoints:
 
     predict_on_batch = predict
 
-    get_weights = in_turn(keras.Model.get_weights)
+    get_weights = reading(keras.Model.get_weights)
     set_weights = in_turn(keras.Model.set_weights)
 
-    @in_turn
+    @reading
     def save(self, filepath, *args, **kwargs):
         """Saves the whole model, unless a weight is NaN; see `keras.Model.save`."""
         self._check_weights(filepath)
         return super().save(filepath, *args, **kwargs)
 
-    @in_turn
+    @reading
     def save_weights(self, filepath, *args, **kwargs):
         """Saves all weights, unless one is NaN; see `keras.Model.save_weights`."""
         self._check_weights(filepath)

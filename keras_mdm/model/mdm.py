@@ -30,7 +30,7 @@ from keras_mdm.model.loss_scaling import with_scaled_loss
 from keras_mdm.model.objective import Objective
 from keras_mdm.model.optimizer import AdamW
 from keras_mdm.model.sampling_defaults import SamplingDefaults
-from keras_mdm.model.turns import Turns, in_turn
+from keras_mdm.model.turns import Turns, in_turn, reading
 from keras_mdm.networks import DenoisingNetwork
 from keras_mdm.networks.base import first, serialize
 
@@ -406,7 +406,7 @@ class MDM(EntryPoints, ActiveDolls, backend.KeptState, keras.Model):
         if self.ema is not None:
             self.ema.reset()
 
-    @in_turn
+    @reading
     def averaged_weights(self):
         """The averaged weights of the network, for `set_weights` of one like it.
 
@@ -428,8 +428,8 @@ class MDM(EntryPoints, ActiveDolls, backend.KeptState, keras.Model):
 
     # === Drawing, saving ===
 
-    generate = in_turn(generate)
-    save_to_preset = in_turn(presets.save_to_preset)
+    generate = reading(generate)
+    save_to_preset = reading(presets.save_to_preset)
     from_preset = classmethod(presets.from_preset)
     builtin_presets = staticmethod(presets.builtin_presets)
     load_weights = in_turn(transfer.load_weights)

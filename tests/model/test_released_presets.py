@@ -64,6 +64,7 @@ def test_options(name):
     assert options["sampling"] == {
         "sampler": "ddim",
         "num_steps": steps,
+        "spacing": "official",
         "eta": eta,
         "guidance_scale": 7.5,
         "threshold": "dynamic",
