@@ -83,7 +83,7 @@ class TextEmbeddings(TextConditioner):
             mask = ops.cast(mask, "bool")
         if drop is not None:
             tokens = ops.where(drop[:, None, None], ops.zeros_like(tokens), tokens)
-            first = ops.arange(tokens.shape[1]) == 0
+            first = ops.arange(tokens.shape[1], dtype="int32") == 0
             if mask is None:
                 mask = ops.ones(ops.shape(tokens)[:2], dtype="bool")
             mask = ops.where(drop[:, None], first[None, :], mask)

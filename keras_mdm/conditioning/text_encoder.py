@@ -102,7 +102,9 @@ class TextEncoder(TextConditioner):
     def call(self, features, drop=None):
         ids = ops.cast(features["token_ids"], "int32")
         if drop is not None:
-            empty = ops.where(ops.arange(self.max_tokens) == 0, END, PADDING)
+            empty = ops.where(
+                ops.arange(self.max_tokens, dtype="int32") == 0, END, PADDING
+            )
             ids = ops.where(drop[:, None], ops.cast(empty, "int32")[None, :], ids)
         mask = ids != PADDING
         tokens = ops.take(self.table, ids, axis=0) + self.positions

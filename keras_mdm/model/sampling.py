@@ -138,7 +138,7 @@ class SamplingRun:
             batch = seeds.shape[0]
             if negative is None:
                 both = _concatenate(features, features)
-                drop = ops.arange(2 * batch) < batch
+                drop = ops.arange(2 * batch, dtype="int32") < batch
             else:
                 both, drop = _concatenate(negative, features), None
             condition = self.network.encode_condition(both, drop)

@@ -224,7 +224,7 @@ def test_callback_and_progress(mdm, usual, capsys):
 
 
 def test_defaults_belong_to_the_model(mdm, usual):
-    defaults = {"num_steps": 3, "guidance_scale": 2.5}
+    defaults = {"sampler": "ddim", "num_steps": 3, "guidance_scale": 2.5}
     other = keras_mdm.MDM(mdm.network, ema_momentum=None, sampling=defaults)
     found = other.generate(labels=LABELS, seed=5, output="float", return_pyramid=True)
     assert same(found, usual)
