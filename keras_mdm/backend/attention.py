@@ -11,8 +11,9 @@ import keras
 
 from keras_mdm.backend.devices import name, on_cpu
 
-# Queries and keys from which on the kernel for TPUs is faster than plain products.
-_LEAST_FOR_TPU = 128
+# Queries and keys, and features of a head, from which on the kernel for TPUs is faster
+# than plain products. It fills heads up to 128 features.
+_LEAST_FOR_TPU, _LEAST_SIZE_FOR_TPU = 128, 64
 _TPU_BLOCKS = (512, 256, 128)
 
 
@@ -38,7 +39,8 @@ def attention_kernel(query, key):
         # A program for several chips can't be divided inside of the kernel.
         alone = keras.distribution.distribution() is None
         long = min(query.shape[1], key.shape[1]) >= _LEAST_FOR_TPU
-        return attend_on_tpu if alone and long else None
+        wide = query.shape[-1] >= _LEAST_SIZE_FOR_TPU
+        return attend_on_tpu if alone and long and wide else None
     return attend_on_gpu if _suits_cudnn(query) else None
 
 

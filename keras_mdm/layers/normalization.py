@@ -50,17 +50,20 @@ class GroupNormalization(keras.layers.Layer):
     def call(self, x, scale=None, shift=None):
         x = ops.cast(x, "float32")
         # The mean first: the difference of E[x^2] and E[x]^2 cancels where the mean is
-        # much larger than the standard deviation.
-        x = x - self._over_groups(x)
-        variance = self._over_groups(ops.square(x))
+        # much larger than the standard deviation. The variance is at its least there,
+        # so that nothing flows back through this mean.
+        mean = self._over_groups(x)
+        variance = self._over_groups(ops.square(x - ops.stop_gradient(mean)))
         gamma, beta = (ops.cast(v, "float32") for v in (self.gamma, self.beta))
+        # One factor and one offset a channel: then the sums of the gradient are few.
+        factor = ops.rsqrt(variance + self.epsilon) * gamma
+        offset = beta - mean * factor
         if scale is not None:
             shape = (-1, 1, 1, self.channels)
             scale = 1.0 + ops.reshape(ops.cast(scale, "float32"), shape)
-            gamma = gamma * scale
-            beta = beta * scale + ops.reshape(ops.cast(shift, "float32"), shape)
-        x = x * (ops.rsqrt(variance + self.epsilon) * gamma) + beta
-        return ops.cast(x, self.compute_dtype)
+            factor = factor * scale
+            offset = offset * scale + ops.reshape(ops.cast(shift, "float32"), shape)
+        return ops.cast(x * factor + offset, self.compute_dtype)
 
     def _over_groups(self, x):
         """Mean over the pixels and the group of each channel.

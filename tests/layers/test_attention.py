@@ -95,7 +95,8 @@ def test_many_keys(road, mask):
         ("gpu", "bfloat16", (1, 256, 2, 12), None),
         ("gpu", "bfloat16", (1, 256, 2, 136), None),
         ("tpu", "bfloat16", (1, 256, 2, 64), attention.attend_on_tpu),
-        ("tpu", "float32", (1, 1000, 2, 12), attention.attend_on_tpu),
+        ("tpu", "float32", (1, 1000, 2, 96), attention.attend_on_tpu),
+        ("tpu", "bfloat16", (1, 256, 2, 32), None),
         ("tpu", "bfloat16", (1, 64, 2, 64), None),
     ],
 )
