@@ -187,7 +187,7 @@ class _Caught(Exception):
 
 
 def test_a_training_step_stays_small(device, monkeypatch):
-    """With its optimizer and its average: 63 operations a weight in November 2026."""
+    """With its optimizer and its average: 66 operations a weight in November 2026."""
     import jax
     from keras.src.backend.jax import trainer as keras_trainer
 
