@@ -49,15 +49,11 @@ class GroupNormalization(keras.layers.Layer):
 
     def call(self, x, scale=None, shift=None):
         x = ops.cast(x, "float32")
-        # The difference of E[x^2] and E[x]^2 cancels where the mean is much larger than
-        # the standard deviation. So x is taken relative to the mean s of its first row:
-        # (E[x] - s)^2 is at most as many variances as there are rows. One pass over the
-        # picture is enough then, in which compilers compute both sums.
-        start = self._over_groups(ops.stop_gradient(x[:, :1]))
-        x = x - start
+        # The mean first: the difference of E[x^2] and E[x]^2 cancels where the mean is
+        # much larger than the standard deviation. The variance is at its least there,
+        # so that nothing flows back through this mean.
         mean = self._over_groups(x)
-        square = self._over_groups(ops.square(x))
-        variance = ops.maximum(square - ops.square(mean), 0.0)
+        variance = self._over_groups(ops.square(x - ops.stop_gradient(mean)))
         gamma, beta = (ops.cast(v, "float32") for v in (self.gamma, self.beta))
         # One factor and one offset a channel: then the sums of the gradient are few.
         factor = ops.rsqrt(variance + self.epsilon) * gamma
