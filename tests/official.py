@@ -3,8 +3,8 @@
 import numpy as np
 import yaml
 
-from keras_mdm.interop.checkpoint_writer import write_checkpoint
-from keras_mdm.interop.ml_mdm import (
+from keras_mdm.convert.checkpoint_writer import write_checkpoint
+from keras_mdm.convert.ml_mdm import (
     named_variables,
     network_from_config,
     official_shape,

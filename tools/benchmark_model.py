@@ -22,7 +22,7 @@ def read_json(path):
 
 def widest_channels(arguments):
     """The most channels of the network that the command line names."""
-    from keras_mdm.interop.released import RELEASED
+    from keras_mdm.convert.released import RELEASED
     from keras_mdm.model.widths import widest, widest_of_preset
 
     path = arguments.config
@@ -59,8 +59,8 @@ def _model_from_file(path, arguments):
     import keras
 
     from keras_mdm import MDM
-    from keras_mdm.interop.ml_mdm import network_from_config
-    from keras_mdm.interop.released import RELEASED
+    from keras_mdm.convert.ml_mdm import network_from_config
+    from keras_mdm.convert.released import RELEASED
     from keras_mdm.model.serialized import set_dtype
 
     config = read_json(path)

@@ -68,7 +68,7 @@ def main(argv=None):
     """
     arguments = parse_arguments(argv)
     choose_backend()
-    from keras_mdm.interop.convert import convert_checkpoint, convert_preset
+    from keras_mdm.convert.convert import convert_checkpoint, convert_preset
 
     started = time.monotonic()
     try:

@@ -46,7 +46,7 @@ def main(argv=None):
     """
     arguments = parse_arguments(argv)
     choose_backend()
-    from keras_mdm.interop.t5_folder import keep_encoder
+    from keras_mdm.convert.t5_folder import keep_encoder
 
     try:
         keep_encoder(

@@ -30,7 +30,8 @@ def loss_weights(
               2024](https://arxiv.org/abs/2410.19324)).
             - `"vdm"`: `snr(t - 1) / snr(t) - 1` on epsilon, the variational bound
               ([Kingma et al., 2021](https://arxiv.org/abs/2107.00630), eq. 15),
-              divided by its mean over the levels.
+              divided by its mean over the unshifted levels, one number for all
+              resolutions.
         loss_target: str. `"v"`, `"epsilon"` or `"x0"`.
         alphas_cumprod: float array of shape `(N + 1,)`; entry 0 is 1.
         min_snr_gamma: float. Defaults to 5.
@@ -57,17 +58,23 @@ def loss_weights(
     other = alphas if unshifted is None else unshifted[1:].astype("float64")
     other_snr = other / (1.0 - other)
     ratio = other_snr[:-1] / other_snr[1:] - 1.0
+    ratio = np.concatenate([ratio[:1], ratio])
     on_x0 = {
-        "vdm": snr * np.concatenate([ratio[:1], ratio]),
+        "vdm": snr * ratio,
         "snr": snr,
         "min_snr": np.minimum(snr, min_snr_gamma),
         "sigmoid": snr / (1.0 + snr * np.exp(-bias)),
     }[weighting]
-    share = {"x0": 1.0, "epsilon": snr, "v": snr + 1.0}[loss_target]
-    weights = on_x0 / share
     if weighting == "vdm":
-        weights = weights / weights.mean()
-    return weights.astype("float32")
+        # Of one resolution's own mean, it would hang on the target which counts more.
+        mean = np.mean(other_snr * ratio / _share_of_x0(loss_target, other_snr))
+        on_x0 = on_x0 / mean
+    return (on_x0 / _share_of_x0(loss_target, snr)).astype("float32")
+
+
+def _share_of_x0(loss_target, snr):
+    """By what a weight on x0 is divided to weigh the loss target."""
+    return {"x0": 1.0, "epsilon": snr, "v": snr + 1.0}[loss_target]
 
 
 def mean_squared_error(prediction, target):

@@ -243,16 +243,14 @@ class NoiseSchedule:
         Returns:
             A sentence; empty if all is well.
         """
-        gammas = {level: self.alphas_cumprod(r) for level, r in ratios.items()}
-        level = max(gammas, key=lambda level: 1.0 - gammas[level][1])
-        sigma = math.sqrt(1.0 - float(gammas[level][1]))
-        alpha = math.sqrt(max(float(gamma[-1]) for gamma in gammas.values()))
+        level = max(ratios, key=lambda level: self._least_noise(ratios[level]))
+        sigma = self._least_noise(ratios[level])
+        alpha = math.sqrt(max(self.alphas_cumprod(r)[-1] for r in ratios.values()))
         if sigma > _CLEAN:
             return (
                 f"the schedule {self.name!r} never gets clean: at level {level!r} its "
                 f"least noise has the standard deviation {sigma:.3f}, which stays in "
-                "what is drawn. Take 'squared_cosine', more `num_timesteps` or a "
-                f"smaller `shift_power` than {self.shift_power:g}."
+                f"what is drawn. Take {self._cleaner(ratios[level])}."
             )
         if alpha > _NOISE:
             return (
@@ -261,6 +259,25 @@ class NoiseSchedule:
                 "picture is left. Take 'squared_cosine' or more `num_timesteps`."
             )
         return ""
+
+    def _least_noise(self, ratio):
+        """Standard deviation of the least noise beside pictures in [-1, 1]."""
+        clean = float(self.alphas_cumprod(ratio)[1])
+        return math.sqrt(1.0 - clean) * self.signal_scale(ratio)
+
+    def _cleaner(self, ratio):
+        """What gets clean where this schedule does not, in the fewest changes."""
+        for change in (
+            {"name": "squared_cosine"},
+            {"shift_power": 1.0},
+            {"shift_power": 1.0, "scale_signal": False},
+            {"name": "squared_cosine", "shift_power": 1.0, "scale_signal": False},
+        ):
+            other = NoiseSchedule(**{**self.get_config(), **change})
+            if other._least_noise(ratio) <= _CLEAN:
+                options = ", ".join(f"{key}={v!r}" for key, v in change.items())
+                return f"NoiseSchedule({options})"
+        return "more `num_timesteps`"
 
     def sampling_indices(self, num_steps, spacing="log_snr"):
         """Noise levels that a sampler visits.

@@ -1,6 +1,7 @@
 """`MDM.generate`: arguments in, pictures out. The run itself is in `sampling`."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -31,7 +32,7 @@ def generate(
     negative_labels=None,
     negative_features=None,
     known_frames=None,
-    num_resamplings=12,
+    num_resamplings=24,
     resolution=None,
     return_pyramid=False,
     seed=None,
@@ -172,15 +173,17 @@ def generate(
     if known is not None and options.sampler == "dpm_solver":
         options = dataclasses.replace(options, sampler="ddim")
     smallest = self.network.innermost.level
-    table = plan(
+    planned = functools.partial(
+        plan,
         self.schedule,
         [self.schedule.ratio(level, smallest) for level in network.resolutions],
-        options.sampler,
-        options.num_steps,
-        options.eta,
-        options.guidance_interval,
-        options.spacing,
+        num_steps=options.num_steps,
+        guidance_interval=options.guidance_interval,
+        spacing=options.spacing,
     )
+    table = planned(sampler=options.sampler, eta=options.eta)
+    if known is not None:
+        table["repeats"] = planned(sampler="ddpm", eta=0.0)["steps"]
     kind = RunKind(
         resolution=network.level,
         guided=guided,
@@ -188,7 +191,7 @@ def generate(
         rescaled=guided and options.guidance_rescale > 0,
         two_stage=options.sampler == "heun",
         history=options.sampler == "dpm_solver",
-        noisy=bool(table["steps"][:, 3].any()),
+        noisy=known is not None or bool(table["steps"][:, 3].any()),
         threshold=options.threshold,
     )
     functions = _functions(self, kind, use_ema)

@@ -66,7 +66,7 @@ def converted_preset(folder):
     Returns:
         Path of a preset folder in the cache.
     """
-    from keras_mdm.interop.convert import convert_checkpoint
+    from keras_mdm.convert.convert import convert_checkpoint
 
     weights = folder.resolve() / OFFICIAL_WEIGHTS
     config = folder / OFFICIAL_CONFIG
@@ -93,8 +93,8 @@ def released_preset(name, published):
     Raises:
         ValueError: if it can't be downloaded; it says what to fetch from where.
     """
-    from keras_mdm.interop.convert import convert_checkpoint
-    from keras_mdm.interop.released import RELEASED
+    from keras_mdm.convert.convert import convert_checkpoint
+    from keras_mdm.convert.released import RELEASED
 
     target = cache_folder() / name
     if target.is_dir():
@@ -118,8 +118,8 @@ def released_preset(name, published):
 
 def load_official(network, path):
     """Puts the weights of an official checkpoint file into a network."""
-    from keras_mdm.interop.checkpoint import Checkpoint
-    from keras_mdm.interop.ml_mdm import assign_weights
+    from keras_mdm.convert.checkpoint import Checkpoint
+    from keras_mdm.convert.ml_mdm import assign_weights
 
     with Checkpoint(path) as weights:
         assign_weights(network, weights)

@@ -1,9 +1,11 @@
 """Drawing what fits given frames: RePaint, inside the compiled sampling run.
 
-At each noise level the given frames are noised anew, the step is taken, and all goes
+At each noise level the given frames are noised anew, a step is taken, and all goes
 back to the level by fresh noise, several times: so the other frames have the time to
 agree with those that are given ([Lugmayr et al., 2022](
-https://arxiv.org/abs/2201.09865), algorithm 1). Called by `sampling`.
+https://arxiv.org/abs/2201.09865), algorithm 1). These steps are DDPM's, which
+agree in fewer repetitions than steps without noise; the last one, which stays, is the
+sampler's. Called by `sampling`.
 """
 
 from keras import ops
@@ -60,8 +62,9 @@ def resampled_step(step, x, history, i, num_steps, known, seeds, levels, table, 
     """One sampler step, taken `count` times from the same noise level.
 
     Args:
-        step: Callable of noisy pictures, history and a function that makes a list of
-            fresh noise; returns the less noisy pictures and the clean ones.
+        step: Callable of noisy pictures, history, a function that makes a list of
+            fresh noise, and coefficients of `plan`; returns the less noisy pictures and
+            the clean ones.
         x: List of noisy pictures, largest level first.
         history: List of clean pictures.
         i: Scalar int32. Number of the step.
@@ -69,7 +72,8 @@ def resampled_step(step, x, history, i, num_steps, known, seeds, levels, table, 
         known: What `known_levels` returned.
         seeds: int32 tensor of shape `(batch,)`.
         levels: Sequence of levels.
-        table: dict with `alpha` and `sigma` of shape `(levels, timesteps + 1)`.
+        table: dict with `alpha` and `sigma` of shape `(levels, timesteps + 1)`, and
+            coefficients `steps` and, of DDPM, `repeats`.
         count: Scalar int32.
 
     Returns:
@@ -101,12 +105,13 @@ def resampled_step(step, x, history, i, num_steps, known, seeds, levels, table, 
             ops.where(level["mask"], noisy, picture)
             for level, noisy, picture in zip(known, given, x, strict=True)
         ]
-        less, clean = step(x, history, lambda: fresh(k, _STEP))
+        again = k < count - 1
+        steps = ops.where(again, table["repeats"], table["steps"])
+        less, clean = step(x, history, lambda: fresh(k, _STEP), steps)
         back = []
         for n, (picture, noise) in enumerate(zip(less, fresh(k, _BACK), strict=True)):
             kept = at("alpha", n, i) / at("alpha", n, i + 1)
             back.append(kept * picture + ops.sqrt(1.0 - kept**2) * noise)
-        again = k < count - 1
         x = [ops.where(again, b, p) for b, p in zip(back, less, strict=True)]
         return x, clean
 

@@ -275,10 +275,11 @@ class SamplingRun:
         def body(i, carry):
             x, history = carry
 
-            def step(x, history, fresh):
+            def step(x, history, fresh, steps):
                 noises = fresh() if self.kind.noisy else None
+                chosen = {**table, "steps": steps}
                 return self.step(
-                    i, x, history, noises, num_steps, prepared, table, options
+                    i, x, history, noises, num_steps, prepared, chosen, options
                 )
 
             def fresh():
@@ -288,7 +289,7 @@ class SamplingRun:
                 ]
 
             if prepared["known"] is None:
-                return step(x, history, fresh)
+                return step(x, history, fresh, table["steps"])
             return resampled_step(
                 step,
                 x,

@@ -119,3 +119,23 @@ def test_mixed_batch_sizes(shares, size, counts):
 def test_mixed_batch_too_small():
     with pytest.raises(ValueError, match="no sample would reach .* batch_size=3"):
         losses.mixed_batch_sizes([0.25, 0.75], 3)
+
+
+@pytest.mark.parametrize("weighting", losses.WEIGHTINGS[1:])
+@pytest.mark.parametrize("target", predictions.PREDICTIONS)
+def test_weights_of_resolutions_are_those_on_every_target(weighting, target):
+    """But for one factor, which may not depend on the resolution."""
+    schedule = NoiseSchedule()
+    factors = []
+    for ratio in (1, 4, 16):
+        gamma = schedule.alphas_cumprod(ratio)
+        snr = gamma[1:].astype("float64") / (1.0 - gamma[1:].astype("float64"))
+        on_x0 = {
+            name: losses.loss_weights(
+                weighting, name, gamma, unshifted=schedule.alphas_cumprod()
+            )
+            * {"x0": 1.0, "epsilon": snr, "v": snr + 1.0}[name]
+            for name in (target, "epsilon")
+        }
+        factors.append(on_x0[target] / on_x0["epsilon"])
+    np.testing.assert_allclose(factors, factors[0][0], rtol=1e-3)

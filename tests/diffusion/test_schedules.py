@@ -153,3 +153,27 @@ def test_bad_spacing():
 def test_bad_number_of_steps(num_steps):
     with pytest.raises(ValueError, match="`num_steps` must be from 1 to the 1000"):
         NoiseSchedule().sampling_indices(num_steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "sigma", "choice"),
+    [
+        ({"name": "cosine"}, "0.312", "Take NoiseSchedule(name='squared_cosine')"),
+        # A picture that is divided by 16 is hidden by as much less noise.
+        (
+            {"shift_power": 0.0, "scale_signal": True},
+            "0.103",
+            "Take NoiseSchedule(shift_power=1.0, scale_signal=False)",
+        ),
+        ({"shift_power": 2.0}, "0.102", "Take NoiseSchedule(shift_power=1.0)"),
+        ({"num_timesteps": 50}, "0.165", "Take more `num_timesteps`"),
+    ],
+)
+def test_noise_that_is_left_is_said_with_what_helps(options, sigma, choice):
+    said = NoiseSchedule(**options).describe_ends({1024: 16.0, 256: 4.0, 64: 1.0})
+    assert f"at level 1024 its least noise has the standard deviation {sigma}" in said
+    assert choice in said
+
+
+def test_clean_ends_are_not_spoken_of():
+    assert NoiseSchedule().describe_ends({1024: 16.0, 256: 4.0, 64: 1.0}) == ""

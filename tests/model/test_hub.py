@@ -9,7 +9,7 @@ from helpers import equal_values, tiny_mdm, tiny_nest
 from official import TEXT_SIZE, UNET, save_official, tensors
 
 import keras_mdm
-from keras_mdm.interop.ml_mdm import official_weights
+from keras_mdm.convert.ml_mdm import official_weights
 from keras_mdm.model import hub, presets
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -71,7 +71,7 @@ def test_repository_in_the_official_form(tmp_path, monkeypatch, cache):
     mdm = MDM.from_preset("hf://user/official")
     assert _equal(_official(mdm), weights)
     assert len(list(cache.iterdir())) == 1  # kept, and taken from there again
-    monkeypatch.setattr("keras_mdm.interop.convert.assign_weights", None)
+    monkeypatch.setattr("keras_mdm.convert.convert.assign_weights", None)
     assert _equal(_official(MDM.from_preset("hf://user/official")), weights)
 
 
@@ -97,8 +97,8 @@ FLICKR = sorted(n for n in MDM.builtin_presets() if n.startswith("mdm_flickr"))
 @pytest.fixture
 def small_flickr(monkeypatch):
     """A published preset with a tiny network instead of half a billion numbers."""
-    from keras_mdm.interop import released
-    from keras_mdm.interop.ml_mdm import network_from_config
+    from keras_mdm.convert import released
+    from keras_mdm.convert.ml_mdm import network_from_config
     from keras_mdm.networks.base import serialize
 
     builtin = presets.builtin_presets()

@@ -70,17 +70,19 @@ def _draw(mdm, known, **options):
     return drawn.astype("float64")
 
 
+@pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize(
     ("sampler", "num_steps"), [("ddim", 50), ("ddpm", 50), ("dpm_solver", 50)]
 )
 def test_the_other_frame_follows_its_conditional_distribution(
-    oracle, sampler, num_steps
+    oracle, sampler, num_steps, number
 ):
+    """Also where the picture inside, which is the first frame, has to follow."""
     given = np.random.default_rng(0).normal(MEAN, SPREAD, (256, 8, 8, 1))
     given = given.clip(-1, 1).astype("float32")
-    drawn = _draw(oracle, {0: given}, sampler=sampler, num_steps=num_steps)
-    np.testing.assert_array_equal(drawn[:, 0], given)
-    x, y = given.astype("float64").ravel(), drawn[:, 1].ravel()
+    drawn = _draw(oracle, {number: given}, sampler=sampler, num_steps=num_steps)
+    np.testing.assert_array_equal(drawn[:, number], given)
+    x, y = given.astype("float64").ravel(), drawn[:, 1 - number].ravel()
     slope = np.cov(x, y)[0, 1] / x.var()
     rest = y - y.mean() - slope * (x - x.mean())
     assert slope == pytest.approx(CORRELATION, abs=0.05)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 import keras_mdm
-from keras_mdm.interop.ml_mdm import (
+from keras_mdm.convert.ml_mdm import (
     named_variables,
     network_from_config,
     official_shape,
 )
-from keras_mdm.interop.released import RELEASED
+from keras_mdm.convert.released import RELEASED
 
 # Parameters and tensors as counted in the official implementation, and steps and eta
 # of its demo.

@@ -9,7 +9,7 @@ import math
 import keras
 import numpy as np
 
-from keras_mdm.interop.ml_mdm import TO_TORCH, named_variables
+from keras_mdm.convert.ml_mdm import TO_TORCH, named_variables
 from keras_mdm.networks import NestedUNet
 
 

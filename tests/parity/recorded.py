@@ -16,7 +16,7 @@ import pytest
 from keras import ops
 
 from keras_mdm.diffusion import NoiseSchedule
-from keras_mdm.interop.ml_mdm import assign_weights, network_from_config
+from keras_mdm.convert.ml_mdm import assign_weights, network_from_config
 
 SCHEDULES = {
     "COSINE": "cosine",

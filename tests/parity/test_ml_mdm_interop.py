@@ -7,7 +7,7 @@ import pytest
 from probe import to_numpy
 from recorded import Case, cases, folder
 
-from keras_mdm.interop.ml_mdm import (
+from keras_mdm.convert.ml_mdm import (
     TO_TORCH,
     UNUSED,
     assign_weights,

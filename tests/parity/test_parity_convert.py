@@ -42,7 +42,7 @@ def _save_official(case, folder, run):
 
 def _convert(case, tmp_path, run):
     """The model of a run, by way of a checkpoint and a preset folder."""
-    from keras_mdm.interop.convert import convert_checkpoint
+    from keras_mdm.convert.convert import convert_checkpoint
 
     source, target = tmp_path / "official", tmp_path / "preset"
     _save_official(case, source, run)
@@ -78,8 +78,8 @@ def test_parity_converted_outputs(name, tmp_path):
 @pytest.mark.parametrize("name", cases("forward", videos=False))
 def test_parity_there_and_back(name, tmp_path):
     """Official to ours to official to ours: bit-equal, and the same configuration."""
-    from keras_mdm.interop.convert import convert_checkpoint, convert_preset
-    from keras_mdm.interop.ml_mdm import UNUSED
+    from keras_mdm.convert.convert import convert_checkpoint, convert_preset
+    from keras_mdm.convert.ml_mdm import UNUSED
 
     case = Case(name)
     first = _convert(case, tmp_path, case.runs[0])

@@ -12,7 +12,7 @@ from probe import to_numpy
 from recorded import PREDICTIONS, Case, cases, to_ours
 
 import keras_mdm
-from keras_mdm.interop.ml_mdm import TO_TORCH, named_variables
+from keras_mdm.convert.ml_mdm import TO_TORCH, named_variables
 
 # Steps of Adam divide a gradient by its own size, so a gradient that is zero but for
 # rounding moves its weight by as much as any other. Below this share of the largest

@@ -5,7 +5,7 @@ import pathlib
 import yaml
 
 from keras_mdm.conditioning import TextEmbeddings
-from keras_mdm.interop.config import PREDICTIONS, SCHEDULES
+from keras_mdm.convert.config import PREDICTIONS, SCHEDULES
 from keras_mdm.networks import NestedUNet
 
 

@@ -14,7 +14,7 @@ from helpers import equal_values, run_python, tiny_mdm
 from official import NESTED, UNET, save_official, tensors
 
 import keras_mdm
-from keras_mdm.interop.convert import convert_checkpoint, convert_preset
+from keras_mdm.convert.convert import convert_checkpoint, convert_preset
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
@@ -157,7 +157,7 @@ def test_full_disk(official, tmp_path, small_disk, way):
 
 def test_memory_of_the_largest_tensor_alone(official, tmp_path, monkeypatch):
     """Weights go into the network one by one: none is read before the others fit."""
-    from keras_mdm.interop import checkpoint
+    from keras_mdm.convert import checkpoint
 
     alive, largest = [0], [0]
     read = checkpoint.Tensor.__array__
@@ -217,7 +217,7 @@ def test_nothing_heavy_is_imported():
 import sys
 import keras_mdm
 assert not {"torch", "yaml", "keras_hub"} & set(sys.modules)
-import keras_mdm.interop.convert
+import keras_mdm.convert.convert
 print("torch" in sys.modules)
 """
     assert run_python(code).strip() == "False"

@@ -2,11 +2,11 @@
 
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.files import check_free, whole_folder
-from keras_mdm.interop.checkpoint import Checkpoint
-from keras_mdm.interop.checkpoint_writer import write_checkpoint
-from keras_mdm.interop.config import complete, model_options, read_config
-from keras_mdm.interop.config_writer import write_config
-from keras_mdm.interop.ml_mdm import (
+from keras_mdm.convert.checkpoint import Checkpoint
+from keras_mdm.convert.checkpoint_writer import write_checkpoint
+from keras_mdm.convert.config import complete, model_options, read_config
+from keras_mdm.convert.config_writer import write_config
+from keras_mdm.convert.ml_mdm import (
     assign_weights,
     named_variables,
     network_from_config,
@@ -26,7 +26,7 @@ def convert_checkpoint(checkpoint, config, output, overwrite=False, progress=Non
     Args:
         checkpoint: str or path. `.pth` file; see `Checkpoint`.
         config: str or path of the official YAML file, or a dict like those of
-            `RELEASED` in `keras_mdm.interop.released`.
+            `RELEASED` in `keras_mdm.convert.released`.
         output: str or path. Folder to write, for `MDM.from_preset`.
         overwrite: bool. Whether the files of an existing preset there are replaced.
         progress: Optional callable `(done, total)`, called after each tensor.

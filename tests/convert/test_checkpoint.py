@@ -12,8 +12,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from keras_mdm.interop.checkpoint import Checkpoint
-from keras_mdm.interop.checkpoint_writer import write_checkpoint
+from keras_mdm.convert.checkpoint import Checkpoint
+from keras_mdm.convert.checkpoint_writer import write_checkpoint
 
 torch = pytest.importorskip("torch")
 

@@ -1,6 +1,6 @@
 """YAML configurations of the official implementation.
 
-A configuration here is a dict as in `keras_mdm.interop.released`: `px` (the largest
+A configuration here is a dict as in `keras_mdm.convert.released`: `px` (the largest
 resolution), `unet_config` and `diffusion_config` with the official field names.
 """
 
@@ -15,7 +15,7 @@ except ImportError as error:
     ) from error
 
 from keras_mdm.files import as_path
-from keras_mdm.interop.released import SAMPLING
+from keras_mdm.convert.released import SAMPLING
 from keras_mdm.text_files import read_text
 
 SCHEDULES = {
