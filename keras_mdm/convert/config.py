@@ -14,8 +14,8 @@ except ImportError as error:
         '`pip install "keras-mdm[hub]"`.'
     ) from error
 
-from keras_mdm.files import as_path
 from keras_mdm.convert.released import SAMPLING
+from keras_mdm.files import as_path
 from keras_mdm.text_files import read_text
 
 SCHEDULES = {

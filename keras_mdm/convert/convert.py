@@ -1,7 +1,5 @@
 """Checkpoints of the official implementation to presets, and back."""
 
-from keras_mdm.diffusion.schedules import NoiseSchedule
-from keras_mdm.files import check_free, whole_folder
 from keras_mdm.convert.checkpoint import Checkpoint
 from keras_mdm.convert.checkpoint_writer import write_checkpoint
 from keras_mdm.convert.config import complete, model_options, read_config
@@ -12,6 +10,8 @@ from keras_mdm.convert.ml_mdm import (
     network_from_config,
     official_weights,
 )
+from keras_mdm.diffusion.schedules import NoiseSchedule
+from keras_mdm.files import check_free, whole_folder
 from keras_mdm.model import hub, presets
 from keras_mdm.model.finite import check_finite
 from keras_mdm.model.mdm import MDM

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_mdm.diffusion import NoiseSchedule
 from keras_mdm.convert.ml_mdm import assign_weights, network_from_config
+from keras_mdm.diffusion import NoiseSchedule
 
 SCHEDULES = {
     "COSINE": "cosine",
