@@ -17,9 +17,9 @@ from keras_mdm import (
 from keras_mdm.conditioning import ClassLabels, TextEmbeddings, TextEncoder
 from keras_mdm.data.video_files import write_video
 from keras_mdm.diffusion import NoiseSchedule
-from keras_mdm.model.mdm import MDM
-from keras_mdm.model.optimizer import AdamW
+from keras_mdm.mdm import MDM
 from keras_mdm.networks import InflatedUNet, NestedUNet, UNet
+from keras_mdm.optimizer import AdamW
 from keras_mdm.training import ProgressiveSchedule, Stage
 
 __version__ = "0.1.0"

@@ -125,7 +125,7 @@ def make_stages(args, mdm, defaults):
     import keras_mdm
     from keras_mdm.levels import level_size
 
-    resolutions = args.resolutions or sorted(mdm.network.resolutions, key=level_size)
+    resolutions = args.resolutions or sorted(mdm.network.levels, key=level_size)
     if sorted(set(resolutions), key=level_size) != resolutions:
         raise ValueError(f"--resolutions must rise. Received: {resolutions}")
     save_every = min(args.save_every, args.sample_every or args.save_every)
@@ -144,8 +144,8 @@ def make_stages(args, mdm, defaults):
         columns[name] = values if len(values) > 1 else values * count
     stages = []
     for i, resolution in enumerate(resolutions):
-        doll = mdm.network.doll(resolution)
-        active = doll.resolutions
+        doll = mdm.network.at_level(resolution)
+        active = doll.levels
         given = {key: values[i] for key, values in columns.items()}
         if args.max_steps is not None:
             given["steps"] = min(given["steps"], args.max_steps)

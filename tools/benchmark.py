@@ -209,11 +209,11 @@ def configuration_name(arguments):
 
 def parameters_per_level(network):
     """Parameters of each doll without those inside it, by resolution."""
-    counts = [doll.count_params() for doll in network.dolls] + [0]
+    counts = [doll.count_params() for doll in network.networks] + [0]
     return {
         resolution: whole - inside
         for resolution, whole, inside in zip(
-            network.resolutions, counts, counts[1:], strict=False
+            network.levels, counts, counts[1:], strict=False
         )
     }
 

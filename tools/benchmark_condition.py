@@ -54,7 +54,7 @@ def measure(network, batch, repeat):
 
     features = make_features(network.conditioner, batch)
     shape = (network.image_channels,)
-    images = [ops.zeros((batch, r, r, *shape)) for r in network.resolutions]
+    images = [ops.zeros((batch, r, r, *shape)) for r in network.levels]
     timesteps = ops.zeros((batch,), "int32")
     encode = compiled(network.encode_condition)
     programs = {

@@ -49,7 +49,7 @@ def _model_from_file(path, arguments):
     from keras_mdm import MDM
     from keras_mdm.convert.ml_mdm import network_from_config
     from keras_mdm.convert.released import RELEASED
-    from keras_mdm.model.serialized import set_dtype
+    from keras_mdm.saving.serialized import set_dtype
 
     config = read_json(path)
     ema_momentum = 0.9999 if arguments.ema else None

@@ -104,7 +104,7 @@ def choices(network, only):
         ValueError: if one of `only` is no row.
     """
     rows = {"none": False}
-    rows |= {str(level): [level] for level in network.resolutions}
+    rows |= {str(level): [level] for level in network.levels}
     rows["all"] = True
     unknown = set(only or ()) - set(rows)
     if unknown:

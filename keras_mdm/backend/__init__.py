@@ -9,26 +9,30 @@ from keras_mdm.backend.batches import (
     host_data,
     parts_of_a_batch,
     refuse_replicas,
-    step_of_each_shape,
 )
 from keras_mdm.backend.devices import cores, name, on_cpu
+from keras_mdm.backend.keras_internals import has_stepped, sublayers
 from keras_mdm.backend.programs import compile_with_weights, run_stateless
+from keras_mdm.backend.serialization import serialize
 from keras_mdm.backend.snapshots import changed_since, snapshot
-from keras_mdm.backend.training_state import KeptState
+from keras_mdm.backend.trainer import keeps_weights, sync_weights
 
 __all__ = [
-    "KeptState",
     "attention_kernel",
     "belongs_to",
     "changed_since",
     "compile_with_weights",
     "cores",
+    "has_stepped",
     "host_data",
+    "keeps_weights",
     "name",
     "on_cpu",
     "parts_of_a_batch",
     "refuse_replicas",
     "run_stateless",
+    "serialize",
     "snapshot",
-    "step_of_each_shape",
+    "sublayers",
+    "sync_weights",
 ]

@@ -1,9 +1,4 @@
-"""What Keras asks of data and steps on TensorFlow, so that both backends train alike.
-
-Called by `model.streams` and `model.entry_points`.
-"""
-
-import itertools
+"""How batches reach a step, and on how many devices. Called by `fitting`."""
 
 import keras
 
@@ -50,39 +45,6 @@ def host_data(batches):
             raise NotImplementedError("the shapes of batches are known one by one.")
 
     return HostData()
-
-
-def step_of_each_shape(function, make, count):
-    """A step function of Keras that knows the shapes of its batches on TensorFlow.
-
-    Keras' own is traced for sizes that it does not know as soon as a batch has another
-    size than the first. This one has a program for each, as on JAX.
-
-    Args:
-        function: What Keras made for `fit` or `evaluate`.
-        make: Callable that makes another one.
-        count: int. Steps of one call.
-
-    Returns:
-        A callable of an iterator of batches.
-    """
-    if name() != "tensorflow":
-        return function
-    functions = {}
-
-    def run(iterator):
-        logs = None
-        for batch in itertools.islice(iterator, count):
-            leaves = keras.tree.flatten(batch)
-            shapes = tuple(None if leaf is None else leaf.shape for leaf in leaves)
-            if shapes not in functions:
-                functions[shapes] = make() if functions else function
-            logs = functions[shapes](iter([batch]))
-        if logs is None:
-            raise StopIteration
-        return logs
-
-    return run
 
 
 def refuse_replicas(model):

@@ -5,42 +5,38 @@ import keras
 from keras_mdm.backend.devices import name
 
 
-def compile_with_weights(function, variables, substitutes, jit_compile, dtypes=None):
+def compile_with_weights(function, variables, values, jit_compile):
     """Compiles a function that reads variables, for many calls.
 
-    The current values of `substitutes` are used at each call, so weights that change
-    between calls are seen; nothing that the function assigns is kept.
+    The current values are used at each call, so weights that change between calls are
+    seen; nothing that the function assigns is kept.
 
     Args:
         function: Callable of tensors (in nested structures) to tensors.
         variables: List of the variables that `function` reads.
-        substitutes: List of variables that lend their values to `variables`: the
-            same ones, or moving averages of them.
+        values: List of variables whose values it reads in their place: the same ones,
+            or moving averages of them.
         jit_compile: bool. Whether TensorFlow uses XLA. JAX always does.
-        dtypes: Optional list of str. The dtype that each value is given before
-            `function` runs, which saves loops inside it from casting weights at every
-            turn. Defaults to those that `variables` have.
 
     Returns:
         A callable with the arguments and results of `function`.
     """
-    dtypes = dtypes or [variable.dtype for variable in variables]
 
-    def with_values(values, *args):
-        with keras.StatelessScope() as scope:
-            for variable, value, dtype in zip(variables, values, dtypes, strict=True):
-                # The scope's own `state_mapping` would cast back.
-                scope.add_update((variable, keras.ops.cast(value, dtype)))
-            return function(*args)
+    def with_values(current, *args, **kwargs):
+        pairs = list(zip(variables, current, strict=True))
+        with keras.StatelessScope(state_mapping=pairs):
+            return function(*args, **kwargs)
 
     if name() == "jax":
         import jax
 
         compiled = jax.jit(with_values)
-        return lambda *args: compiled([s.value for s in substitutes], *args)
+        return lambda *args, **kwargs: compiled(
+            [variable.value for variable in values], *args, **kwargs
+        )
 
-    def with_current_values(*args):
-        return with_values([s.value for s in substitutes], *args)
+    def with_current_values(*args, **kwargs):
+        return with_values([variable.value for variable in values], *args, **kwargs)
 
     if name() == "tensorflow":
         import tensorflow as tf

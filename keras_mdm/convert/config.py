@@ -19,9 +19,9 @@ from keras_mdm.files import as_path
 from keras_mdm.text_files import read_text
 
 SCHEDULES = {
-    "COSINE": "cosine",
+    "COSINE": "log_snr_cosine",
     "DDPM": "linear_unscaled",
-    "DEEPFLOYD": "squared_cosine",
+    "DEEPFLOYD": "cosine",
 }
 PREDICTIONS = {"V_PREDICTION": "v", "DDPM": "epsilon", "DDIM": "epsilon"}
 _THRESHOLDS = {

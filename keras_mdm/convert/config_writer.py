@@ -21,9 +21,9 @@ def write_config(path, mdm):
     """
     network, schedule = mdm.network, mdm.schedule
     _check_official(mdm)
-    nested = len(network.dolls) > 1
+    nested = len(network.networks) > 1
     kind = {1: "unet", 2: "nested_unet"}.get(
-        len(network.dolls), f"nested{len(network.dolls) - 1}_unet"
+        len(network.networks), f"nested{len(network.networks) - 1}_unet"
     )
     content = {
         "name": mdm.name,
@@ -67,20 +67,22 @@ def _check_official(mdm):
     network, schedule, problems = mdm.network, mdm.schedule, []
     if _official_schedule(schedule) is None:
         problems.append(f"schedule {schedule.name!r}")
-    if len(network.dolls) > 1 and schedule.scale_signal == (schedule.shift_power > 0):
+    if len(network.networks) > 1 and schedule.scale_signal == (
+        schedule.shift_power > 0
+    ):
         problems.append("a schedule that is both shifted and scaled, or neither")
     for name in ("prediction", "loss_target"):
         if getattr(mdm, name) not in PREDICTIONS.values():
             problems.append(f"{name} {getattr(mdm, name)!r}")
     if mdm.loss_weighting not in ("uniform", "vdm"):
         problems.append(f"loss_weighting {mdm.loss_weighting!r}")
-    if mdm.output_limit and len(network.dolls) > 1:
+    if mdm.output_limit and len(network.networks) > 1:
         problems.append("output_limit of nested networks")
     conditioner = network.conditioner
     if not isinstance(conditioner, TextEmbeddings | None):
         problems.append(f"condition {type(conditioner).__name__}")
     innermost = network.innermost
-    for doll in network.dolls:
+    for doll in network.networks:
         where = f"in the network of {doll.resolution} pixels"
         if doll.frames > 1:
             problems.append(f"clips of {doll.frames} frames {where}")

@@ -1,5 +1,6 @@
 """Checkpoints of the official implementation to presets, and back."""
 
+from keras_mdm.backend import serialize
 from keras_mdm.convert.checkpoint import Checkpoint
 from keras_mdm.convert.checkpoint_writer import write_checkpoint
 from keras_mdm.convert.config import complete, model_options, read_config
@@ -12,10 +13,9 @@ from keras_mdm.convert.ml_mdm import (
 )
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.files import check_free, whole_folder
-from keras_mdm.model import hub, presets
-from keras_mdm.model.finite import check_finite
-from keras_mdm.model.mdm import MDM
-from keras_mdm.networks.base import serialize
+from keras_mdm.mdm import MDM
+from keras_mdm.saving import hub, presets
+from keras_mdm.saving.finite import check_finite
 
 
 def convert_checkpoint(checkpoint, config, output, overwrite=False, progress=None):

@@ -258,7 +258,7 @@ def assign_weights(network, weights, progress=None):
     wanted = {
         name: (variable, layout) for name, variable, layout in named_variables(network)
     }
-    around = len(network.dolls) - 1
+    around = len(network.networks) - 1
     present = {name for name in weights if not _is_unused(name, around)}
     problems = [f"missing: {name}" for name in sorted(set(wanted) - present)]
     problems += [f"unexpected: {name}" for name in sorted(present - set(wanted))]

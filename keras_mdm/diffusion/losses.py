@@ -5,42 +5,37 @@ from keras import ops
 
 WEIGHTINGS = ("uniform", "snr", "min_snr", "sigmoid", "vdm")
 
+_MIN_SNR_GAMMA = 5.0
+_SIGMOID_BIAS = -1.0
 
-def loss_weights(
-    weighting,
-    loss_target,
-    alphas_cumprod,
-    min_snr_gamma=5.0,
-    bias=-1.0,
-    unshifted=None,
-):
+
+def noise_level_weights(weighting, error_ratio, alpha, sigma, base_alpha, base_sigma):
     """Weight of the squared error at each noise level.
 
     Except for `"uniform"`, a weighting is defined on the error of the clean picture
-    (x0) and carried over to the loss target: an error of epsilon is `1 / snr`, one of
-    v `1 / (snr + 1)` of it.
+    (x0) and carried over to the loss target.
 
     Args:
         weighting: str.
             - `"uniform"`: 1 on whatever the loss target is.
             - `"snr"`: the signal-to-noise ratio, that is 1 on epsilon.
-            - `"min_snr"`: at most `min_snr_gamma` ([Hang et al., 2023](
+            - `"min_snr"`: at most 5 ([Hang et al., 2023](
               https://arxiv.org/abs/2303.09556)).
-            - `"sigmoid"`: `sigmoid(bias - log_snr)` on epsilon ([Hoogeboom et al.,
+            - `"sigmoid"`: `sigmoid(-1 - log_snr)` on epsilon ([Hoogeboom et al.,
               2024](https://arxiv.org/abs/2410.19324)).
             - `"vdm"`: `snr(t - 1) / snr(t) - 1` on epsilon, the variational bound
               ([Kingma et al., 2021](https://arxiv.org/abs/2107.00630), eq. 15),
-              divided by its mean over the unshifted levels, one number for all
-              resolutions.
-        loss_target: str. `"v"`, `"epsilon"` or `"x0"`.
-        alphas_cumprod: float array of shape `(N + 1,)`; entry 0 is 1.
-        min_snr_gamma: float. Defaults to 5.
-        bias: float. Of the sigmoid. Defaults to -1.
-        unshifted: Optional array like `alphas_cumprod`, before its shift, which leaves
-            the ratios of neighbors as they are but for float32's rounding.
+              divided by its mean over the unshifted timesteps, one number for all
+              levels.
+        error_ratio: Callable of alpha and sigma: squared error of the loss target over
+            that of x0; see `Process`.
+        alpha: float64 array of shape `(N,)`, at timesteps 1 to N.
+        sigma: Array like it.
+        base_alpha: Array like it: before the shift of the level.
+        base_sigma: Array like it.
 
     Returns:
-        float32 array of shape `(N,)`: weights of noise levels 1 to N.
+        float64 array of shape `(N,)`.
 
     Raises:
         ValueError: if `weighting` is unknown.
@@ -50,31 +45,27 @@ def loss_weights(
             f"`loss_weighting` must be one of {WEIGHTINGS}. "
             f"Received: loss_weighting={weighting!r}"
         )
-    alphas = alphas_cumprod[1:].astype("float64")
-    snr = alphas / (1.0 - alphas)
     if weighting == "uniform":
-        return np.ones(len(snr), "float32")
-    # Level 1 has no level below it with a finite ratio: it takes level 2's weight.
-    other = alphas if unshifted is None else unshifted[1:].astype("float64")
-    other_snr = other / (1.0 - other)
-    ratio = other_snr[:-1] / other_snr[1:] - 1.0
-    ratio = np.concatenate([ratio[:1], ratio])
-    on_x0 = {
-        "vdm": snr * ratio,
-        "snr": snr,
-        "min_snr": np.minimum(snr, min_snr_gamma),
-        "sigmoid": snr / (1.0 + snr * np.exp(-bias)),
-    }[weighting]
+        return np.ones(len(alpha))
+    snr = (alpha / sigma) ** 2
     if weighting == "vdm":
-        # Of one resolution's own mean, it would hang on the target which counts more.
-        mean = np.mean(other_snr * ratio / _share_of_x0(loss_target, other_snr))
-        on_x0 = on_x0 / mean
-    return (on_x0 / _share_of_x0(loss_target, snr)).astype("float32")
-
-
-def _share_of_x0(loss_target, snr):
-    """By what a weight on x0 is divided to weigh the loss target."""
-    return {"x0": 1.0, "epsilon": snr, "v": snr + 1.0}[loss_target]
+        base = (base_alpha / base_sigma) ** 2
+        # `snr * (snr(t - 1) / snr - 1)`. The first timestep, whose ratio has no end,
+        # takes that of the next. A shift divides all by one number.
+        on_x0 = np.concatenate([base[:1] * (base[:1] / base[1:2] - 1), -np.diff(base)])
+        # Of one level's own mean, it would hang on the target which counts more.
+        on_x0 = on_x0 / np.mean(on_x0 / error_ratio(base_alpha, base_sigma))
+        middle = len(snr) // 2
+        on_x0 = on_x0 * (snr[middle] / base[middle])
+    else:
+        on_x0 = {
+            "snr": snr,
+            "min_snr": np.minimum(snr, _MIN_SNR_GAMMA),
+            "sigmoid": snr / (1.0 + snr * np.exp(-_SIGMOID_BIAS)),
+        }[weighting]
+    ratio = error_ratio(alpha, sigma)
+    # Without a picture in x_t, an error of epsilon says nothing of x0.
+    return np.divide(on_x0, ratio, out=np.ones_like(snr), where=ratio > 0)
 
 
 def mean_squared_error(prediction, target):
@@ -117,11 +108,11 @@ def level_weights(weights, resolutions, schedule):
     return {r: float(weights.get(r, 0.0)) for r in resolutions}
 
 
-def mixed_shares(shares, resolutions):
-    """Share of a mixed batch whose largest resolution is each of those given.
+def mixed_fractions(fractions, resolutions):
+    """Fraction of a mixed batch whose largest resolution is each of those given.
 
     Args:
-        shares: dict of resolution to share: whole numbers (a ratio), or fractions
+        fractions: dict of resolution to share: whole numbers (a ratio), or fractions
             that sum to 1. `None` for no mixed batches.
         resolutions: Sequence of int: those that take part, largest first.
 
@@ -129,12 +120,12 @@ def mixed_shares(shares, resolutions):
         List of float with sum 1, or `None`.
 
     Raises:
-        ValueError: if a resolution is unknown, or the shares do not add up.
+        ValueError: if a resolution is unknown, or the fractions do not add up.
     """
-    if shares is None:
+    if fractions is None:
         return None
-    _check_resolutions("mixed_resolution", shares, resolutions)
-    values = [shares.get(resolution, 0) for resolution in resolutions]
+    _check_resolutions("mixed_resolution", fractions, resolutions)
+    values = [fractions.get(resolution, 0) for resolution in resolutions]
     total = sum(values)
     whole = all(float(value).is_integer() for value in values)
     wrong = not all(0 <= value < np.inf for value in values) or values[0] <= 0
@@ -142,7 +133,7 @@ def mixed_shares(shares, resolutions):
         raise ValueError(
             "`mixed_resolution` must be whole numbers (a ratio) or fractions that "
             "sum to 1, above 0 for the largest resolution "
-            f"{resolutions[0]}. Received: mixed_resolution={shares}, whose sum "
+            f"{resolutions[0]}. Received: mixed_resolution={fractions}, whose sum "
             f"is {total}"
         )
     return [value / total for value in values]
@@ -157,14 +148,14 @@ def _check_resolutions(argument, values, resolutions):
         )
 
 
-def mixed_batch_sizes(shares, batch_size):
+def mixed_batch_sizes(fractions, batch_size):
     """How many samples of a mixed batch reach each resolution.
 
     Sample i takes part at resolution r if its own largest resolution is at least r,
     so the counts grow from the largest resolution to the smallest.
 
     Args:
-        shares: Sequence of float, largest resolution first: share of the batch whose
+        fractions: Sequence of float, largest resolution first: share of the batch whose
             largest resolution this is; their sum is 1.
         batch_size: int.
 
@@ -176,11 +167,12 @@ def mixed_batch_sizes(shares, batch_size):
         ValueError: if a resolution is left without a sample.
     """
     # The guard keeps 2/3 of 6 at 4 whatever the rounding of the share.
-    counts = [int(share * batch_size + 1e-6) for share in np.cumsum(shares)]
+    counts = [int(share * batch_size + 1e-6) for share in np.cumsum(fractions)]
     counts[-1] = batch_size
     if counts[0] < 1:
         raise ValueError(
-            "the batch is too small for its mixed shares: no sample would reach the "
-            f"largest resolution. Received: batch_size={batch_size}, shares={shares}"
+            "the batch is too small for its mixed fractions: no sample would reach the "
+            f"largest resolution. Received: batch_size={batch_size}, "
+            f"fractions={fractions}"
         )
     return counts

@@ -1,6 +1,6 @@
-"""Noise schedules and their shift per resolution. Plain numpy: no network, no backend.
+"""Noise schedules and their shift per level. Plain numpy: no network, no backend.
 
-The model reads these tables in training; the samplers make their coefficients of them.
+`Process` reads these tables in training, samplers make their coefficients of them.
 """
 
 import math
@@ -11,9 +11,29 @@ from keras_mdm.levels import read_level
 
 
 def cosine(num_timesteps):
+    """Cosine schedule with betas capped at 0.999.
+
+    `beta_i = min(1 - f((i + 1) / N) / f(i / N), 0.999)` with
+    `f(s) = cos((s + 0.008) / 1.008 * pi / 2) ** 2` ([Nichol and Dhariwal, 2021](
+    https://arxiv.org/abs/2102.09672), eq. 17). The released models use it.
+
+    Args:
+        num_timesteps: int. Number of timesteps N.
+
+    Returns:
+        float64 array of shape `(N + 1,)`: the share of signal variance
+        (alpha-bar); entry 0 is 1, a clean picture.
+    """
+    s = np.arange(num_timesteps + 1) / num_timesteps
+    f = np.cos((s + 0.008) / 1.008 * math.pi / 2) ** 2
+    betas = np.minimum(1.0 - f[1:] / f[:-1], 0.999)
+    return np.cumprod(np.concatenate([[1.0], 1.0 - betas]))
+
+
+def log_snr_cosine(num_timesteps):
     """Cosine schedule whose log-SNR runs from +5 to -5.
 
-    The cleanest level keeps noise of standard deviation .08, and more where it is
+    The cleanest timestep keeps noise of standard deviation .08, and more where it is
     shifted, which no sampler can take away: it is for models that were trained with it.
 
     `log_snr(u) = -2 log(tan(a u + b))` with `b = arctan(exp(-2.5))` and
@@ -21,11 +41,10 @@ def cosine(num_timesteps):
     https://arxiv.org/abs/2303.00848)).
 
     Args:
-        num_timesteps: int. Number of noise levels N.
+        num_timesteps: int. Number of timesteps N.
 
     Returns:
-        float64 array of shape `(N + 1,)`: the share of signal variance
-        (alpha-bar); entry 0 is 1, a clean picture.
+        float64 array of shape `(N + 1,)`; see `cosine`.
     """
     u = np.linspace(0.0, 1.0, num_timesteps)
     b = math.atan(math.exp(-2.5))
@@ -34,31 +53,12 @@ def cosine(num_timesteps):
     return np.concatenate([[1.0], 1.0 / (1.0 + np.exp(-log_snr))])
 
 
-def squared_cosine(num_timesteps):
-    """Squared-cosine schedule with betas capped at 0.999.
-
-    `beta_i = min(1 - f((i + 1) / N) / f(i / N), 0.999)` with
-    `f(s) = cos((s + 0.008) / 1.008 * pi / 2) ** 2` ([Nichol and Dhariwal, 2021](
-    https://arxiv.org/abs/2102.09672), eq. 17). The released models use it.
-
-    Args:
-        num_timesteps: int. Number of noise levels N.
-
-    Returns:
-        float64 array of shape `(N + 1,)`; see `cosine`.
-    """
-    s = np.arange(num_timesteps + 1) / num_timesteps
-    f = np.cos((s + 0.008) / 1.008 * math.pi / 2) ** 2
-    betas = np.minimum(1.0 - f[1:] / f[:-1], 0.999)
-    return np.cumprod(np.concatenate([[1.0], 1.0 - betas]))
-
-
 def linear(num_timesteps):
-    """Betas linear from 1e-4 to 0.02 for 1000 levels ([Ho et al., 2020](
+    """Betas linear from 1e-4 to 0.02 for 1000 timesteps ([Ho et al., 2020](
     https://arxiv.org/abs/2006.11239), section 4), and `1000 / N` times these for N.
 
     Args:
-        num_timesteps: int. Number of noise levels N, above 20.
+        num_timesteps: int. Number of timesteps N, above 20.
 
     Returns:
         float64 array of shape `(N + 1,)`; see `cosine`.
@@ -75,13 +75,13 @@ def linear(num_timesteps):
 
 
 def linear_unscaled(num_timesteps, factor=1.0):
-    """Betas linear from 1e-4 to 0.02 for any number of levels.
+    """Betas linear from 1e-4 to 0.02 for any number of timesteps.
 
-    For models of the official implementation. Below 1000 levels the last one is far
+    For models of the official implementation. Below 1000 timesteps the last one is far
     from pure noise, which sampling begins with.
 
     Args:
-        num_timesteps: int. Number of noise levels N.
+        num_timesteps: int. Number of timesteps N.
         factor: float. All betas are multiplied by it. Defaults to 1.
 
     Returns:
@@ -96,33 +96,42 @@ def sigmoid(num_timesteps):
     https://arxiv.org/abs/2301.10972), algorithm 1), at least 1e-5.
 
     Args:
-        num_timesteps: int. Number of noise levels N.
+        num_timesteps: int. Number of timesteps N.
 
     Returns:
         float64 array of shape `(N + 1,)`; see `cosine`.
     """
-
-    def squash(x):
-        return 1.0 / (1.0 + np.exp(-x))
-
     u = np.linspace(0.0, 1.0, num_timesteps + 1)
-    alphas = (squash(3.0) - squash(6.0 * u - 3.0)) / (squash(3.0) - squash(-3.0))
+    squash = [_sigmoid(x) for x in (3.0, 6.0 * u - 3.0, -3.0)]
+    alphas = (squash[0] - squash[1]) / (squash[0] - squash[2])
     return np.maximum(alphas, 1e-5)
 
 
-SCHEDULES = {
+def flow(u):
+    """Log-SNR of rectified flow, `x_t = (1 - u) x + u noise` ([Liu et al., 2022](
+    https://arxiv.org/abs/2209.03003)).
+
+    Args:
+        u: float array in (0, 1], rising from clean to noise.
+
+    Returns:
+        float array: `2 log((1 - u) / u)`.
+    """
+    with np.errstate(divide="ignore"):
+        return 2.0 * np.log((1.0 - u) / u)
+
+
+# By name: tables of the share of signal variance, and functions of continuous time.
+TABLES = {
     "cosine": cosine,
-    "squared_cosine": squared_cosine,
+    "log_snr_cosine": log_snr_cosine,
     "linear": linear,
     "linear_unscaled": linear_unscaled,
     "sigmoid": sigmoid,
 }
+SCHEDULES = (*TABLES, "flow")
+PATHS = ("variance_preserving", "flow")
 
-
-SPACINGS = ("log_snr", "official")
-
-# Log signal-to-noise ratio below which one step is enough.
-_NOISIEST = -5.0
 # Standard deviation of the noise, and share of the picture, that may be left at an end.
 _CLEAN, _NOISE = 0.05, 0.1
 
@@ -130,13 +139,13 @@ _CLEAN, _NOISE = 0.05, 0.1
 def shift(alphas_cumprod, ratio, power=1.0):
     """Divides the signal-to-noise ratio by `ratio ** power`.
 
-    The same noise hides less of a larger picture, because neighbouring pixels agree
+    The same noise hides less of a larger picture, because neighboring pixels agree
     ([Hoogeboom et al., 2023](https://arxiv.org/abs/2301.11093), 3.1).
 
     Args:
         alphas_cumprod: float32 array of shape `(N + 1,)`; entry 0 is 1.
-        ratio: float. Resolution relative to the smallest of the nest; from 1.
-        power: float. 0 leaves every resolution unshifted.
+        ratio: float. Size of a level relative to the smallest of the nest; from 1.
+        power: float. 0 leaves every level unshifted.
 
     Returns:
         float32 array of shape `(N + 1,)`.
@@ -149,45 +158,51 @@ def shift(alphas_cumprod, ratio, power=1.0):
 
 
 class NoiseSchedule:
-    """Noise levels of every resolution of a nest.
+    """Signal and noise of every level of a nest at each timestep.
 
-    `x_t = sqrt(alphas_cumprod[t]) * x + sqrt(1 - alphas_cumprod[t]) * noise`, for `t`
-    from 0 (clean) to `num_timesteps`. The network is told `t - 1`.
+    `x_t = alpha[t] * x + sigma[t] * noise`, for `t` from 0 (clean) to
+    `num_timesteps`. The network is told `t - 1`.
 
     Args:
-        name: str. `"squared_cosine"` (default), `"linear"`, `"sigmoid"`, or, for
-            models that were trained with them, `"cosine"` (of bounded log-SNR) and
-            `"linear_unscaled"`.
-        num_timesteps: int. Number of noise levels. Defaults to 1000.
-        shift_power: float. Each resolution's signal-to-noise ratio is divided by
-            its ratio to the smallest resolution to this power. Defaults to 1.
+        name: str or callable. `"cosine"` (default), `"linear"`, `"sigmoid"`, `"flow"`
+            (rectified flow), or, for models that were trained with them,
+            `"log_snr_cosine"` (of bounded log-SNR) and `"linear_unscaled"`. A callable
+            returns the log-SNR at times in (0, 1], a float64 array that rises from
+            clean to noise; it must fall. It is saved if it is registered with
+            `keras.saving.register_keras_serializable`.
+        num_timesteps: int. Number of timesteps. Defaults to 1000.
+        shift_power: float. Each level's signal-to-noise ratio is divided by its ratio
+            to the smallest level to this power. Defaults to 1.
+        scale_signal: bool. Whether instead, or besides, pictures of a level are divided
+            by that ratio ([Chen, 2023](https://arxiv.org/abs/2301.10972), 2.2).
+            Defaults to `False`.
         count_frames: bool. Whether a clip's frames count like its pixels for that
             ratio: 16 frames are 4 times as large as one, as for the official code,
             which tiles them 4 by 4. Defaults to `True`.
-        scale_signal: bool. Whether instead, or besides, pictures of a resolution
-            are divided by that ratio ([Chen, 2023](
-            https://arxiv.org/abs/2301.10972), 2.2). Defaults to `False`.
+        path: str or `None`. `"variance_preserving"` (`alpha^2 + sigma^2 = 1`) or
+            `"flow"` (`alpha + sigma = 1`). Defaults to `None`: that of the name.
 
     Example:
 
     ```python
-    schedule = NoiseSchedule("cosine")
-    schedule.alphas_cumprod(ratio=4)  # 256 pixels around 64
+    alpha, sigma = NoiseSchedule("cosine").levels(ratio=4)  # 256 pixels around 64
+    mdm = keras_mdm.MDM(network, schedule=NoiseSchedule(lambda u: 10 - 20 * u))
     ```
     """
 
     def __init__(
         self,
-        name="squared_cosine",
+        name="cosine",
         num_timesteps=1000,
         shift_power=1.0,
         scale_signal=False,
         count_frames=True,
+        path=None,
     ):
-        if name not in SCHEDULES:
+        if name not in SCHEDULES and not callable(name):
             raise ValueError(
-                f"`schedule` must be one of {sorted(SCHEDULES)}. "
-                f"Received: schedule={name!r}"
+                f"`schedule` must be one of {sorted(SCHEDULES)}, or a function that "
+                f"returns the log-SNR. Received: schedule={name!r}"
             )
         if num_timesteps < 2:
             raise ValueError(
@@ -198,12 +213,18 @@ class NoiseSchedule:
             raise ValueError(
                 f"`shift_power` must be at least 0. Received: {shift_power}"
             )
+        if path is not None and path not in PATHS:
+            raise ValueError(f"`path` must be one of {PATHS}. Received: path={path!r}")
         self.name = name
         self.num_timesteps = num_timesteps
         self.shift_power = shift_power
         self.scale_signal = scale_signal
         self.count_frames = count_frames
-        self._unshifted = SCHEDULES[name](num_timesteps).astype("float32")
+        self.path = path or ("flow" if name == "flow" else PATHS[0])
+        if name in TABLES:
+            self._table = TABLES[name](num_timesteps).astype("float32")
+        else:
+            self._table, self._log_snr = None, _log_snr_of(name, num_timesteps)
 
     def ratio(self, level, smallest):
         """How much larger a level is than the smallest one of its nest.
@@ -220,18 +241,43 @@ class NoiseSchedule:
         return ratio * math.sqrt(frames / fewer) if self.count_frames else ratio
 
     def alphas_cumprod(self, ratio=1):
-        """Share of signal variance at each of the `num_timesteps + 1` noise levels.
+        """Share of signal in the variance of `x_t`: `snr / (1 + snr)`.
 
         Args:
-            ratio: float. Resolution relative to the smallest of the nest.
+            ratio: float. Size relative to the smallest level of the nest.
 
         Returns:
-            float32 array of shape `(num_timesteps + 1,)`, from 1 downwards.
+            Array of shape `(num_timesteps + 1,)`, from 1 downwards; float32 of a named
+            table, as the official code has it.
         """
-        return shift(self._unshifted, ratio, self.shift_power)
+        if self._table is not None:
+            return shift(self._table, ratio, self.shift_power)
+        return np.concatenate([[1.0], _sigmoid(self._shifted(ratio))])
+
+    def levels(self, ratio=1):
+        """Factors of picture and noise at each timestep.
+
+        Args:
+            ratio: float. Size relative to the smallest level of the nest.
+
+        Returns:
+            A pair of float64 arrays of shape `(num_timesteps + 1,)`: alpha from 1
+            downwards, sigma from 0 upwards.
+        """
+        signal = self.alphas_cumprod(ratio).astype("float64")
+        if self._table is not None:
+            noise = 1.0 - signal
+        else:  # Near 1 the share of signal has not the digits that sigma needs.
+            noise = np.concatenate([[0.0], _sigmoid(-self._shifted(ratio))])
+        alpha, sigma = np.sqrt(signal), np.sqrt(noise)
+        total = alpha + sigma if self.path == "flow" else 1.0
+        return alpha / total, sigma / total
+
+    def _shifted(self, ratio):
+        return self._log_snr - self.shift_power * math.log(max(ratio, 1.0))
 
     def signal_scale(self, ratio=1):
-        """Number by which pictures of a resolution are divided."""
+        """Number by which pictures of a level are divided."""
         return float(ratio) if self.scale_signal else 1.0
 
     def describe_ends(self, ratios):
@@ -245,7 +291,7 @@ class NoiseSchedule:
         """
         level = max(ratios, key=lambda level: self._least_noise(ratios[level]))
         sigma = self._least_noise(ratios[level])
-        alpha = math.sqrt(max(self.alphas_cumprod(r)[-1] for r in ratios.values()))
+        alpha = max(self.levels(r)[0][-1] for r in ratios.values())
         if sigma > _CLEAN:
             return (
                 f"the schedule {self.name!r} never gets clean: at level {level!r} its "
@@ -256,76 +302,73 @@ class NoiseSchedule:
             return (
                 f"the schedule {self.name!r} with {self.num_timesteps} timesteps never "
                 f"reaches pure noise, which sampling begins with: {alpha:.3f} of the "
-                "picture is left. Take 'squared_cosine' or more `num_timesteps`."
+                "picture is left. Take 'cosine' or more `num_timesteps`."
             )
         return ""
 
     def _least_noise(self, ratio):
         """Standard deviation of the least noise beside pictures in [-1, 1]."""
-        clean = float(self.alphas_cumprod(ratio)[1])
-        return math.sqrt(1.0 - clean) * self.signal_scale(ratio)
+        alpha, sigma = (table[1] for table in self.levels(ratio))
+        return sigma / math.hypot(alpha, sigma) * self.signal_scale(ratio)
 
     def _cleaner(self, ratio):
         """What gets clean where this schedule does not, in the fewest changes."""
         for change in (
-            {"name": "squared_cosine"},
+            {"name": "cosine"},
             {"shift_power": 1.0},
             {"shift_power": 1.0, "scale_signal": False},
-            {"name": "squared_cosine", "shift_power": 1.0, "scale_signal": False},
+            {"name": "cosine", "shift_power": 1.0, "scale_signal": False},
         ):
-            other = NoiseSchedule(**{**self.get_config(), **change})
-            if other._least_noise(ratio) <= _CLEAN:
-                options = ", ".join(f"{key}={v!r}" for key, v in change.items())
-                return f"NoiseSchedule({options})"
+            options = {**self._options(), **change}
+            if "name" in change:
+                options["path"] = None
+            if NoiseSchedule(**options)._least_noise(ratio) <= _CLEAN:
+                change = ", ".join(f"{key}={v!r}" for key, v in change.items())
+                return f"NoiseSchedule({change})"
         return "more `num_timesteps`"
 
-    def sampling_indices(self, num_steps, spacing="log_snr"):
-        """Noise levels that a sampler visits.
-
-        Args:
-            num_steps: int. From 1 to `num_timesteps`. All of them visit every level.
-            spacing: str. One of `SPACINGS`:
-                - `"log_snr"` (default): from pure noise, then evenly in the log
-                  signal-to-noise ratio from -5, below which all is noise, to the
-                  cleanest level ([Lu et al., 2022](https://arxiv.org/abs/2206.00927),
-                  3.3);
-                - `"official"`: evenly in the number of the level, as the official
-                  sampler does; with few steps this begins below the top, and its last
-                  step leaves much noise to one prediction.
-
-        Returns:
-            int array of shape `(num_steps + 1,)`, falling to 0.
-        """
-        if spacing not in SPACINGS:
-            raise ValueError(
-                f"`spacing` must be one of {SPACINGS}. Received: spacing={spacing!r}"
-            )
-        if not 1 <= num_steps <= self.num_timesteps:
-            raise ValueError(
-                f"`num_steps` must be from 1 to the {self.num_timesteps} timesteps of "
-                f"the schedule. Received: num_steps={num_steps}"
-            )
-        if spacing == "official":
-            gap = (self.num_timesteps + 1) / (num_steps + 1)
-            indices = np.round(np.arange(num_steps + 1) * gap).astype("int64")
-            return indices[::-1].copy()
-        gamma = self._unshifted[1:].astype("float64")
-        log_snr = np.log(gamma) - np.log1p(-gamma)
-        wanted = np.linspace(max(log_snr[-1], _NOISIEST), log_snr[0], num_steps)
-        levels = np.interp(-wanted, -log_snr, np.arange(1, self.num_timesteps + 1))
-        levels = levels.round().astype("int64")
-        levels[0] = self.num_timesteps
-        # Each level once: as many below a level as steps are left, and falling.
-        places = np.arange(num_steps)
-        levels = np.maximum(levels, num_steps - places)
-        levels = np.minimum.accumulate(levels + places) - places
-        return np.append(levels, 0)
-
-    def get_config(self):
+    def _options(self):
         return {
             "name": self.name,
             "num_timesteps": self.num_timesteps,
             "shift_power": self.shift_power,
             "scale_signal": self.scale_signal,
             "count_frames": self.count_frames,
+            "path": self.path,
         }
+
+    def get_config(self):
+        """Arguments of the constructor as JSON values."""
+        from keras_mdm.backend import serialize
+
+        name = serialize(self.name) if callable(self.name) else self.name
+        return {**self._options(), "name": name}
+
+    @classmethod
+    def from_config(cls, config):
+        """A schedule from what `get_config` returned."""
+        config = dict(config)
+        if isinstance(config["name"], dict):
+            import keras
+
+            config["name"] = keras.saving.deserialize_keras_object(config["name"])
+        return cls(**config)
+
+
+def _log_snr_of(name, num_timesteps):
+    """Log-SNR at timesteps 1 to N, of `"flow"` or of a function of one's own."""
+    times = np.arange(1, num_timesteps + 1) / num_timesteps
+    log_snr = np.asarray((flow if name == "flow" else name)(times), "float64")
+    good = log_snr.shape == times.shape and not np.isnan(log_snr).any()
+    if not good or not (log_snr[1:] < log_snr[:-1]).all() or np.isinf(log_snr[0]):
+        raise ValueError(
+            "the noise schedule's function must return a falling log-SNR, one number "
+            f"for each of {num_timesteps} times. Received: shape={log_snr.shape}, "
+            f"beginning with {log_snr.ravel()[:3]}"
+        )
+    return log_snr
+
+
+def _sigmoid(x):
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(-x))

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_mdm import backend
+from keras_mdm.layers.flops import record
 from keras_mdm.layers.normalization import GroupNormalization
 from keras_mdm.layers.primitives import (
     Dense,
@@ -40,7 +41,9 @@ def attend(query, *sources):
         if key.shape[1] == 1 and mask is None:
             # The softmax is over one key, so 1: a class label, for example.
             results.append(ops.broadcast_to(value, ops.shape(query)))
-        elif kernel is not None:
+            continue
+        record(2 * math.prod(size or 0 for size in query.shape) * key.shape[1])
+        if kernel is not None:
             results.append(kernel(query, key, value, mask))
         else:
             plain.append((key, value, mask))

@@ -10,6 +10,8 @@ import math
 import keras
 from keras import ops
 
+from keras_mdm.backend import sublayers
+from keras_mdm.layers.flops import record
 from keras_mdm.layers.initializers import HostConstant, HostUniform
 
 
@@ -20,7 +22,7 @@ def build_children(layer):
     gives every variable its full path before any data is seen, which presets,
     moving averages and sharding rules need.
     """
-    for child in layer._flatten_layers(recursive=False, include_self=False):
+    for child in sublayers(layer):
         if not child.built:
             child.build()
 
@@ -46,6 +48,11 @@ def _initializers(fan_in, zero):
     }
 
 
+def _rows(x):
+    """Number of vectors in a tensor, none where a size is not known."""
+    return math.prod(size or 0 for size in x.shape[:-1])
+
+
 class Dense(keras.layers.Dense):
     """Projection of the last axis (on pictures: a 1x1 convolution).
 
@@ -66,11 +73,8 @@ class Dense(keras.layers.Dense):
         super().build((None, self.inputs))
 
     def call(self, x):
-        if len(x.shape) == 2:
-            return super().call(x)
-        # As a product of two matrices: then TensorFlow adds the bias in the same pass.
-        flat = super().call(ops.reshape(x, (-1, self.inputs)))
-        return ops.reshape(flat, (*ops.shape(x)[:-1], self.units))
+        record(_rows(x) * self.inputs * self.units)
+        return super().call(x)
 
     def get_config(self):
         return {
@@ -117,7 +121,9 @@ class Conv3x3(keras.layers.Conv2D):
     def convolution_op(self, inputs, kernel):
         if self.stride > 1:
             inputs = ops.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]])
-        return super().convolution_op(inputs, kernel)
+        result = super().convolution_op(inputs, kernel)
+        record(_rows(result) * 9 * self.inputs * self.filters)
+        return result
 
     def get_config(self):
         return {
@@ -164,7 +170,9 @@ class FrameConv(keras.layers.Conv2D):
         super().build((None, None, None, self.inputs))
 
     def call(self, x):
-        return super().call(ops.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]]))
+        result = super().call(ops.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]]))
+        record(_rows(result) * 3 * self.inputs * self.filters)
+        return result
 
     def get_config(self):
         return {

@@ -123,44 +123,40 @@ class ResolutionBlock(keras.layers.Layer):
         return [attention.keys_values(tokens) for attention in self.attentions]
 
     def down(
-        self, x, skips, embedding, keys_values, mask, training, frames=1, between=None
+        self, x, skips, embedding, keys_values, mask, training, frames=1, hook=None
     ):
         """Runs the block on the way down; pushes every result on `skips`.
 
-        `between`, here and in `up` and `straight`, is called with features, the name of
+        `hook`, here and in `up` and `middle`, is called with features, the name of
         the block and the number of the residual block that made them, and returns them
         changed; see `InflatedUNet`.
         """
-        given = self._per_frame(embedding, keys_values, mask, frames)
+        inputs = self._per_frame(embedding, keys_values, mask, frames)
         for i in range(len(self.residuals)):
-            x = self._unit(i, x, *given, training, frames, between)
+            x = self._unit(i, x, *inputs, training, frames, hook)
             skips.append(x)
         if self.resample is not None:
             x = self._resample(x, frames)
             skips.append(x)
         return x
 
-    def up(
-        self, x, skips, embedding, keys_values, mask, training, frames=1, between=None
-    ):
+    def up(self, x, skips, embedding, keys_values, mask, training, frames=1, hook=None):
         """Runs the block on the way up; pops one of `skips` for each unit."""
-        given = self._per_frame(embedding, keys_values, mask, frames)
+        inputs = self._per_frame(embedding, keys_values, mask, frames)
         for i in range(len(self.residuals)):
             x = ops.concatenate([x, skips.pop()], axis=-1)
-            x = self._unit(i, x, *given, training, frames, between)
+            x = self._unit(i, x, *inputs, training, frames, hook)
         return x if self.resample is None else self._resample(x, frames)
 
-    def straight(
-        self, x, embedding, keys_values, mask, training, frames=1, between=None
-    ):
+    def middle(self, x, embedding, keys_values, mask, training, frames=1, hook=None):
         """Runs the block without touching the skip connections."""
-        given = self._per_frame(embedding, keys_values, mask, frames)
+        inputs = self._per_frame(embedding, keys_values, mask, frames)
         for i in range(len(self.residuals)):
-            x = self._unit(i, x, *given, training, frames, between)
+            x = self._unit(i, x, *inputs, training, frames, hook)
         return x
 
     def _per_frame(self, embedding, keys_values, mask, frames):
-        """What each unit is given beside the pictures, for each frame."""
+        """What each unit takes beside the pictures, for each frame."""
         if keys_values is None:
             keys_values = [None] * len(self.attentions)
         else:
@@ -171,10 +167,10 @@ class ResolutionBlock(keras.layers.Layer):
         return per_frame(embedding, frames), keys_values, per_frame(mask, frames)
 
     def _resample(self, x, frames):
-        given = {"frames": frames} if self.temporal_resampling else {}
-        return self.resample(x, **given)
+        options = {"frames": frames} if self.temporal_resampling else {}
+        return self.resample(x, **options)
 
-    def _unit(self, i, x, embedding, keys_values, mask, training, frames, between):
+    def _unit(self, i, x, embedding, keys_values, mask, training, frames, hook):
         """Residual block `i` and the attention layers that follow it."""
         own = _part(i, self.num_attention_layers)
         temporal = _part(i, self.num_temporal_attention_layers)
@@ -185,9 +181,9 @@ class ResolutionBlock(keras.layers.Layer):
                 x = attention(x, pair, mask)
             for attention in self.temporal_attentions[temporal]:
                 x = attention(x, frames=frames)
-            return x if between is None else between(x, self.name, i)
+            return x if hook is None else hook(x, self.name, i)
 
-        remat = self.remat or (between is not None and between.remat)
+        remat = self.remat or (hook is not None and hook.remat)
         if remat and training:
             # A fresh function each time: JAX caches the trace by function object
             # and would otherwise train nothing.

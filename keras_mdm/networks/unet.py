@@ -1,16 +1,16 @@
-"""UNet: the innermost doll, which holds most of the parameters."""
+"""UNet: the innermost network, which holds most of the parameters."""
 
 import keras
 from keras import ops
 
 from keras_mdm.layers import ResidualBlock, TokenConditioning, standardize
 from keras_mdm.levels import level_name
-from keras_mdm.networks.base import DenoisingNetwork, serialize
 from keras_mdm.networks.blocks import per_frame
+from keras_mdm.networks.paths import PathNetwork
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
-class UNet(DenoisingNetwork):
+class UNet(PathNetwork):
     """U-shaped denoiser of one resolution, on its own or inside a `NestedUNet`.
 
     Args:
@@ -119,7 +119,10 @@ class UNet(DenoisingNetwork):
             "remat": remat,
         }
         super().__init__(
-            options, dtype=dtype, name=name or f"unet_{level_name(resolution, frames)}"
+            options,
+            conditioner=conditioner,
+            dtype=dtype,
+            name=name or f"unet_{level_name(resolution, frames)}",
         )
         factor = 2 ** (len(self.channels) - 1)
         if resolution < factor or resolution % factor:
@@ -128,7 +131,6 @@ class UNet(DenoisingNetwork):
                 f"{len(self.channels)} widths in `channels`. "
                 f"Received: resolution={resolution}"
             )
-        self.own_conditioner = conditioner
         self.tokens = None
         if conditioner is not None:
             self.tokens = TokenConditioning(
@@ -140,15 +142,15 @@ class UNet(DenoisingNetwork):
                 dtype=self.dtype_policy,
                 name="tokens",
             )
-        token_size = self.tokens.token_size if self.tokens else None
-        self._make_paths(token_size)
+            self.token_size = self.tokens.token_size
+        self._make_paths(self.token_size)
         self.mid_block = self.mid_residual = None
         if mid_blocks:
             width = self.channels[-1]
             self.mid_block = self._block(
                 [(width, width)],
                 len(self.channels) - 1,
-                token_size,
+                self.token_size,
                 "mid_block",
                 layers=1,
             )
@@ -184,17 +186,17 @@ class UNet(DenoisingNetwork):
         timesteps,
         condition=None,
         features=None,
-        outside=None,
+        outer_features=None,
         training=False,
     ):
         embedding = ops.silu(self.embed(timesteps, condition, features or {}))
         prediction, x = self.denoise_embedded(
-            images[-1], embedding, condition, outside, training
+            images[-1], embedding, condition, outer_features, training
         )
         return [prediction], x
 
     def denoise_embedded(
-        self, image, embedding, condition, outside, training, between=None
+        self, image, embedding, condition, outer_features, training, hook=None
     ):
         """`denoise` of pictures whose timesteps and conditions are embedded already.
 
@@ -202,8 +204,8 @@ class UNet(DenoisingNetwork):
             image: Noisy pictures or clips.
             embedding: Tensor of shape `(batch, embedding_size)`: what `embed` returns,
                 after its SiLU.
-            condition, outside, training: See `denoise`.
-            between: Optional function, see `ResolutionBlock.down`.
+            condition, outer_features, training: See `denoise`.
+            hook: Optional function, see `ResolutionBlock.down`.
 
         Returns:
             A pair: the prediction and the last features.
@@ -212,16 +214,16 @@ class UNet(DenoisingNetwork):
         if condition is not None:
             keys_values = condition["keys_values"]
             mask = condition["mask"] if self.masked_attention else None
-        given = (embedding, keys_values, mask, training)
-        x, skips = self._go_down(self._enter(image, outside), *given, between)
+        inputs = (embedding, keys_values, mask, training)
+        x, skips = self._go_down(self._enter(image, outer_features), *inputs, hook)
         if self.mid_block is not None:
             pairs = keys_values.get(self.mid_block.name)
-            x = self.mid_block.straight(
-                x, embedding, pairs, mask, training, self.frames, between
+            x = self.mid_block.middle(
+                x, embedding, pairs, mask, training, self.frames, hook
             )
             embeddings = per_frame(embedding, self.frames)
             x = self.mid_residual(x, embeddings, training=training)
-        x = self._go_up(x, skips, *given, between)
+        x = self._go_up(x, skips, *inputs, hook)
         return self._predict(x), x
 
     def blocks(self):
@@ -232,19 +234,3 @@ class UNet(DenoisingNetwork):
             yield last, self.mid_block
         for i, block in enumerate(self.up_blocks):
             yield last - i, block
-
-    def get_config(self):
-        conditioner = self.own_conditioner
-        return {
-            **super().get_config(),
-            "conditioner": None if conditioner is None else serialize(conditioner),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        if config.get("conditioner") is not None:
-            config["conditioner"] = keras.saving.deserialize_keras_object(
-                config["conditioner"]
-            )
-        return cls(**config)

@@ -107,7 +107,7 @@ class History(StageCallback):
             self.writer.flush()
 
     def _columns(self):
-        losses = [f"loss_{r}" for r in self.model.network.resolutions]
+        losses = [f"loss_{r}" for r in self.model.network.levels]
         return (
             ["stage", "resolution", "step", "loss"]
             + losses

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 
 from keras_mdm.diffusion import losses
-from keras_mdm.model import interrupts
+from keras_mdm.fitting import interrupts
 from keras_mdm.training.stage import default_optimizer
 from keras_mdm.training.state import (
     SaveState,
@@ -155,14 +155,14 @@ class ProgressiveSchedule:
                 weights of a stage are wrong.
         """
         for stage in self.stages:
-            active = mdm.network.doll(stage.resolution)
-            if stage.freeze_inner and len(active.dolls) == 1:
+            active = mdm.network.at_level(stage.resolution)
+            if stage.freeze_inner and len(active.networks) == 1:
                 raise ValueError(
                     "`freeze_inner` needs a doll inside that of resolution "
                     f"{stage.resolution}, which is the innermost."
                 )
-            losses.level_weights(stage.loss_weights, active.resolutions, mdm.schedule)
-            shares = losses.mixed_shares(stage.mixed, active.resolutions)
+            losses.level_weights(stage.loss_weights, active.levels, mdm.schedule)
+            shares = losses.mixed_fractions(stage.mixed, active.levels)
             if shares is not None:
                 losses.mixed_batch_sizes(shares, stage.batch_size)
 
@@ -179,7 +179,7 @@ class ProgressiveSchedule:
         verbose,
     ):
         stage = self.stages[index]
-        mdm._choose_dolls(stage.resolution, stage.freeze_inner)
+        mdm.set_active(stage.resolution, stage.freeze_inner)
         mdm.compile(
             optimizer=self.make_optimizer(stage),
             loss_weights=stage.loss_weights,

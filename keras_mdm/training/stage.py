@@ -6,7 +6,7 @@ import math
 import keras
 
 from keras_mdm.levels import read_level
-from keras_mdm.model.optimizer import AdamW
+from keras_mdm.optimizer import AdamW
 
 DECAYS = ("constant", "cosine")
 

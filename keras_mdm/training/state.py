@@ -10,7 +10,7 @@ import h5py
 import keras
 
 from keras_mdm.files import as_path
-from keras_mdm.model.finite import check_finite
+from keras_mdm.saving.finite import check_finite
 
 STATE_FILE = "training_state.h5"
 _SHOWN = 8  # Differences of settings that an error lists.

@@ -97,7 +97,7 @@ def _options(unet=UNET, px=8, sampler=None, **diffusion):
 def test_options():
     options = _options()
     assert options["schedule"] == {
-        "name": "squared_cosine",
+        "name": "cosine",
         "num_timesteps": 1000,
         "shift_power": 1.0,
         "scale_signal": False,

@@ -22,7 +22,7 @@ TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 @pytest.fixture
 def official(tmp_path):
     """A folder with a tiny official model of 8 pixels."""
-    save_official(tmp_path / "official")
+    save_official(tmp_path / "index")
     return tmp_path / "official"
 
 
@@ -180,7 +180,7 @@ def test_memory_of_the_largest_tensor_alone(official, tmp_path, monkeypatch):
 def test_models_without_official_counterpart(tmp_path):
     tiny_mdm().save_to_preset(tmp_path / "preset")
     with pytest.raises(ValueError, match="has no such model"):
-        convert_preset(tmp_path / "preset", tmp_path / "official")
+        convert_preset(tmp_path / "preset", tmp_path / "index")
     assert _names(tmp_path) == ["preset"]
 
 

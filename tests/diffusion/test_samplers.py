@@ -9,11 +9,12 @@ convergence and the variance of ancestral sampling can be measured.
 import numpy as np
 import pytest
 
-from keras_mdm.diffusion.samplers import SAMPLERS, coefficients
+from keras_mdm.diffusion.samplers import SAMPLERS, get_sampler
 from keras_mdm.diffusion.schedules import NoiseSchedule
+from keras_mdm.diffusion.spacing import visited_timesteps
 
 N = 4096
-SCHEDULE = NoiseSchedule("cosine", N)
+SCHEDULE = NoiseSchedule("log_snr_cosine", N)
 
 
 def _gamma(num_steps, top=N, bottom=0):
@@ -31,10 +32,15 @@ def _smooth(indices):
     return np.where(indices == 0, 1.0, gamma)
 
 
+def _levels(gamma):
+    gamma = np.asarray(gamma, "float64")
+    return np.sqrt(gamma), np.sqrt(1.0 - gamma)
+
+
 def _run(sampler, gamma, denoise, x, eta=0.0, rng=None):
     """A sampling run in numpy, as `SamplingRun` does it."""
-    c = coefficients(sampler, gamma, eta)
-    alpha, sigma = np.sqrt(gamma), np.sqrt(1.0 - gamma)
+    alpha, sigma = _levels(gamma)
+    c = get_sampler(sampler, eta).coefficients(alpha, sigma)
     history = np.zeros_like(x)
     for i in range(len(gamma) - 1):
         x0 = denoise(x, alpha[i], sigma[i])
@@ -42,8 +48,10 @@ def _run(sampler, gamma, denoise, x, eta=0.0, rng=None):
         if c.guess_on_x is not None:
             guess = c.guess_on_x[i] * x + c.guess_on_x0[i] * x0
             other = denoise(guess, alpha[i + 1], sigma[i + 1])
-        x = c.on_x[i] * x + c.on_x0[i] * x0 + c.on_history[i] * other
-        if rng is not None:
+        x = c.on_x[i] * x + c.on_x0[i] * x0
+        if c.on_history is not None:
+            x = x + c.on_history[i] * other
+        if rng is not None and c.on_noise is not None:
             x = x + c.on_noise[i] * rng.normal(size=x.shape)
         history = x0
     return x
@@ -59,8 +67,8 @@ def _normal(s):
 def test_single_point(sampler, num_steps):
     point = np.array([0.3, -0.8])
     rng = np.random.default_rng(0)
-    gamma = NoiseSchedule("cosine").alphas_cumprod(2)
-    gamma = gamma[NoiseSchedule().sampling_indices(num_steps)]
+    gamma = NoiseSchedule("log_snr_cosine").alphas_cumprod(2)
+    gamma = gamma[visited_timesteps(NoiseSchedule(), num_steps)]
     x = rng.normal(size=2)
     found = _run(sampler, gamma, lambda *_: point, x, rng=rng)
     np.testing.assert_allclose(found, point, atol=1e-6)
@@ -109,7 +117,7 @@ def test_few_steps_keep_the_spread_of_the_data(sampler, num_steps, ratio):
     """Within a tenth; that of pixels of photographs. First order needs more steps."""
     s, schedule = 0.12, NoiseSchedule()
     gamma = schedule.alphas_cumprod(ratio).astype("float64")
-    gamma = gamma[schedule.sampling_indices(num_steps)]
+    gamma = gamma[visited_timesteps(schedule, num_steps)]
     found = _run(sampler, gamma, _normal(s), np.ones(1))
     assert found[0] == pytest.approx(s, rel=0.1)
 
@@ -117,7 +125,7 @@ def test_few_steps_keep_the_spread_of_the_data(sampler, num_steps, ratio):
 def test_ddpm_is_the_posterior():
     """Bayes' rule: q(x_s | x_t, x0) is proportional to q(x_t | x_s) q(x_s | x0)."""
     gamma = _gamma(10)
-    c = coefficients("ddpm", gamma)
+    c = get_sampler("ddpm").coefficients(*_levels(gamma))
     for i in range(9):
         forward = gamma[i] / gamma[i + 1]
         precision = forward / (1 - forward) + 1 / (1 - gamma[i + 1])
@@ -130,8 +138,9 @@ def test_ddpm_is_the_posterior():
 
 
 def test_ddim_with_eta_1_is_ddpm():
-    gamma = NoiseSchedule("cosine").alphas_cumprod().astype("float64")[::-1]
-    ddim, ddpm = coefficients("ddim", gamma, 1.0), coefficients("ddpm", gamma)
+    gamma = NoiseSchedule("log_snr_cosine").alphas_cumprod().astype("float64")[::-1]
+    ddim = get_sampler("ddim", 1.0).coefficients(*_levels(gamma))
+    ddpm = get_sampler("ddpm").coefficients(*_levels(gamma))
     for name in ("on_x", "on_x0", "on_noise"):
         np.testing.assert_allclose(
             getattr(ddim, name), getattr(ddpm, name), rtol=1e-6, atol=1e-9
@@ -142,7 +151,7 @@ def test_ddim_with_eta_1_is_ddpm():
 def test_ddim_keeps_the_marginals(eta):
     """With the true x0 and epsilon, x_s has the share of noise of its level."""
     gamma = _gamma(20)
-    c = coefficients("ddim", gamma, eta)
+    c = get_sampler("ddim", eta).coefficients(*_levels(gamma))
     alpha, sigma = np.sqrt(gamma), np.sqrt(1.0 - gamma)
     on_x0 = c.on_x * alpha[:-1] + c.on_x0
     variance = (c.on_x * sigma[:-1]) ** 2 + c.on_noise**2
@@ -161,4 +170,4 @@ def test_ddim_keeps_the_marginals(eta):
 def test_bad_options(options, words):
     sampler, *eta = options
     with pytest.raises(ValueError, match=words):
-        coefficients(sampler, _gamma(4), *eta)
+        get_sampler(sampler, *eta)

@@ -2,10 +2,12 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 
-from keras_mdm.diffusion.schedules import SCHEDULES, NoiseSchedule
+from keras_mdm.diffusion.schedules import TABLES, NoiseSchedule
+from keras_mdm.diffusion.spacing import time_shift_spacing, visited_timesteps
 
 N = 1000
 
@@ -19,12 +21,12 @@ def _brute_force(name):
     """Share of signal variance, one level after the other in plain Python."""
     found = [1.0]
     for i in range(N):
-        if name == "cosine":
+        if name == "log_snr_cosine":
             b = math.atan(math.exp(-2.5))
             a = math.atan(math.exp(2.5)) - b
             tan = math.tan(a * i / (N - 1) + b)
             found.append(1.0 / (1.0 + tan**2))
-        elif name == "squared_cosine":
+        elif name == "cosine":
             f = [
                 math.cos((s / N + 0.008) / 1.008 * math.pi / 2) ** 2 for s in (i, i + 1)
             ]
@@ -38,7 +40,7 @@ def _brute_force(name):
     return np.array(found)
 
 
-@pytest.mark.parametrize("name", sorted(SCHEDULES))
+@pytest.mark.parametrize("name", sorted(TABLES))
 def test_values(name):
     gamma = NoiseSchedule(name).alphas_cumprod()
     assert gamma.dtype == np.float32 and gamma.shape == (N + 1,)
@@ -46,7 +48,7 @@ def test_values(name):
 
 
 @pytest.mark.parametrize("ratio", [1, 4])
-@pytest.mark.parametrize("name", sorted(SCHEDULES))
+@pytest.mark.parametrize("name", sorted(TABLES))
 def test_falls_from_clean_to_noise(name, ratio):
     gamma = NoiseSchedule(name).alphas_cumprod(ratio)
     assert gamma[0] == 1.0
@@ -55,7 +57,7 @@ def test_falls_from_clean_to_noise(name, ratio):
 
 
 @pytest.mark.parametrize("num_timesteps", [10, 50, 100, 250, 1000, 4000])
-@pytest.mark.parametrize("name", ["squared_cosine", "linear", "sigmoid"])
+@pytest.mark.parametrize("name", ["cosine", "linear", "sigmoid"])
 def test_any_number_of_timesteps_ends_in_noise(name, num_timesteps):
     if name == "linear" and num_timesteps <= 20:
         with pytest.raises(ValueError, match="must be above 20.*num_timesteps=10"):
@@ -76,13 +78,13 @@ def test_linear_follows_its_continuous_form():
 
 
 def test_cosine_ends():
-    log_snr = _log_snr(NoiseSchedule("cosine").alphas_cumprod()[1:])
+    log_snr = _log_snr(NoiseSchedule("log_snr_cosine").alphas_cumprod()[1:])
     np.testing.assert_allclose(log_snr[[0, -1]], [5.0, -5.0], atol=1e-3)
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
 def test_shift_moves_log_snr(power):
-    schedule = NoiseSchedule("cosine", shift_power=power)
+    schedule = NoiseSchedule("log_snr_cosine", shift_power=power)
     difference = _log_snr(schedule.alphas_cumprod(4)[1:]) - _log_snr(
         schedule.alphas_cumprod(1)[1:]
     )
@@ -95,11 +97,11 @@ def test_signal_scale():
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 7, 10, 20, 250, 999, 1000])
-@pytest.mark.parametrize("name", sorted(SCHEDULES))
+@pytest.mark.parametrize("name", sorted(TABLES))
 def test_sampling_indices(name, num_steps):
     """From pure noise, evenly in log-SNR, to the cleanest level; each once."""
     schedule = NoiseSchedule(name)
-    indices = schedule.sampling_indices(num_steps)
+    indices = visited_timesteps(schedule, num_steps)
     assert len(indices) == num_steps + 1
     assert indices[0] == N and indices[-1] == 0
     assert (np.diff(indices) < 0).all()
@@ -114,7 +116,7 @@ def test_sampling_indices(name, num_steps):
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 250, 999, 1000])
 def test_official_sampling_indices(num_steps):
-    indices = NoiseSchedule().sampling_indices(num_steps, "official")
+    indices = visited_timesteps(NoiseSchedule(), num_steps, "index")
     assert len(indices) == num_steps + 1 and indices[-1] == 0
     gaps = -np.diff(indices)
     assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
@@ -126,7 +128,7 @@ def test_official_sampling_indices(num_steps):
 
 def test_config_round_trip():
     schedule = NoiseSchedule("sigmoid", 50, 0.5, True)
-    copy = NoiseSchedule(**schedule.get_config())
+    copy = NoiseSchedule.from_config(schedule.get_config())
     assert copy.get_config() == schedule.get_config()
     np.testing.assert_array_equal(copy.alphas_cumprod(2), schedule.alphas_cumprod(2))
 
@@ -146,19 +148,19 @@ def test_bad_options(options, words):
 
 def test_bad_spacing():
     with pytest.raises(ValueError, match="`spacing` must be one of .*'even'"):
-        NoiseSchedule().sampling_indices(10, "even")
+        visited_timesteps(NoiseSchedule(), 10, "even")
 
 
 @pytest.mark.parametrize("num_steps", [0, 1001])
 def test_bad_number_of_steps(num_steps):
     with pytest.raises(ValueError, match="`num_steps` must be from 1 to the 1000"):
-        NoiseSchedule().sampling_indices(num_steps)
+        visited_timesteps(NoiseSchedule(), num_steps)
 
 
 @pytest.mark.parametrize(
     ("options", "sigma", "choice"),
     [
-        ({"name": "cosine"}, "0.312", "Take NoiseSchedule(name='squared_cosine')"),
+        ({"name": "log_snr_cosine"}, "0.312", "Take NoiseSchedule(name='cosine')"),
         # A picture that is divided by 16 is hidden by as much less noise.
         (
             {"shift_power": 0.0, "scale_signal": True},
@@ -177,3 +179,70 @@ def test_noise_that_is_left_is_said_with_what_helps(options, sigma, choice):
 
 def test_clean_ends_are_not_spoken_of():
     assert NoiseSchedule().describe_ends({1024: 16.0, 256: 4.0, 64: 1.0}) == ""
+
+
+# === Functions, and rectified flow ===
+
+
+@keras.saving.register_keras_serializable("tests")
+def straight_log_snr(u):
+    return 10.0 - 20.0 * u
+
+
+@pytest.mark.parametrize("path", ["variance_preserving", "flow"])
+@pytest.mark.parametrize("ratio", [1, 4])
+def test_a_function_of_ones_own(path, ratio):
+    schedule = NoiseSchedule(straight_log_snr, 100, path=path)
+    copy = NoiseSchedule.from_config(schedule.get_config())
+    alpha, sigma = copy.levels(ratio)
+    assert (alpha[0], sigma[0]) == (1.0, 0.0)
+    log_snr = 2.0 * np.log(alpha[1:] / sigma[1:])
+    wanted = 10.0 - 20.0 * np.arange(1, 101) / 100 - np.log(ratio)
+    np.testing.assert_allclose(log_snr, wanted, atol=1e-9)
+    total = alpha + sigma if path == "flow" else alpha**2 + sigma**2
+    np.testing.assert_allclose(total, 1.0)
+
+
+def test_flow_is_a_straight_line():
+    alpha, sigma = NoiseSchedule("flow").levels()
+    np.testing.assert_allclose(sigma, np.arange(N + 1) / N, atol=1e-12)
+    np.testing.assert_allclose(alpha, 1.0 - np.arange(N + 1) / N, atol=1e-12)
+    # Shifted, it is the same line in another time, ratio ** (power / 2) for the noise.
+    alpha, sigma = NoiseSchedule("flow", shift_power=2.0).levels(3)
+    u = np.arange(1, N) / N
+    np.testing.assert_allclose(sigma[1:-1], 3 * u / (1 + 2 * u))
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_levels_are_the_table(name):
+    schedule = NoiseSchedule(name)
+    alpha, sigma = schedule.levels(4)
+    np.testing.assert_allclose(alpha**2, schedule.alphas_cumprod(4), rtol=1e-6)
+    np.testing.assert_allclose(alpha**2 + sigma**2, 1.0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda u: u, lambda u: 1.0, lambda u: np.full(len(u), np.nan)],
+    ids=["rises", "one number", "nan"],
+)
+def test_a_wrong_function_is_refused(function):
+    with pytest.raises(ValueError, match="must return a falling log-SNR"):
+        NoiseSchedule(function)
+
+
+def test_a_function_without_a_name_is_not_saved():
+    with pytest.raises(ValueError, match="register_keras_serializable"):
+        NoiseSchedule(lambda u: 1.0 - u).get_config()
+
+
+def test_time_shift():
+    found = visited_timesteps(NoiseSchedule("flow"), 10, time_shift_spacing(3.0))
+    u = np.arange(10, 0, -1) / 10
+    np.testing.assert_array_equal(found[:-1], np.round(3 * u / (1 + 2 * u) * N))
+
+
+@pytest.mark.parametrize("spacing", [lambda s, n: [5, 3, 4, 0], lambda s, n: [3, 0]])
+def test_a_spacing_that_does_not_fall_is_refused(spacing):
+    with pytest.raises(ValueError, match="must return 4 whole numbers that fall"):
+        visited_timesteps(NoiseSchedule(), 3, spacing)

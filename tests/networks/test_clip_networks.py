@@ -94,11 +94,11 @@ SHAPES = [(4, 8, 8, 1), (4, 4, 4, 1), (2, 4, 4, 1), (4, 4, 1)]
 
 
 def test_levels_of_a_nest_in_space_and_time(nest):
-    assert nest.resolutions == ("4x8", "4x4", "2x4", 4)
-    assert nest.doll("2x4").resolutions == ("2x4", 4)
-    assert nest.doll("2x4") is nest.inner.inner
+    assert nest.levels == ("4x8", "4x4", "2x4", 4)
+    assert nest.at_level("2x4").levels == ("2x4", 4)
+    assert nest.at_level("2x4") is nest.inner.inner
     with pytest.raises(ValueError, match="'4x8', '4x4', '2x4', 4.*resolution=8"):
-        nest.doll(8)
+        nest.at_level(8)
 
 
 def test_fresh_dolls_leave_the_picture_inside_bit_equal(nest):
@@ -176,7 +176,7 @@ def test_cost_counts_every_frame():
                 "frames": 2,
                 "num_temporal_attention_layers": 1,
             },
-            "even sides. Level 1 of a network of 2 pixels has 1",
+            "even sides. Place 1 of a path of 2 pixels has 1",
         ),
     ],
 )

@@ -34,11 +34,17 @@ SMALL_NESTED = {
 }
 
 
+def text(network, tokens):
+    """Features of a network on text."""
+    size = network.conditioner.size
+    return {"text_embeddings": np.zeros((1, tokens, size), "float32")}
+
+
 def shapes_only(config, resolution, text_size):
     """A network whose variables have shapes but no memory, and its counts."""
     with keras.StatelessScope(initialize_variables=False):
         network = network_from_config(config, resolution, text_size)
-        counts = [doll.count_params() for doll in network.dolls]
+        counts = [doll.count_params() for doll in network.networks]
     # Otherwise Keras fills the variables after the next scope.
     keras.utils.clear_session()
     return network, counts
@@ -53,7 +59,9 @@ def shapes_only(config, resolution, text_size):
 )
 def test_small_counts_are_the_recorded_ones(config, resolution, gflops, parameters):
     network, counts = shapes_only(config, resolution, 512)
-    assert round(sum(count_flops(network, 32).values()) / 1e9, 2) == gflops
+    assert (
+        round(sum(count_flops(network, text(network, 32)).values()) / 1e9, 2) == gflops
+    )
     assert round(counts[0] / 1e6, 1) == parameters
 
 
@@ -70,17 +78,20 @@ def test_released_counts_are_the_recorded_ones(name, parameters, gflops):
     network, counts = shapes_only(config["unet_config"], config["px"], config["lm_dim"])
     assert counts == parameters
     if gflops is not None:
-        assert round(sum(count_flops(network, 32).values()) / 1e9, 1) == gflops
+        assert (
+            round(sum(count_flops(network, text(network, 32)).values()) / 1e9, 1)
+            == gflops
+        )
 
 
 def test_released_networks_normalize_as_released():
     dolls = [
-        shapes_only(c["unet_config"], c["px"], c["lm_dim"])[0].dolls
+        shapes_only(c["unet_config"], c["px"], c["lm_dim"])[0].networks
         for c in RELEASED.values()
     ]
     normalized = [[d.normalize_input for d in nest[:-1]] for nest in dolls]
     assert normalized == [[], [False], [False, True]]
-    assert [nest[0].resolutions for nest in dolls] == [
+    assert [nest[0].levels for nest in dolls] == [
         (64,),
         (256, 64),
         (1024, 256, 64),
@@ -103,18 +114,26 @@ def test_flops_of_the_smallest_network_by_hand():
 
 def test_flops_of_attention_by_hand():
     options = {"num_residual_blocks": 1, "mid_blocks": False, "num_heads": 4}
-    text = TextEmbeddings(16)
-    plain = UNet(8, (32,), conditioner=text, **options)
-    attentive = UNet(8, (32,), num_attention_layers=1, conditioner=text, **options)
+    conditioner = TextEmbeddings(16)
+    plain = UNet(8, (32,), conditioner=conditioner, **options)
+    attentive = UNet(
+        8, (32,), num_attention_layers=1, conditioner=conditioner, **options
+    )
     pixels, tokens, width = 64, 5, 32
     dense = 2 * pixels * (width * 3 * width + width * width + 2 * width * 4 * width)
     products = 2 * 2 * pixels * (pixels + tokens) * width
     keys_values = 2 * tokens * 16 * 2 * width
     layers = 3  # after each residual block
-    found = count_flops(attentive, tokens)[8] - count_flops(plain, tokens)[8]
+    found = (
+        count_flops(attentive, text(attentive, tokens))[8]
+        - count_flops(plain, text(plain, tokens))[8]
+    )
     assert found == layers * (dense + products + keys_values)
     pooled = 2 * 16 * 128
-    assert count_condition_flops(attentive, tokens)[8] == layers * keys_values + pooled
+    assert (
+        count_condition_flops(attentive, text(attentive, tokens))[8]
+        == layers * keys_values + pooled
+    )
 
 
 def traced_flops(network, features):
@@ -142,7 +161,7 @@ def traced_flops(network, features):
 
     images = [
         np.zeros((1, size, size, network.image_channels), "float32")
-        for size in network.resolutions
+        for size in network.levels
     ]
     inputs = {**features, "images": images, "timesteps": np.zeros(1, "int32")}
     return count(jax.make_jaxpr(lambda inputs: network(inputs))(inputs).jaxpr)
@@ -151,13 +170,12 @@ def traced_flops(network, features):
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="reads a trace of JAX")
 @pytest.mark.parametrize("kind", ["none", "labels", "text"])
 def test_flops_are_those_of_the_traced_network(kind):
-    conditioner, features, tokens = {
-        "none": (None, {}, 1),
-        "labels": (ClassLabels(3, 16), {"labels": np.zeros(1, "int32")}, 1),
+    conditioner, features = {
+        "none": (None, {}),
+        "labels": (ClassLabels(3, 16), {"labels": np.zeros(1, "int32")}),
         "text": (
             TextEmbeddings(16),
             {"text_embeddings": np.zeros((1, 7, 16), "float32")},
-            7,
         ),
     }[kind]
     inner = UNet(
@@ -171,11 +189,7 @@ def test_flops_are_those_of_the_traced_network(kind):
         micro_conditioning={"scale": 8.0},
     )
     network = NestedUNet(inner, (32, 32, 64), (1, 2, 1), num_attention_layers=(0, 0, 1))
-    assert sum(count_flops(network, tokens).values()) == traced_flops(network, features)
-    inside = count_flops(inner, tokens)
-    assert inside == {8: count_flops(network, tokens)[8]}
-
-
-def test_no_tokens_is_an_error():
-    with pytest.raises(ValueError, match="num_tokens=0"):
-        count_flops(UNet(8, (32,)), num_tokens=0)
+    found = count_flops(network, features)
+    assert sum(found.values()) == traced_flops(network, features)
+    inside = count_flops(inner, features)
+    assert inside == {8: found[8]}

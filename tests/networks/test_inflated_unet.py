@@ -116,7 +116,7 @@ def test_embedding_of_frames_tells_their_places():
 
 def test_around_it_is_a_doll_of_larger_frames(trained):
     network = randomize(keras_mdm.NestedUNet(trained, (8, 8), 1, groups=8))
-    assert network.resolutions == ("4x16", "4x8", 8)
+    assert network.levels == ("4x16", "4x8", 8)
     inputs = inputs_of()
     large = np.random.default_rng(1).normal(size=(1, FRAMES, 16, 16, 1))
     inputs["images"].insert(0, large.astype("float32"))

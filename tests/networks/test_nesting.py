@@ -66,14 +66,16 @@ def test_adapters_start_at_zero(nest):
 
 def test_dolls(nest):
     inner, middle, outer = nest
-    assert outer.resolutions == (16, 8, 4)
-    assert outer.dolls == (outer, middle, inner)
-    assert outer.innermost is inner and outer.doll(8) is middle
+    assert outer.levels == (16, 8, 4)
+    assert outer.networks == (outer, middle, inner)
+    assert outer.innermost is inner and outer.at_level(8) is middle
     assert outer.conditioner is inner.own_conditioner
-    own = {id(v) for doll in outer.dolls for la in doll.own_layers for v in la.weights}
+    own = {
+        id(v) for doll in outer.networks for la in doll.own_layers for v in la.weights
+    }
     assert own == {id(v) for v in outer.weights}
     with pytest.raises(ValueError, match=r"resolutions \(16, 8, 4\).*resolution=32"):
-        outer.doll(32)
+        outer.at_level(32)
 
 
 def test_both_adapters_carry_something():

@@ -63,14 +63,14 @@ def test_remat_of_some_levels():
         doll.level: {
             layer.remat for layer in doll.own_layers if hasattr(layer, "remat")
         }
-        for doll in network.dolls
+        for doll in network.networks
     }
     assert computed_again == {16: {False}, 8: {True}, 4: {False}}
     assert network.get_config()["inner"]["config"]["remat"]
     network.set_remat()
-    assert all(doll.remat for doll in network.dolls)
+    assert all(doll.remat for doll in network.networks)
     network.set_remat(False)
-    assert not any(doll.remat for doll in network.dolls)
+    assert not any(doll.remat for doll in network.networks)
     with pytest.raises(ValueError, match="one of the network's resolutions"):
         network.set_remat([32])
 
@@ -176,7 +176,7 @@ def test_bad_options(options, words):
 
 
 def test_bad_nesting():
-    with pytest.raises(ValueError, match="`inner` must be a `UNet`"):
+    with pytest.raises(ValueError, match="`inner` must be a `Denoiser`"):
         keras_mdm.NestedUNet(keras.layers.Dense(3), (8, 8))
     with pytest.raises(ValueError, match="at least two widths"):
         keras_mdm.NestedUNet(tiny_unet(4), (8,), groups=8)

@@ -19,9 +19,9 @@ from keras_mdm.convert.ml_mdm import assign_weights, network_from_config
 from keras_mdm.diffusion import NoiseSchedule
 
 SCHEDULES = {
-    "COSINE": "cosine",
+    "COSINE": "log_snr_cosine",
     "DDPM": "linear_unscaled",
-    "DEEPFLOYD": "squared_cosine",
+    "DEEPFLOYD": "cosine",
 }
 PREDICTIONS = {"V_PREDICTION": "v", "DDPM": "epsilon", "DDIM": "epsilon"}
 
@@ -136,7 +136,7 @@ class Case:
             self.network_config(changes), self.config["px"], self.config.get("lm_dim")
         )
         assign_weights(network, self.weights)
-        for doll in network.dolls[:-1]:
+        for doll in network.networks[:-1]:
             if doll.inner.frames > 1:
                 for adapter in (doll.adapter_in, doll.adapter_out):
                     _cross_tiles(adapter, doll.inner.frames)

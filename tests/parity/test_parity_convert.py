@@ -15,7 +15,7 @@ from probe import fast, to_numpy
 from recorded import Case, cases, to_ours, to_theirs
 
 import keras_mdm
-from keras_mdm.model import sampling
+from keras_mdm.sampling import run as sampling
 
 torch = pytest.importorskip("torch")
 yaml = pytest.importorskip("yaml")

@@ -11,7 +11,7 @@ def _inputs(case, run, network):
     inputs = {
         "images": [
             to_clips(case.inputs[f"x_t{i}"], doll.frames)
-            for i, doll in enumerate(network.dolls)
+            for i, doll in enumerate(network.networks)
         ],
         "timesteps": case.inputs["times"].astype("int32"),
         **case.features(mask=mask),
@@ -25,7 +25,7 @@ def _tiled_modules(network):
     """Frames of the modules whose frames were recorded as tiles, by name."""
     return {
         f"{'inner_unet.' * depth}{name}": doll.inner.frames
-        for depth, doll in enumerate(network.dolls[:-1])
+        for depth, doll in enumerate(network.networks[:-1])
         for name in ("in_adapter", "out_adapter")
         if doll.inner.frames > 1
     }
@@ -45,7 +45,7 @@ def test_parity_forward(name):
         if run.get("grads"):
             cotangents = [
                 to_clips(wave(case.inputs[f"x_t{i}"].shape), doll.frames)
-                for i, doll in enumerate(network.dolls)
+                for i, doll in enumerate(network.networks)
             ]
             outputs, seen, found = probe.pull(inputs, cotangents)
             case.check_gradients(found, run["name"])

@@ -12,13 +12,13 @@ from probe import Probe, gradients, to_numpy, to_tensors
 from recorded import PREDICTIONS, Case, cases, to_clips, to_theirs
 
 import keras_mdm
-from keras_mdm.diffusion import losses, predictions
+from keras_mdm.diffusion import losses
 
 
 def _ratio(network, text):
     """`"4:1"` as a dict by resolution, largest first."""
     numbers = [float(part) for part in text.split(":")]
-    return dict(zip(network.resolutions, numbers, strict=True))
+    return dict(zip(network.levels, numbers, strict=True))
 
 
 def _compile_options(network, config):
@@ -27,7 +27,7 @@ def _compile_options(network, config):
     if config.get("multi_res_weights"):
         options["loss_weights"] = _ratio(network, config["multi_res_weights"])
     if not config.get("use_double_loss", True):
-        options["loss_weights"] = {network.resolutions[0]: 1.0}
+        options["loss_weights"] = {network.levels[0]: 1.0}
     if config.get("mixed_ratio"):
         options["mixed_resolution"] = _ratio(network, config["mixed_ratio"])
     return options
@@ -55,10 +55,9 @@ def _check_levels(case, run, mdm, levels, raw, times):
     for i, resolution in enumerate(mdm.resolutions):
         level, key = levels[i], f"{run['name']}/{{}}{i}"
         limited = mdm.limit(raw[i])
-        converted = predictions.convert(
-            mdm.prediction,
+        converted = mdm.process.convert(
             limited,
-            mdm.loss_target,
+            mdm.process.loss_target,
             level["x_t"],
             level["alpha"],
             level["sigma"],
@@ -82,9 +81,9 @@ def _check_levels(case, run, mdm, levels, raw, times):
 
 def _counts(mdm, size):
     """Samples of each resolution."""
-    if mdm._mixed_shares is None:
+    if mdm.mixed_fractions is None:
         return [size] * len(mdm.resolutions)
-    return losses.mixed_batch_sizes(mdm._mixed_shares, size)
+    return losses.mixed_batch_sizes(mdm.mixed_fractions, size)
 
 
 def _limited(mdm, raw):
@@ -139,9 +138,9 @@ def test_parity_loss(name):
         times = np.array(run.get("times", case.inputs["times"]))
         if mdm.loss_weighting == "vdm":
             # The official code divides a batch by the mean of its own weights.
-            for table in mdm.objective.tables.values():
+            for table in mdm.process.tables.values():
                 table["weight"] = table["weight"] / table["weight"][times].mean()
-        frames = [doll.frames for doll in network.dolls]
+        frames = [doll.frames for doll in network.networks]
         noises = [
             to_clips(case.inputs[f"eps{i}"], frames[i])[:count]
             for i, count in enumerate(_counts(mdm, len(times)))

@@ -12,7 +12,10 @@ from probe import fast, to_numpy, to_tensors
 from recorded import PREDICTIONS, Case, cases, to_ours, to_theirs
 
 import keras_mdm
-from keras_mdm.model.sampling import RunKind, SamplingRun, plan
+from keras_mdm.diffusion.samplers import get_sampler
+from keras_mdm.diffusion.spacing import index_spacing
+from keras_mdm.sampling.run import RunKind, SamplingRun, plan
+from keras_mdm.sampling.settings import SamplingSettings
 
 THRESHOLDS = {
     "NONE": ("none", 0.0, 1.0),
@@ -39,52 +42,38 @@ class Constant:
     """A network that says what was recorded, whatever it is given."""
 
     def __init__(self, network, predictions):
-        self.resolutions = network.resolutions
+        self.levels = network.levels
         self.predictions = predictions
 
     def denoise(self, *args):
         return self.predictions, None
 
 
-class PairSchedule(keras_mdm.NoiseSchedule):
-    """Visits two given noise levels."""
-
-    pair = None
-
-    def sampling_indices(self, num_steps, spacing=None):
-        return np.array(self.pair)
-
-
-def _sampling_run(case, network, run, schedule, threshold):
+def _sampling_run(case, network, run, threshold, spacing="index"):
     """Our sampling run of a recorded one, its plan and its options."""
     _, sampler = case.sampler_config(run)
     mdm = keras_mdm.MDM(
         network,
-        schedule,
+        case.schedule(run),
         prediction=PREDICTIONS[sampler["prediction_type"]],
         ema_momentum=None,
     )
     guidance = float(run.get("guidance", 1))
     kind, percentile, maximum = THRESHOLDS[threshold]
     run_kind = RunKind(
-        resolution=case.resolutions[0],
+        level=case.resolutions[0],
         guided=guidance != 1,
         interval=False,
         rescaled=False,
         two_stage=False,
-        history=False,
+        multistep=False,
         noisy=bool(run.get("noise")),
         threshold=kind,
     )
     eta = run["eta"]
-    table = plan(
-        schedule,
-        [resolution / case.resolutions[-1] for resolution in case.resolutions],
-        "ddpm" if eta is None else "ddim",
-        run["n_infer"],
-        eta or 0.0,
-        spacing="official",
-    )
+    sampler = get_sampler("ddpm" if eta is None else "ddim", eta or 0.0)
+    settings = SamplingSettings(num_steps=run["n_infer"], spacing=spacing)
+    table = plan(mdm.process, case.resolutions, sampler, settings)
     options = {
         "guidance_scale": guidance,
         "guidance_rescale": 0.0,
@@ -103,7 +92,7 @@ def _levels(case, key):
 def _check_plan(case, run, schedule, table):
     """Noise levels that are visited, and what the network is told of them."""
     key, steps = run["name"], run["n_infer"]
-    indices = schedule.sampling_indices(steps, "official")
+    indices = index_spacing(schedule, steps)
     np.testing.assert_array_equal(indices[:-1], case.outputs[f"{key}/t"])
     told = table["timesteps"][:steps]
     np.testing.assert_array_equal(told, case.outputs[f"{key}/model_t"])
@@ -114,10 +103,9 @@ def _check_plan(case, run, schedule, table):
 
 def _check_run(case, run, network, compiled):
     _, sampler = case.sampler_config(run)
-    schedule = case.schedule(run)
     threshold = sampler.get("threshold_function", "CLIP")
-    ours, table, options = _sampling_run(case, network, run, schedule, threshold)
-    _check_plan(case, run, schedule, table)
+    ours, table, options = _sampling_run(case, network, run, threshold)
+    _check_plan(case, run, ours.process.schedule, table)
     ours.network = compiled
     batch = len(case.inputs["noise0"])
     prepared, _ = ours.prepare(
@@ -151,7 +139,7 @@ def _check_run(case, run, network, compiled):
                 case.check(forced, key, "forced", expected=expected)
             recorded.append(to_ours(expected))
         recorded = to_tensors(recorded)
-    final = to_theirs(to_numpy(ours.finish(x)[0]))
+    final = to_theirs(to_numpy(ours.pictures(x)[0]))
     case.check(final, f"{run['name']}/final", f"{run['name']}/final")
 
 
@@ -160,22 +148,23 @@ def _check_single(case, network):
     x_t, noises = _levels(case, "ss_x_t"), _levels(case, "ss_noise")
     single = case.config["single_step"]
     run = {"diffusion": {}, "noise": True, "n_infer": 1}
-    unchanged = case.schedule(run)
     for (t, s), eta, threshold, prediction in itertools.product(
         single["pairs"],
         single["etas"],
         single["thresholds"],
         single["prediction_types"],
     ):
-        schedule = PairSchedule(**unchanged.get_config())
-        schedule.pair = (t, s)
+        visited = np.array([t, s, 0][: 3 if s else 2])
         sampler = {"sampler_config": {"prediction_type": prediction}}
-        run = {**run, "eta": eta, "diffusion": sampler}
-        ours, table, options = _sampling_run(case, network, run, schedule, threshold)
+        steps = len(visited) - 1
+        run = {**run, "eta": eta, "diffusion": sampler, "n_infer": steps}
+        ours, table, options = _sampling_run(
+            case, network, run, threshold, lambda *_, visited=visited: visited
+        )
         ours.network = Constant(network, _levels(case, "ss_pred"))
         nothing = {"condition": {"encoded": None, "features": {}}, "known": None}
         x, x0 = ours.step(
-            0, x_t, None, noises, 1, nothing, to_tensors(table), to_tensors(options)
+            0, x_t, None, noises, steps, nothing, to_tensors(table), to_tensors(options)
         )
         key = f"single/{threshold}/t{t}_s{s}/eta_{eta}/{prediction}"
         for i in range(len(case.resolutions)):

@@ -7,8 +7,9 @@ from recorded import SCHEDULES, Case, cases, to_ours, to_theirs
 from test_parity_sampler import THRESHOLDS
 
 from keras_mdm import NoiseSchedule
-from keras_mdm.diffusion import losses
+from keras_mdm.diffusion import Process
 from keras_mdm.diffusion.guidance import threshold
+from keras_mdm.diffusion.spacing import visited_timesteps
 from keras_mdm.layers.embeddings import sinusoidal_embedding
 from keras_mdm.training import StageLearningRate
 
@@ -19,7 +20,8 @@ def _check_schedule(case, official, count):
     gamma = schedule.alphas_cumprod()
     case.check(gamma, f"{key}/gammas")
     assert gamma[0] == 1.0
-    weights = losses.loss_weights("vdm", "epsilon", gamma)
+    process = Process((64,), schedule, "epsilon", weighting="vdm")
+    weights = process.tables[64]["weight"]
     # Entry 0 is never used: the recorded table is read at the timestep plus one.
     recorded = case.outputs[f"{key}/vdm_loss_weights"][1:]
     # Those of the official code are divided by the mean of each batch. Relative: some
@@ -38,9 +40,9 @@ def _check_steps(case, count, steps):
     if steps > count:
         # The official list then repeats levels, and begins above the highest one.
         with pytest.raises(ValueError, match="num_steps"):
-            schedule.sampling_indices(steps, "official")
+            visited_timesteps(schedule, steps, "index")
         return
-    found = schedule.sampling_indices(steps, "official")
+    found = visited_timesteps(schedule, steps, "index")
     np.testing.assert_array_equal(found, case.outputs[f"timesteps/{count}/{steps}"])
 
 

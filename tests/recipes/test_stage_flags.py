@@ -32,7 +32,7 @@ def test_stages_that_are_not_described_have_defaults(make_stages, recipe):
     assert [stage.learning_rate for stage in stages] == [first, later, later]
     assert [stage.warmup_steps for stage in stages] == [*defaults["warmup_steps"]] * 3
     assert [stage.batch_size for stage in stages] == [2, 2, 2]
-    assert {stage.decay for stage in stages} == {"cosine"}
+    assert {stage.decay for stage in stages} == {"log_snr_cosine"}
     # What config.json says, for `--resume`.
     assert args.steps == list(defaults["steps"])
 

@@ -241,5 +241,5 @@ def test_data_without_labels_train_an_unconditional_model(tmp_path, recipe):
     args, _ = recipe.parse_arguments(["--output", str(tmp_path)])
     args.preset = recipe.choose_preset(args, Source())
     mdm = recipe.make_model(args, Source())
-    assert mdm.network.resolutions == (32, 16)
+    assert mdm.network.levels == (32, 16)
     assert mdm.batch_spec.num_classes is None and mdm.network.image_channels == 1

@@ -58,7 +58,7 @@ def test_run_with_validation_prompts(folder, tmp_path, recipe):
     assert kinds == {".history", ".samples"}
     assert "1 of 12 pictures" in done.stdout and "0.png" in done.stdout
     config = json.loads((run / "config.json").read_text())
-    assert config["arguments"]["decay"] == "cosine"
+    assert config["arguments"]["decay"] == "log_snr_cosine"
     mdm = keras_mdm.MDM.from_preset(run)
     assert mdm.generate("a red square", seed=0).shape == (1, 8, 8, 1)
 

@@ -14,7 +14,7 @@ import pytest
 from helpers import batch_of, equal_values, tiny_mdm, trainer, values_of
 
 from keras_mdm import ProgressiveSchedule, Stage
-from keras_mdm.model import interrupts
+from keras_mdm.fitting import interrupts
 from keras_mdm.training import state
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -1,0 +1,32 @@
+"""What Keras has under private names and nothing else offers. One place of three.
+
+The others are `fitting.streams` (data adapters) and `optimizer` (the update step).
+"""
+
+
+def sublayers(layer, recursive=False):
+    """The layers inside a layer, in the order of their creation.
+
+    Args:
+        layer: Keras layer.
+        recursive: bool. Whether those inside them follow, and the layer itself leads.
+
+    Returns:
+        List of layers.
+    """
+    return list(layer._flatten_layers(recursive=recursive, include_self=recursive))
+
+
+def has_stepped(optimizer):
+    """Whether the optimizer's last call changed weights, not only summed gradients.
+
+    Args:
+        optimizer: Keras optimizer.
+
+    Returns:
+        bool, or a scalar bool tensor.
+    """
+    # Of a `LossScaleOptimizer`, the one inside counts.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    every = optimizer.gradient_accumulation_steps
+    return optimizer._iterations % every == 0 if every else True

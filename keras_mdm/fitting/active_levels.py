@@ -1,0 +1,83 @@
+"""Which levels of a nest are trained, for progressive training. Called by `MDM`."""
+
+from keras_mdm.backend import sublayers
+
+
+def choose(mdm, resolution, freeze_inner):
+    """Makes a level the largest that takes part, and freezes what is not trained.
+
+    Args:
+        mdm: `MDM`. Whoever calls this compiles it again.
+        resolution: int or str.
+        freeze_inner: bool. Whether only the outermost active network is trained.
+
+    Raises:
+        ValueError: if there is no such level, or nothing inside it to freeze.
+    """
+    active = mdm.network.at_level(resolution)
+    if freeze_inner and active.inner is None:
+        raise ValueError(
+            f"`freeze_inner` needs a network inside that of resolution {resolution}, "
+            "which is the innermost."
+        )
+    frozen = mdm.frozen_by_hand
+    for network in mdm.network.networks:
+        inside = any(network is one for one in active.networks)
+        trained = network is active or (inside and not freeze_inner)
+        if trained and network.level in frozen:
+            _thaw(network, frozen.pop(network.level))
+        elif not trained and network.level not in frozen:
+            frozen[network.level] = _freeze(network)
+    mdm.largest_active = resolution
+    mdm.inner_is_frozen = freeze_inner
+
+
+def level_numbers(network):
+    """The number of the level, 0 the largest, of each of the network's weights."""
+    owners = {
+        id(variable): number
+        for number, part in enumerate(network.networks)
+        for layer in part.own_layers
+        for variable in layer.variables
+    }
+    return [owners[id(variable)] for variable in network.weights]
+
+
+def trained_numbers(network, level_weights):
+    """Numbers of the levels whose weights a training step changes.
+
+    Networks around the largest one whose loss counts, and frozen ones, do not begin.
+
+    Args:
+        network: `Denoiser`.
+        level_weights: dict of active level to the weight of its loss, largest first.
+
+    Returns:
+        List of int.
+    """
+    largest = next(level for level, weight in level_weights.items() if weight > 0)
+    return [
+        number
+        for number, part in enumerate(network.networks)
+        if number >= network.levels.index(largest)
+        and any(layer.trainable_variables for layer in part.own_layers)
+    ]
+
+
+def _freeze(network):
+    """Freezes a network; returns its layers and variables that were frozen before."""
+    layers = network.own_layers
+    parts = [part for layer in layers for part in sublayers(layer, recursive=True)]
+    variables = [variable for layer in layers for variable in layer.variables]
+    frozen = [part for part in (*parts, *variables) if not part.trainable]
+    for layer in layers:
+        layer.trainable = False
+    return frozen
+
+
+def _thaw(network, frozen):
+    """Lets a network be trained, but for what `_freeze` found frozen."""
+    for layer in network.own_layers:
+        layer.trainable = True
+    for part in frozen:
+        part.trainable = False

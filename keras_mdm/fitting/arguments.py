@@ -1,0 +1,297 @@
+"""What `fit` and `evaluate` accept besides a good batch, and errors for the rest.
+
+Arguments that Keras would ignore or meet with an error about something else are refused
+by their names, before anything is computed.
+"""
+
+import collections.abc
+import numbers
+import warnings
+
+import keras
+import numpy as np
+
+from keras_mdm.fitting import streams
+from keras_mdm.fitting.batches import check_no_targets, pictures_of
+
+
+def check_count(name, value, least=1):
+    """Raises a `ValueError` unless a value is a whole number from `least`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ValueError(
+            f"`{name}` must be a whole number from {least}. Received: {name}={value!r}"
+        )
+
+
+def check_counts(**counts):
+    """Raises a `ValueError` unless each is `None` or a whole number from 1."""
+    for name, value in counts.items():
+        if value is not None:
+            check_count(name, value)
+
+
+def check_no_class_weight(class_weight):
+    """Raises a `ValueError` if there are weights of classes, which need targets."""
+    if class_weight is not None:
+        raise ValueError(
+            "`class_weight` weighs targets, and MDM has none: give `sample_weight`, or "
+            "let the data set yield (batch, None, sample_weight). "
+            f"Received: class_weight={class_weight!r}"
+        )
+
+
+def check_fit(class_weight, epochs, initial_epoch, shuffle, validation_freq, **counts):
+    """Raises a `ValueError` that names the first argument of `fit` that is wrong."""
+    check_no_class_weight(class_weight)
+    check_count("epochs", epochs, 0)
+    check_count("initial_epoch", initial_epoch, 0)
+    check_counts(**counts)
+    if not isinstance(validation_freq, (list, tuple)):
+        check_count("validation_freq", validation_freq)
+    if shuffle not in (True, False):
+        raise ValueError(
+            f"`shuffle` must be True or False. Received: shuffle={shuffle!r}"
+        )
+
+
+def prepare_fit(
+    spec,
+    validation_spec,
+    data,
+    validation_data,
+    validation_split,
+    shuffle,
+    epochs,
+    validation_freq,
+    sizes,
+    validation_sizes,
+):
+    """Training and validation data of `fit` for Keras, all of it checked.
+
+    Args:
+        spec: `BatchSpec` of training batches.
+        validation_spec: `BatchSpec` of validation batches.
+        data: Triple of `x`, `y` and `sample_weight`.
+        validation_data, validation_split, shuffle, validation_freq: See `MDM.fit`.
+        epochs: range of the epochs to come.
+        sizes: Pair of `batch_size` and `steps_per_epoch`.
+        validation_sizes: The same of the validation data.
+
+    Returns:
+        A pair of `streams.PreparedData`; the second is `None` without validation data.
+    """
+    x, sample_weight = unpack("x", *data)
+    if validation_split and validation_data is None:
+        x, sample_weight, validation_data = split(
+            x, sample_weight, validation_split, spec
+        )
+    if validation_data is not None:
+        validation, weights = unpack("validation_data", validation_data)
+        batch_size, steps = validation_sizes
+        if isinstance(validation, dict):
+            batch_size = batch_size or sizes[0]
+        if isinstance(validation_freq, int):
+            passes = len(epochs) // validation_freq
+        else:
+            passes = len(validation_freq)
+        validation_data = prepare(
+            validation,
+            validation_spec,
+            "validation data",
+            weights,
+            batch_size,
+            steps,
+            passes,
+            prefix="validation_",
+        )
+    x = prepare(
+        x,
+        spec,
+        "training data",
+        sample_weight,
+        *sizes,
+        len(epochs),
+        shuffle=shuffle,
+        drop_remainder=True,
+    )
+    return x, validation_data
+
+
+def prepare_batch(x, y, sample_weight, spec):
+    """One batch for a single step, checked: a dict of arrays, and weights or `None`."""
+    data = unpack("x", x, y, sample_weight)
+    x, _, weight = spec.prepare_element((data[0], None, data[1]), warn=True)
+    spec.check_size(len(pictures_of(x)))
+    return x, weight
+
+
+def unpack(argument, value, y=None, sample_weight=None):
+    """Data and sample weights of what is given as `x` or `validation_data`.
+
+    Args:
+        argument: str. Name of the argument.
+        value: Data, or a tuple `(data, y, sample_weight)` or a beginning of it.
+        y: Targets that were given apart.
+        sample_weight: Weights that were given apart.
+
+    Returns:
+        A pair: data, and sample weights or `None`.
+    """
+    if isinstance(value, tuple):
+        if not 1 <= len(value) <= 3 or not (y is None and sample_weight is None):
+            raise ValueError(
+                f"`{argument}` may be a tuple (data, y, sample_weight), where y is "
+                "None and nothing is given apart; batches are given as a list. "
+                f"Received: a tuple of {len(value)}"
+            )
+        value, y, sample_weight = (*value, None, None)[:3]
+    check_no_targets(y)
+    return value, sample_weight
+
+
+def split(x, sample_weight, fraction, spec):
+    """Divides arrays into those to train on and the last ones, to validate on.
+
+    Args:
+        x: dict of arrays.
+        sample_weight: Weights of the entries, or `None`.
+        fraction: float. Share of the entries that are not trained on.
+        spec: `BatchSpec`.
+
+    Returns:
+        A triple: dict of arrays, their weights, and a tuple for `validation_data`.
+    """
+    if not isinstance(fraction, numbers.Real) or not 0 < fraction < 1:
+        raise ValueError(
+            "`validation_split` must be from 0 to below 1. "
+            f"Received: validation_split={fraction!r}"
+        )
+    if not isinstance(x, collections.abc.Mapping):
+        raise ValueError(
+            "`validation_split` is for a dict of arrays: of a data set, give a part as "
+            f"`validation_data`. Received: validation_split={fraction}, x of type "
+            f"{type(x).__name__}"
+        )
+    batch, _, weights = _prepared_arrays(x, sample_weight, spec, "training data")
+    size = len(pictures_of(batch))
+    kept = int(size * (1.0 - fraction))
+    if not kept:
+        raise ValueError(
+            f"`validation_split` leaves nothing to train on. Received: "
+            f"validation_split={fraction} for {size} entries"
+        )
+    first, last = (
+        {key: array[rows] for key, array in batch.items()}
+        for rows in (slice(kept), slice(kept, None))
+    )
+    if weights is None:
+        return first, None, (last,)
+    return first, weights[:kept], (last, None, weights[kept:])
+
+
+def prepare(
+    x,
+    spec,
+    name,
+    sample_weight=None,
+    batch_size=None,
+    steps=None,
+    passes=1,
+    prefix="",
+    **options,
+):
+    """Makes data for Keras of the data that a user gives, all of it checked.
+
+    Args:
+        x: dict of arrays, or a data set of batches.
+        spec: `BatchSpec`.
+        name: str. What the data are called in errors.
+        sample_weight: Weights of arrays, or `None`.
+        batch_size: int or `None`. Of arrays.
+        steps: int or `None`. Batches of an epoch.
+        passes: int. How often the data are read from the beginning.
+        prefix: str. What the names of `batch_size` and `steps` begin with.
+        **options: `shuffle` and, of arrays, `drop_remainder`.
+
+    Returns:
+        `streams.PreparedData`.
+
+    Raises:
+        ValueError: if the data are of no kind that `fit` takes, or the first batch, or
+            any entry of arrays, does not fit the model.
+    """
+    shuffle = options.get("shuffle", False)
+    steps_name = "steps_per_epoch" if name == "training data" else f"{prefix}steps"
+    if isinstance(x, collections.abc.Mapping):
+        batch, _, weights = _prepared_arrays(x, sample_weight, spec, name)
+        size = len(pictures_of(batch))
+        if batch_size is None:
+            batch_size = -(-size // steps) if steps else 32
+        batch_size = min(batch_size, size)
+        left = size % batch_size
+        if left and not options.get("drop_remainder"):
+            try:
+                spec.check_size(left)
+            except ValueError as error:
+                number = size // batch_size
+                raise ValueError(
+                    f"batch {number} of the {name} (the first is 0): {error}"
+                ) from None
+        if left and options.get("drop_remainder") and not shuffle:
+            warnings.warn(
+                f"the last {left} of {size} entries of the {name} take no part, fewer "
+                f"than a batch of {batch_size}: with `shuffle=True` they would be "
+                "others in each epoch.",
+                stacklevel=4,
+            )
+        arrays = streams.ArrayBatches(batch, weights, batch_size, **options)
+        return streams.PreparedData(arrays, spec, name)
+    if (
+        isinstance(x, (str, bytes))
+        or hasattr(x, "shape")
+        or not (hasattr(x, "__iter__") or isinstance(x, keras.utils.PyDataset))
+    ):
+        _refuse_kind("validation_data" if prefix else "x", x, spec)
+    for argument, value in (
+        ("sample_weight", sample_weight),
+        (f"{prefix}batch_size", batch_size),
+    ):
+        if value is not None:
+            raise ValueError(
+                f"`{argument}` is for a dict of arrays: a data set has batches of its "
+                "own, and yields (batch, None, sample_weight) where samples have "
+                f"weights. Received: {argument} of type {type(value).__name__}, {name} "
+                f"of type {type(x).__name__}"
+            )
+    if steps is None and streams.is_endless(x):
+        raise ValueError(
+            f"the {name} have no end, so `{steps_name}` must say how many batches an "
+            f"epoch has. Received: {steps_name}=None, {name} of type {type(x).__name__}"
+        )
+    if steps is None and passes > 1 and streams.is_read_once(x):
+        raise ValueError(
+            f"the {name} can be read once, and {passes} passes are asked for: give "
+            f"`{steps_name}`, or data that can be read again, such as a list or a data "
+            f"set. Received: {type(x).__name__}"
+        )
+    return streams.PreparedData(x, spec, name, shuffle)
+
+
+def _refuse_kind(argument, x, spec):
+    key = "videos" if spec.is_video else "images"
+    what = type(x).__name__
+    if hasattr(x, "shape"):
+        what += f" of shape {tuple(np.shape(x))}"
+    raise ValueError(
+        f"`{argument}` must be a dict with the key '{key}', {{'{key}': array, ...}}, "
+        "or a data set of such batches: PyDataset, tf.data, grain, a torch "
+        f"DataLoader, a generator or a list. Received: {what}"
+    )
+
+
+def _prepared_arrays(x, sample_weight, spec, name):
+    try:
+        return spec.prepare_element((x, None, sample_weight), warn=True)
+    except ValueError as error:
+        raise ValueError(f"the {name}: {error}") from None

@@ -1,0 +1,216 @@
+"""Where data enters an `MDM`: `fit`, `evaluate` and single steps, after a look at it.
+
+Each checks its arguments and every batch (`arguments`, `streams`, `batches`), then
+hands over to Keras. Bound to `MDM` as its methods.
+"""
+
+import contextlib
+
+import keras
+
+from keras_mdm import backend
+from keras_mdm.fitting import arguments, interrupts
+
+
+def fit(
+    self,
+    x=None,
+    y=None,
+    batch_size=None,
+    epochs=1,
+    verbose="auto",
+    callbacks=None,
+    validation_split=0.0,
+    validation_data=None,
+    shuffle=True,
+    class_weight=None,
+    sample_weight=None,
+    initial_epoch=0,
+    steps_per_epoch=None,
+    validation_steps=None,
+    validation_batch_size=None,
+    validation_freq=1,
+):
+    """Trains the model; see `keras.Model.fit`.
+
+    Every batch is checked before a step sees it. The error of a wrong one has its
+    number, counted from 0; the weights are then those of the batches before it.
+
+    Args:
+        x: Data set of batch dicts `{"images": ..., "labels": ...}`: a grain or
+            tf.data data set, a PyDataset, a torch DataLoader, a generator, a list,
+            or a dict of arrays. Pictures have the size `mdm.resolution`; where that
+            has frames, batches have `videos` instead. A model on text takes
+            `captions`, strings that are encoded on the way to the step. A data set
+            may yield `(batch, None, sample_weight)`.
+        y: Must be `None`: targets are made here.
+        batch_size: int. Only for a dict of arrays, 32 by default. Entries that are
+            left over, fewer than a batch, take no part in an epoch.
+        validation_split: float. Only for a dict of arrays: fraction of the last
+            entries that are validated on.
+        validation_data: Data as `x`, or a tuple `(data, None, sample_weight)`.
+        shuffle: bool. Whether arrays, and the batches of a PyDataset, have another
+            order in each epoch.
+        class_weight: Must be `None`; see `sample_weight`.
+        sample_weight: Array of shape `(entries,)`: weight of each entry's loss.
+            Only for a dict of arrays.
+        steps_per_epoch: int. Needed for data without end.
+        validation_batch_size: int. Only for arrays. Defaults to `batch_size`.
+        epochs, verbose, callbacks, initial_epoch, validation_steps,
+            validation_freq: As in Keras.
+
+    Returns:
+        A `History` with `loss` and `loss_{resolution}` for each resolution.
+
+    Raises:
+        ValueError: if an argument or a batch does not fit the model.
+        KeyboardInterrupt: after Ctrl-C, when the step has ended. Whatever ends
+            `fit`, the model keeps the weights of its last step.
+    """
+    _check_compiled(self, "fit")
+    arguments.check_fit(
+        class_weight,
+        epochs,
+        initial_epoch,
+        shuffle,
+        validation_freq,
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
+        validation_steps=validation_steps,
+        validation_batch_size=validation_batch_size,
+    )
+    x, validation_data = arguments.prepare_fit(
+        self.batch_spec.divided(self.mixed_fractions),
+        self.batch_spec,
+        (x, y, sample_weight),
+        validation_data,
+        validation_split,
+        shuffle,
+        range(initial_epoch, epochs),
+        validation_freq,
+        (batch_size, steps_per_epoch),
+        (validation_batch_size, validation_steps),
+    )
+    with _steps(self, "fit", trains=True):
+        return keras.Model.fit(
+            self,
+            x,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=interrupts.with_check(callbacks),
+            validation_data=validation_data,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_freq=validation_freq,
+        )
+
+
+def evaluate(
+    self,
+    x=None,
+    y=None,
+    batch_size=None,
+    verbose="auto",
+    sample_weight=None,
+    steps=None,
+    callbacks=None,
+    return_dict=False,
+    **kwargs,
+):
+    """Loss of the averaged weights on fixed noise and timesteps.
+
+    They depend on a sample's place in the data set alone, so two evaluations of
+    one model agree, whatever the size of their batches; see
+    `keras.Model.evaluate`.
+
+    Args:
+        x: Data as for `fit`; of arrays, every entry takes part.
+        y: Must be `None`.
+        batch_size: int. Only for a dict of arrays.
+        sample_weight: Array of shape `(entries,)`. Only for a dict of arrays.
+        steps: int. Needed for data without end.
+        verbose, callbacks, return_dict: As in Keras.
+
+    Returns:
+        Loss, then the loss of each resolution; with `return_dict=True` a dict.
+    """
+    _check_compiled(self, "evaluate")
+    # `fit` has prepared its validation data.
+    if not kwargs.get("_use_cached_eval_dataset"):
+        arguments.check_counts(batch_size=batch_size, steps=steps)
+        x, sample_weight = arguments.unpack("x", x, y, sample_weight)
+        x = arguments.prepare(
+            x, self.batch_spec, "evaluation data", sample_weight, batch_size, steps
+        )
+    with _steps(self, "evaluate"):
+        self.evaluated_samples.assign(0)
+        return keras.Model.evaluate(
+            self,
+            x,
+            verbose=verbose,
+            steps=steps,
+            callbacks=interrupts.with_check(callbacks),
+            return_dict=return_dict,
+            **kwargs,
+        )
+
+
+def train_on_batch(
+    self, x, y=None, sample_weight=None, class_weight=None, return_dict=False
+):
+    """One training step on one batch; see `keras.Model.train_on_batch`."""
+    _check_compiled(self, "train_on_batch")
+    arguments.check_no_class_weight(class_weight)
+    spec = self.batch_spec.divided(self.mixed_fractions)
+    x, weight = arguments.prepare_batch(x, y, sample_weight, spec)
+    with _steps(self, "train_on_batch"):
+        return keras.Model.train_on_batch(
+            self, x, sample_weight=weight, return_dict=return_dict
+        )
+
+
+def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+    """Loss of one batch on fixed noise; see `keras.Model.test_on_batch`."""
+    _check_compiled(self, "test_on_batch")
+    x, weight = arguments.prepare_batch(x, y, sample_weight, self.batch_spec)
+    with _steps(self, "test_on_batch"):
+        self.evaluated_samples.assign(0)
+        return keras.Model.test_on_batch(
+            self, x, sample_weight=weight, return_dict=return_dict
+        )
+
+
+def _check_compiled(self, method):
+    backend.refuse_replicas(self)
+    if not self.compiled:
+        raise ValueError(
+            f"`{method}` needs a compiled model: call `mdm.compile(...)` before."
+        )
+
+
+@contextlib.contextmanager
+def _steps(self, name, trains=False):
+    """Within it steps run: no signal and no other thread comes between, and the
+    variables have the newest values afterwards, whatever happens.
+
+    The average tells weights that are set by hand before or after from training.
+    """
+    with self.turns.taken(name, trains), interrupts.held():
+        backend.sync_weights(self)
+        if self.ema is not None:
+            self.ema.follow()
+        try:
+            yield
+        except BaseException:
+            backend.sync_weights(self, stopped=True)
+            # Where a device has failed, the weights may be lost.
+            with contextlib.suppress(TypeError, RuntimeError):
+                _note_average(self)
+            raise
+        _note_average(self)
+
+
+def _note_average(self):
+    if self.ema is not None:
+        self.ema.note()

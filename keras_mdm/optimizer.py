@@ -1,0 +1,137 @@
+"""AdamW with the paper's settings, in few operations for each weight.
+
+The default optimizer of `MDM.compile` and of the stages of `ProgressiveSchedule`.
+"""
+
+import keras
+from keras import ops
+
+from keras_mdm.backend import sublayers
+
+
+@keras.saving.register_keras_serializable("keras_mdm")
+class AdamW(keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW`, with the paper's settings and a smaller program.
+
+    Keras computes what all weights share, such as the powers of both betas, anew for
+    each of them. Networks have hundreds of weights, and compilers for accelerators need
+    time for every operation. The numbers are the same.
+
+    Args:
+        learning_rate: float or `LearningRateSchedule`. Defaults to 1e-4.
+        weight_decay: float. Defaults to 0.
+        beta_1: float. Defaults to 0.9.
+        beta_2: float. Defaults to 0.99.
+        epsilon: float. Defaults to 1e-8.
+        global_clipnorm: float or `None`. Gradients whose norm over all weights is
+            larger are scaled down to it. Defaults to 2; to `None` with `clipnorm` or
+            `clipvalue`.
+        **kwargs: Other arguments of `keras.optimizers.AdamW`.
+
+    Example:
+
+    ```python
+    mdm.compile(keras_mdm.AdamW(1e-4))
+    ```
+
+    Reference:
+        - [Loshchilov and Hutter, 2019](https://arxiv.org/abs/1711.05101)
+        - [Gu et al., 2024](https://arxiv.org/abs/2405.21048), appendix B, for the
+          settings
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-4,
+        weight_decay=0.0,
+        beta_1=0.9,
+        beta_2=0.99,
+        epsilon=1e-8,
+        global_clipnorm=2.0,
+        **kwargs,
+    ):
+        if kwargs.get("clipnorm") or kwargs.get("clipvalue"):
+            global_clipnorm = None
+        super().__init__(
+            learning_rate,
+            weight_decay,
+            beta_1,
+            beta_2,
+            epsilon,
+            global_clipnorm=global_clipnorm,
+            **kwargs,
+        )
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        step = ops.cast(self.iterations + 1, "float32")
+        powers = [ops.power(beta, step) for beta in (self.beta_1, self.beta_2)]
+        learning_rate = ops.cast(learning_rate, "float32")
+        rate = learning_rate * ops.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
+        # Results of one operation: a number would be a constant of the program for each
+        # weight.
+        numbers = [rate, 1.0 - self.beta_1, 1.0 - self.beta_2, self.epsilon]
+        self._shared = ops.unstack(ops.stack(numbers))
+        try:
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+        finally:
+            # Tensors of a trace must not outlive it.
+            self._shared = None
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.amsgrad or variable.dtype != "float32":
+            super().update_step(gradient, variable, learning_rate)
+            return
+        index = self._get_variable_index(variable)
+        first, second = self._momentums[index], self._velocities[index]
+        rate, new_1, new_2, epsilon = self._shared
+        gradient = ops.cast(gradient, variable.dtype)
+        first.assign(first + (gradient - first) * new_1)
+        second.assign(second + (ops.square(gradient) - second) * new_2)
+        self.assign_sub(variable, first * rate / (ops.sqrt(second) + epsilon))
+
+    def _clip_gradients(self, grads):
+        if self.clipnorm or not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        grads = [None if g is None else ops.convert_to_tensor(g) for g in grads]
+        squares = [
+            ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None
+        ]
+        norm = ops.sqrt(sum(squares))
+        # A norm that is not finite makes all gradients NaN, as in Keras.
+        scale = ops.minimum(self.global_clipnorm / norm, 1.0) + (norm - norm)
+        return [None if g is None else g * ops.cast(scale, g.dtype) for g in grads]
+
+    def _apply_weight_decay(self, variables):
+        if not self.weight_decay:
+            return
+        # As PyTorch does it: `variable - variable * rate` goes twice through memory.
+        kept = 1.0 - ops.cast(self.learning_rate, "float32") * self.weight_decay
+        for variable in variables:
+            if self._use_weight_decay(variable):
+                variable.assign(variable * ops.cast(kept, variable.dtype))
+
+
+def with_loss_scaling(optimizer, network, auto_scale_loss):
+    """The optimizer, in a `LossScaleOptimizer` where layers compute in float16.
+
+    Args:
+        optimizer: A Keras optimizer, or what `keras.optimizers.get` takes.
+        network: `Denoiser`.
+        auto_scale_loss: bool. See `MDM.compile`.
+
+    Raises:
+        ValueError: if weights are kept in float16.
+    """
+    policies = {layer.dtype_policy.name for layer in sublayers(network, recursive=True)}
+    if "float16" in policies:
+        raise ValueError(
+            "weights kept in float16 can't be trained: most updates are too small for "
+            "it. Make the network with dtype='mixed_bfloat16', or 'mixed_float16' on a "
+            "device without bfloat16. Received: dtype='float16'"
+        )
+    if "mixed_float16" not in policies or not auto_scale_loss:
+        return optimizer
+    optimizer = keras.optimizers.get(optimizer)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer)

@@ -1,0 +1,89 @@
+"""How pictures are drawn: the settings of `generate`, whose defaults a model keeps."""
+
+import collections.abc
+import dataclasses
+
+import numpy as np
+
+from keras_mdm.diffusion.guidance import THRESHOLDS
+from keras_mdm.diffusion.samplers import Sampler, get_sampler
+from keras_mdm.diffusion.spacing import SPACINGS
+
+# The run computes in float32, where anything larger is infinite.
+_LARGEST = float(np.finfo("float32").max)
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingSettings:
+    """Settings of a sampling run; `generate` explains each.
+
+    A model keeps one as its defaults, which are saved with it.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    sampler: str | Sampler = "dpm_solver"
+    num_steps: int = 50
+    spacing: str | collections.abc.Callable = "log_snr"
+    eta: float = 0.0
+    guidance_scale: float = 2.0
+    guidance_rescale: float = 0.0
+    guidance_interval: tuple | None = None
+    threshold: str = "static"
+    dynamic_percentile: float = 0.995
+    dynamic_maximum: float = 100.0
+
+    def __post_init__(self):
+        get_sampler(self.sampler)
+        if self.spacing not in SPACINGS and not callable(self.spacing):
+            raise ValueError(
+                f"`spacing` must be one of {sorted(SPACINGS)}, or a function of the "
+                f"schedule and `num_steps`. Received: spacing={self.spacing!r}"
+            )
+        if self.threshold not in THRESHOLDS:
+            raise ValueError(
+                f"`threshold` must be one of {THRESHOLDS}. "
+                f"Received: threshold={self.threshold!r}"
+            )
+        for name, low, high in (
+            ("eta", 0.0, 1.0),
+            ("guidance_scale", 0.0, _LARGEST),
+            ("guidance_rescale", 0.0, 1.0),
+            ("dynamic_percentile", 0.0, 1.0),
+            ("dynamic_maximum", 1.0, _LARGEST),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(
+                    f"`{name}` must be from {low:g} to {high:g}. "
+                    f"Received: {name}={value!r}"
+                )
+        if self.guidance_interval is not None:
+            interval = tuple(float(v) for v in self.guidance_interval)
+            if len(interval) != 2 or not 0.0 <= interval[0] < interval[1] <= 1.0:
+                raise ValueError(
+                    "`guidance_interval` must be two rising numbers from 0 (clean) to "
+                    f"1 (noise). Received: guidance_interval={self.guidance_interval}"
+                )
+            object.__setattr__(self, "guidance_interval", interval)
+
+    def get_config(self):
+        """JSON values.
+
+        Raises:
+            ValueError: if the sampler or its spacing is no name.
+        """
+        for name in ("sampler", "spacing"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise ValueError(
+                    f"`{name}` of a model's `sampling` is saved by its name; give an "
+                    f"object to `generate`. Received: {name}={value!r}"
+                )
+        return dataclasses.asdict(self)
+
+    def override(self, **values):
+        """Returns a copy in which values that are not `None` are replaced."""
+        values = {key: value for key, value in values.items() if value is not None}
+        return dataclasses.replace(self, **values)

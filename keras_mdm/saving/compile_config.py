@@ -1,0 +1,83 @@
+"""How a model was compiled, what it trained and its random state, in `.keras` files.
+
+So `keras.models.load_model`, `clone_model` and a pickled copy go on where the model
+was, optimizer and all. Bound to `MDM`.
+"""
+
+import keras
+
+from keras_mdm.backend import sublayers
+from keras_mdm.fitting import active_levels
+
+_SEED = "seed_generator"
+
+
+def get_compile_config(self):
+    """Arguments of `compile`, the active resolution and what is frozen.
+
+    Returns:
+        dict of JSON values; empty if the model was not compiled.
+    """
+    if not self.compiled:
+        return {}
+    return {
+        "resolution": self.resolution,
+        "freeze_inner": self.inner_is_frozen,
+        "frozen": sorted(p.path for p in _parts(self.network) if not p.trainable),
+        "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+        # Pairs: JSON turns the keys of a dict into strings.
+        **{name: _pairs(value) for name, value in self._loss_arguments.items()},
+        **self._compile_arguments,
+    }
+
+
+def compile_from_config(self, config):
+    """Compiles the model as `get_compile_config` says.
+
+    Args:
+        config: dict.
+    """
+    config = dict(config)
+    active_levels.choose(self, config.pop("resolution"), config.pop("freeze_inner"))
+    frozen = set(config.pop("frozen"))
+    for part in _parts(self.network):
+        if part.path in frozen:
+            part.trainable = False
+    for name in self._loss_arguments:
+        if isinstance(config[name], list):
+            config[name] = dict(config[name])
+    optimizer = keras.saving.deserialize_keras_object(config.pop("optimizer"))
+    self.compile(optimizer, **config)
+
+
+def save_own_variables(self, store):
+    """Writes the model's own variables, the state of its noise among them.
+
+    Args:
+        store: dict of arrays, as Keras gives it.
+    """
+    keras.Model.save_own_variables(self, store)
+    # Keras leaves random generators out, and the same noise would come again.
+    store[_SEED] = keras.ops.convert_to_numpy(self.seed_generator.state.value)
+
+
+def load_own_variables(self, store):
+    """Reads what `save_own_variables` wrote; files without a random state are fine.
+
+    Args:
+        store: dict of arrays, as Keras gives it.
+    """
+    own = {key: store[key] for key in store.keys()}
+    seed = own.pop(_SEED, None)
+    keras.Model.load_own_variables(self, own)
+    if seed is not None:
+        self.seed_generator.state.assign(seed)
+
+
+def _parts(network):
+    """Layers and variables, each of which may be frozen."""
+    return [*sublayers(network, recursive=True), *network.variables]
+
+
+def _pairs(value):
+    return [list(pair) for pair in value.items()] if isinstance(value, dict) else value

@@ -1,0 +1,319 @@
+"""Presets: named architectures, and models saved as folders.
+
+A preset folder has `config.json` (the model without weights), `metadata.json` (the
+format and the version that wrote it) and `model.weights.h5` (the network's weights,
+averaged if the model keeps an average). Built-in presets are configurations that load
+without a network, some with the address of published weights. Bound to `MDM` as
+`save_to_preset` and `from_preset`; `transfer.py` loads weights of other models.
+"""
+
+import contextlib
+import copy
+import datetime
+import importlib.resources
+import json
+import math
+import warnings
+
+import keras
+
+from keras_mdm.backend import serialize
+from keras_mdm.files import (
+    as_path,
+    check_free,
+    finish_replacement,
+    reserve,
+    whole_folder,
+)
+from keras_mdm.saving import hub
+from keras_mdm.saving.finite import check_finite
+from keras_mdm.saving.serialized import innermost, set_dtype, set_num_classes
+from keras_mdm.saving.shipped import read_shipped_weights, shipped_weights
+from keras_mdm.text_files import read_json
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+METADATA_FILE = "metadata.json"
+WEIGHTS_FILE = "model.weights.h5"
+
+_told = set()
+
+
+def builtin_presets():
+    """Built-in presets by name.
+
+    Returns:
+        dict of name to dict with `description` and `config`.
+    """
+    folder = importlib.resources.files("keras_mdm") / "presets"
+    return {
+        entry.name.removesuffix(".json"): json.loads(entry.read_text("utf-8"))
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".json")
+    }
+
+
+def save_to_preset(self, path, use_ema=True, overwrite=False):
+    """Saves the model as a preset folder that `from_preset` loads on any backend.
+
+    Whenever the program is stopped, the preset is the old or the new one, whole.
+
+    Args:
+        path: str or path. Folder to write.
+        use_ema: bool. Whether the averaged weights are saved. Defaults to `True`.
+        overwrite: bool. Whether the files of an existing preset may be replaced. Other
+            files in its folder stay.
+
+    Raises:
+        ValueError: if `path` exists and may not be replaced, or if a weight is NaN or
+            infinite.
+    """
+    check_free(path, is_preset, overwrite)
+    averaged = bool(use_ema) and self.ema is not None
+    if averaged:
+        self.ema.follow()
+    with self.ema.in_place() if averaged else contextlib.nullcontext():
+        write_preset(
+            path,
+            serialize(self),
+            self.network,
+            averaged=averaged,
+            overwrite=overwrite,
+        )
+
+
+def write_preset(path, config, network, averaged, overwrite=False):
+    """Writes a preset folder; see `save_to_preset`.
+
+    Args:
+        path: str or path.
+        config: dict. A serialized `MDM`.
+        network: The network that has its weights.
+        averaged: bool. Whether the weights are a moving average.
+        overwrite: bool.
+
+    Raises:
+        ValueError: if a weight is NaN or infinite.
+    """
+    check_finite(network.weights, path)
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "keras_version": keras.__version__,
+        "parameters": network.count_params(),
+        "averaged": averaged,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    with whole_folder(path, is_preset, overwrite) as folder:
+        _write_json(folder / CONFIG_FILE, config)
+        _write_json(folder / METADATA_FILE, metadata)
+        # Numbers, and what HDF5 writes about each array.
+        sizes = [4 * math.prod(variable.shape) for variable in network.variables]
+        reserve(folder, sum(sizes) + 4096 * len(sizes))
+        network.save_weights(folder / WEIGHTS_FILE)
+
+
+def from_preset(
+    cls,
+    preset,
+    load_weights=True,
+    dtype=None,
+    num_classes=None,
+    image_channels=None,
+    conditioner=None,
+    weights=None,
+    remat=None,
+    **overrides,
+):
+    """Builds a model from a built-in preset, a folder or a hub repository.
+
+    Args:
+        preset: str or path. A built-in name (see `MDM.builtin_presets()`), a folder
+            that `save_to_preset` wrote (or a run folder of a recipe, which has one),
+            or `hf://user/repository`. A folder or repository may also have the form of
+            the official implementation, `config.yaml` and `vis_model.pth`.
+        load_weights: bool. Whether weights are loaded, if the preset has any.
+            Published ones are downloaded at their first use. A built-in preset without
+            published weights says so once. Defaults to `True`.
+        dtype: Dtype policy of the network, such as `"mixed_bfloat16"`. Defaults to
+            the global policy.
+        num_classes: int or `None`. Replaces the number of classes of a
+            class-conditional preset without weights; 0 makes it unconditional.
+        image_channels: int or `None`. Replaces the number of channels of a preset
+            without weights.
+        conditioner: Optional layer of `keras_mdm.conditioning` that replaces that of a
+            preset without weights.
+        weights: str or path. Checkpoint file of the official implementation, such as
+            `"vis_model.pth"`, whose weights are taken instead of the preset's.
+            Defaults to `None`.
+        remat: bool or sequence of levels, such as `["16x256"]`. The dolls whose
+            activations are computed again in the backward pass, which saves memory;
+            see `NestedUNet.set_remat`. Defaults to `None`: as the preset says.
+        **overrides: Arguments of the constructor that replace the preset's, such as
+            `ema_momentum=None`.
+
+    Returns:
+        An `MDM`.
+
+    Raises:
+        ValueError: if the preset is unknown, damaged, or written by a newer version;
+            if its weights can't be downloaded, or `weights` do not fit it.
+
+    Example:
+
+    ```python
+    mdm = keras_mdm.MDM.from_preset("mdm_s256")
+    mdm = keras_mdm.MDM.from_preset("runs/shapes/preset")
+    mdm = keras_mdm.MDM.from_preset("mdm_flickr_64", weights="vis_model.pth")
+    ```
+    """
+    name = str(preset)
+    builtin = builtin_presets()
+    folder = shipped = None
+    if name in builtin:
+        config = copy.deepcopy(builtin[name]["config"])
+        wanted = load_weights and weights is None
+        shipped = shipped_weights(name) if wanted else None
+        published = builtin[name].get("weights")
+        if published is not None and wanted:
+            folder = hub.released_preset(name, published)
+        elif wanted and shipped is None and name not in _told:
+            _told.add(name)
+            warnings.warn(
+                f"No trained weights are published for preset '{name}': the network "
+                "starts from random weights. Train it with `mdm.compile(...)` and "
+                "`mdm.fit(...)`, or with "
+                f"`python recipes/train_image.py --preset {name}`.",
+                stacklevel=2,
+            )
+    else:
+        folder = _find_folder(name, builtin)
+        config = _read_json(folder, CONFIG_FILE)
+        _check_metadata(folder)
+    if config.get("class_name") != "MDM":
+        raise ValueError(
+            f"preset '{name}' holds a {config.get('class_name')!r}, not an 'MDM'."
+        )
+    config["config"].update(overrides)
+    network = config["config"]["network"]
+    changes = {
+        "num_classes": num_classes,
+        "image_channels": image_channels,
+        "conditioner": conditioner,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if changes and any(given is not None for given in (folder, shipped, weights)):
+        raise ValueError(
+            f"{sorted(changes)} can't be changed in a preset with weights; of a "
+            "built-in one take the architecture alone, with `load_weights=False`. "
+            f"Received: {changes}, preset={name!r}"
+        )
+    if conditioner is not None:
+        innermost(network)["config"]["conditioner"] = serialize(conditioner)
+    if num_classes is not None:
+        set_num_classes(network, num_classes)
+    if image_channels is not None:
+        innermost(network)["config"]["image_channels"] = image_channels
+    set_dtype(network, dtype or keras.config.dtype_policy().name)
+    mdm = keras.saving.deserialize_keras_object(config, custom_objects={"MDM": cls})
+    if remat is not None:
+        mdm.network.set_remat(remat)
+    if weights is not None:
+        hub.load_official(mdm.network, weights)
+        mdm.reset_ema()
+    elif folder is not None and load_weights:
+        _load_network(mdm.network, folder)
+        mdm.reset_ema()
+    if shipped is not None:
+        read_shipped_weights(mdm, shipped)
+    return mdm
+
+
+def has_weights(preset):
+    """Whether a preset has weights to load; a folder or an address always has."""
+    builtin = builtin_presets().get(str(preset))
+    return (
+        builtin is None
+        or shipped_weights(str(preset)) is not None
+        or builtin.get("weights") is not None
+    )
+
+
+def preset_in(path):
+    """The preset folder that a path means: its own, or `preset` of a run folder."""
+    folder = as_path(path)
+    inside = folder / "preset"
+    for found in (folder, inside):
+        finish_replacement(found)
+    return inside if (inside / CONFIG_FILE).is_file() else folder
+
+
+def _find_folder(name, builtin):
+    """The preset folder that a path or a hub address means."""
+    if name.startswith("hf://"):
+        folder = preset_in(hub.download_repository(name.removeprefix("hf://")))
+    else:
+        folder = preset_in(name)
+    if not folder.is_dir():
+        raise ValueError(
+            f"Unknown preset '{name}'. It must be a folder, an address 'hf://user/"
+            f"repository', or one of the built-in presets {sorted(builtin)}."
+        )
+    if hub.is_official(folder) and not (folder / CONFIG_FILE).is_file():
+        return hub.converted_preset(folder)
+    missing = [
+        file
+        for file in (CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE)
+        if not (folder / file).is_file()
+    ]
+    if missing:
+        raise ValueError(
+            f"'{folder}' is not a whole preset: it lacks {missing}. "
+            f"It has: {sorted(entry.name for entry in folder.iterdir())}"
+        )
+    return folder
+
+
+def is_preset(folder):
+    """Whether a folder is one that `save_to_preset` wrote."""
+    try:
+        config = _read_json(folder, CONFIG_FILE)
+        metadata = _read_json(folder, METADATA_FILE)
+    except (OSError, ValueError):
+        return False
+    return config.get("class_name") == "MDM" and "format_version" in metadata
+
+
+def _check_metadata(folder):
+    version = _read_json(folder, METADATA_FILE).get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ValueError(
+            f"preset '{folder}' has the format version {version}, and this version of "
+            f"keras_mdm reads up to {FORMAT_VERSION}. Install a newer keras_mdm."
+        )
+
+
+def _load_network(network, folder):
+    """Loads a preset's weights, with an error that says which file is damaged."""
+    try:
+        network.load_weights(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the weights of preset '{folder}' can't be loaded: {WEIGHTS_FILE} is "
+            f"damaged or does not belong to {CONFIG_FILE}. Cause: {error}"
+        ) from error
+
+
+def _write_json(path, value):
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+
+
+def _read_json(folder, name):
+    try:
+        value = read_json(folder / name)
+    except ValueError as error:
+        raise ValueError(
+            f"preset '{folder}' is damaged: {name} is not JSON. Cause: {error}"
+        ) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"preset '{folder}' is damaged: {name} is not an object.")
+    return value

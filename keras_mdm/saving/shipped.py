@@ -1,0 +1,63 @@
+"""Weights that the package ships with a built-in preset, in half precision.
+
+`presets/NAME.npz` stands beside `presets/NAME.json` and holds the network's averaged
+weights in float16, by the paths of the variables. `from_preset` loads them;
+`write_shipped_weights` is for those who train a preset anew.
+"""
+
+import importlib.resources
+
+import numpy as np
+
+from keras_mdm.files import whole_file
+from keras_mdm.saving.finite import check_finite
+
+
+def shipped_weights(name):
+    """The file of a built-in preset's weights, or `None` if it has none."""
+    file = importlib.resources.files("keras_mdm") / "presets" / f"{name}.npz"
+    return file if file.is_file() else None
+
+
+def write_shipped_weights(mdm, path):
+    """Writes the averaged weights of a model's network in float16.
+
+    Args:
+        mdm: `MDM`.
+        path: Path of the `.npz` file.
+
+    Raises:
+        ValueError: if a weight is NaN, infinite, or too large for float16.
+    """
+    paths = [variable.path for variable in mdm.network.weights]
+    values = dict(zip(paths, mdm.averaged_weights(), strict=True))
+    check_finite(values.items(), path)
+    with np.errstate(over="ignore"):
+        values = {name: value.astype("float16") for name, value in values.items()}
+    wrong = [name for name, value in values.items() if not np.isfinite(value).all()]
+    if wrong:
+        raise ValueError(f"weights are too large for float16: {wrong[:5]}")
+    with whole_file(path) as temporary:
+        np.savez_compressed(temporary, **values)
+
+
+def read_shipped_weights(mdm, file):
+    """Loads what `write_shipped_weights` wrote into a model's network.
+
+    Args:
+        mdm: `MDM` of the same configuration.
+        file: Path of the `.npz` file.
+
+    Raises:
+        ValueError: if the file does not belong to the network.
+    """
+    with file.open("rb") as opened, np.load(opened) as values:
+        paths = {variable.path for variable in mdm.network.weights}
+        if paths != set(values.files):
+            raise ValueError(
+                f"the weights in '{file}' belong to another network; they differ in "
+                f"{sorted(paths ^ set(values.files))[:5]}"
+            )
+        for variable in mdm.network.weights:
+            variable.assign(values[variable.path].astype("float32"))
+    mdm.reset_ema()

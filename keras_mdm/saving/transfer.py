@@ -1,0 +1,117 @@
+"""Weights of one model for another: those of the largest doll that both have.
+
+Bound to `MDM` as `load_weights`.
+"""
+
+import keras
+
+from keras_mdm.backend import serialize, sublayers
+from keras_mdm.files import as_path
+from keras_mdm.layers import TemporalAttention
+from keras_mdm.networks import InflatedUNet
+from keras_mdm.saving import presets
+from keras_mdm.saving.serialized import architecture
+
+# Options of dolls that draw clips, beside those of the pictures that their frames are.
+_OF_CLIPS = ("frames", "num_temporal_attention_layers", "rotary_positions")
+
+
+def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+    """Loads weights: of this model, or of a preset that shares a doll with it.
+
+    Args:
+        filepath: str or path. A `.weights.h5` file that `save_weights` wrote, or a
+            preset as `from_preset` takes it. Of a preset, the largest doll that this
+            model has too gives its weights, and so do all inside it, the whole network
+            or a part of it. A doll of clips takes those of the pictures that its frames
+            are, and draws these until it has learned motion: `"mdm_shapes_64"` can
+            begin `"mdm_shapes_32v"`. The other dolls keep theirs.
+        skip_mismatch: bool. As in `keras.Model.load_weights`; not for presets.
+        **kwargs: As in `keras.Model.load_weights`.
+
+    Raises:
+        ValueError: if the preset has no weights, or no doll of this model.
+    """
+    if not _is_preset(filepath):
+        keras.Model.load_weights(self, filepath, skip_mismatch=skip_mismatch, **kwargs)
+        if self.ema is not None:
+            self.ema.note()
+        return None
+    if not presets.has_weights(filepath):
+        raise ValueError(
+            f"no trained weights are published for preset '{filepath}': there is "
+            "nothing to load."
+        )
+    other = type(self).from_preset(filepath, ema_momentum=None).network
+    for mine in self.network.networks:
+        for theirs in other.networks:
+            pairs = _pair(mine, theirs)
+            if pairs:
+                for pair in pairs:
+                    _copy(*pair)
+                if self.ema is not None:
+                    self.ema.reset([v for doll, _ in pairs for v in doll.variables])
+                return None
+    raise ValueError(
+        f"the network saved in '{filepath}', whose resolutions are "
+        f"{other.levels}, has none of the dolls of this model, whose resolutions "
+        f"are {self.network.levels}: their classes or their options differ. Build "
+        "both from the same options."
+    )
+
+
+def _is_preset(filepath):
+    name = str(filepath)
+    return (
+        name in presets.builtin_presets()
+        or name.startswith("hf://")
+        or as_path(name).is_dir()
+    )
+
+
+def _pair(mine, theirs):
+    """Pairs of dolls, outermost first, if the weights of `theirs` fit `mine`.
+
+    Returns:
+        List of (doll of this model, doll of the other one); `None` if they do not fit.
+    """
+    of_pictures = theirs.frames == 1
+    if isinstance(mine, InflatedUNet) and of_pictures:
+        return _pair(mine.inner, theirs)
+    if _options(mine, of_pictures) != _options(theirs, of_pictures):
+        return None
+    if len(mine.networks) == 1:
+        return [(mine, theirs)]
+    inside = _pair(mine.inner, theirs.inner)
+    return inside and [(mine, theirs), *inside]
+
+
+def _options(doll, of_pictures):
+    """What must agree, but for the networks inside."""
+    serialized = architecture(serialize(doll))
+    left_out = ("inner", *(_OF_CLIPS if of_pictures else ()))
+    options = {k: v for k, v in serialized["config"].items() if k not in left_out}
+    return {**serialized, "config": options}
+
+
+def _copy(mine, theirs):
+    of_pictures = theirs.frames == 1
+    for source, target in zip(
+        _own_variables(theirs, of_pictures),
+        _own_variables(mine, of_pictures),
+        strict=True,
+    ):
+        target.assign(source.value)
+
+
+def _own_variables(doll, of_pictures):
+    """Variables of a doll alone; without attention over frames if `of_pictures`."""
+    temporal = {
+        id(variable)
+        for layer in doll.own_layers
+        for part in sublayers(layer, recursive=True)
+        if of_pictures and isinstance(part, TemporalAttention)
+        for variable in part.variables
+    }
+    own = [variable for layer in doll.own_layers for variable in layer.variables]
+    return [variable for variable in own if id(variable) not in temporal]

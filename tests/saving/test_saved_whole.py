@@ -1,0 +1,90 @@
+"""A model in a `.keras` file, pickled or copied goes on where it was."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+from helpers import batch_of, equal_values, tiny_mdm, values_of
+
+import keras_mdm
+
+BATCH = batch_of(4, 8)
+
+
+def through_file(mdm, folder):
+    mdm.save(folder / "m.keras")
+    return keras.models.load_model(folder / "m.keras")
+
+
+WAYS = {
+    "file": through_file,
+    "pickle": lambda mdm, folder: pickle.loads(pickle.dumps(mdm)),
+    "deepcopy": lambda mdm, folder: copy.deepcopy(mdm),
+}
+
+
+@pytest.fixture(scope="module")
+def mdm():
+    """Half-way through a stage, with everything that `compile` can be told."""
+    mdm = tiny_mdm(levels=3, resolution=4, ema_momentum=0.5)
+    mdm.set_active(8, freeze_inner=True)
+    mdm.network.at_level(8).own_layers[0].trainable = False
+    schedule = keras_mdm.training.StageLearningRate(1e-2, 4, 9)
+    mdm.compile(
+        keras_mdm.AdamW(schedule, global_clipnorm=2.0, weight_decay=0.01),
+        loss_weights={8: 1.0, 4: 0.5},
+        mixed_resolution={8: 1, 4: 1},
+    )
+    mdm.train_on_batch(BATCH)
+    return mdm
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_next_step_is_the_same(way, mdm, tmp_path):
+    other = WAYS[way](mdm, tmp_path)
+    assert other.resolution == 8
+    assert other.batch_spec == mdm.batch_spec
+    trained = [v.path for v in mdm.trainable_variables]
+    assert [v.path for v in other.trainable_variables] == trained
+    assert int(other.optimizer.iterations) == int(mdm.optimizer.iterations) > 0
+    twin = WAYS["file"](mdm, tmp_path)
+    state = [values_of([m.seed_generator.state]) for m in (mdm, other)]
+    assert equal_values(*state)
+    logs = [m.train_on_batch(BATCH, return_dict=True) for m in (other, twin)]
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+    for kind in (lambda m: m.variables, lambda m: m.optimizer.variables):
+        for a, b in zip(values_of(kind(other)), values_of(kind(twin)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    # The frozen inner doll, and what was frozen by hand.
+    still, kept = (
+        [v for v in m.network.variables if not v.trainable] for m in (other, mdm)
+    )
+    assert still and equal_values(values_of(still), values_of(kept))
+
+
+def test_saving_changes_nothing(mdm, tmp_path):
+    """The step that was saved goes on as if it had not been."""
+    twin = through_file(mdm, tmp_path)
+    logs = [m.train_on_batch(BATCH, return_dict=True) for m in (mdm, twin)]
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+    for a, b in zip(values_of(mdm.variables), values_of(twin.variables), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_clone_is_compiled_alike(mdm):
+    clone = keras.models.clone_model(mdm)
+    assert clone.resolution == 8 and int(clone.optimizer.iterations) == 0
+    clone.fit(BATCH, verbose=0)
+    assert np.isfinite(clone.evaluate(BATCH, verbose=0)[0])
+
+
+def test_a_model_that_was_not_compiled_asks_for_it(tmp_path):
+    other = through_file(tiny_mdm(), tmp_path)
+    for call in ("fit", "evaluate", "train_on_batch", "test_on_batch"):
+        with pytest.raises(ValueError, match=r"must call `compile\(\)`"):
+            getattr(other, call)(batch_of(4))
+    other = keras_mdm.MDM.from_config(tiny_mdm().get_config())
+    with pytest.raises(ValueError, match=r"must call `compile\(\)`"):
+        other.fit(batch_of(4))
