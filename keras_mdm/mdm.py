@@ -555,7 +555,8 @@ class MDM(keras.Model):
         for key in ("network", "timesteps"):
             if isinstance(config.get(key), dict):
                 config[key] = keras.saving.deserialize_keras_object(config[key])
-        config["schedule"] = NoiseSchedule.from_config(config["schedule"])
+        if isinstance(config["schedule"], dict):
+            config["schedule"] = NoiseSchedule.from_config(config["schedule"])
         return cls(**config)
 
     def __dir__(self):

@@ -11,7 +11,7 @@ from keras_mdm.backend.batches import (
     refuse_replicas,
 )
 from keras_mdm.backend.devices import cores, name, on_cpu
-from keras_mdm.backend.keras_internals import has_stepped, sublayers
+from keras_mdm.backend.keras_internals import has_stepped, steps_taken, sublayers
 from keras_mdm.backend.programs import compile_with_weights, run_stateless
 from keras_mdm.backend.serialization import serialize
 from keras_mdm.backend.snapshots import changed_since, snapshot
@@ -33,6 +33,7 @@ __all__ = [
     "run_stateless",
     "serialize",
     "snapshot",
+    "steps_taken",
     "sublayers",
     "sync_weights",
 ]

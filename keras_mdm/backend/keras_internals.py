@@ -29,4 +29,16 @@ def has_stepped(optimizer):
     # Of a `LossScaleOptimizer`, the one inside counts.
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     every = optimizer.gradient_accumulation_steps
-    return optimizer._iterations % every == 0 if every else True
+    return steps_taken(optimizer) % every == 0 if every else True
+
+
+def steps_taken(optimizer):
+    """Number of batches that an optimizer has seen, accumulated ones among them.
+
+    Args:
+        optimizer: Keras optimizer.
+
+    Returns:
+        Integer variable.
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)._iterations

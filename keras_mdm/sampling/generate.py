@@ -121,6 +121,9 @@ def generate(
     """
     if spacing is None and isinstance(sampler, Sampler):
         spacing = sampler.spacing
+    if spacing is None and known_frames:
+        # Evenly in the index, few steps come too late to agree with known frames.
+        spacing = "log_snr"
     settings = self.sampling.override(
         sampler=sampler,
         num_steps=num_steps,

@@ -1,0 +1,1 @@
+"""Data on their way into `fit`, and what surrounds training steps. Used by `MDM`."""

@@ -1,0 +1,1 @@
+"""Drawing: conditions and noise in, pictures of every level out. Used by `MDM`."""

@@ -1,0 +1,1 @@
+"""Models on disk: presets, published and bundled weights. Used by `MDM`."""
