@@ -17,9 +17,13 @@ from keras_mdm import (
 from keras_mdm.conditioning import ClassLabels, TextEmbeddings, TextEncoder
 from keras_mdm.data.video_files import write_video
 from keras_mdm.diffusion import NoiseSchedule
+from keras_mdm.model import presets
 from keras_mdm.model.mdm import MDM
 from keras_mdm.model.optimizer import AdamW
 from keras_mdm.networks import InflatedUNet, NestedUNet, UNet
 from keras_mdm.training import ProgressiveSchedule, Stage
 
 __version__ = "0.1.0"
+
+# By name, so that what stands on top is imported when it is needed.
+presets.register_reader("keras_mdm.convert")

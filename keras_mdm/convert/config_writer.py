@@ -2,10 +2,8 @@
 
 import pathlib
 
-import yaml
-
 from keras_mdm.conditioning import TextEmbeddings
-from keras_mdm.convert.config import PREDICTIONS, SCHEDULES
+from keras_mdm.convert.config import PREDICTIONS, SCHEDULES, import_yaml
 from keras_mdm.networks import NestedUNet
 
 
@@ -21,10 +19,8 @@ def write_config(path, mdm):
     """
     network, schedule = mdm.network, mdm.schedule
     _check_official(mdm)
-    nested = len(network.dolls) > 1
-    kind = {1: "unet", 2: "nested_unet"}.get(
-        len(network.dolls), f"nested{len(network.dolls) - 1}_unet"
-    )
+    outer = len(network.dolls) - 1
+    kind = ("unet", "nested_unet")[outer] if outer < 2 else f"nested{outer}_unet"
     content = {
         "name": mdm.name,
         "model": kind,
@@ -37,17 +33,18 @@ def write_config(path, mdm):
                 "schedule_type": _official_schedule(schedule),
                 "prediction_type": _key(PREDICTIONS, mdm.prediction),
                 "loss_target_type": _key(PREDICTIONS, mdm.loss_target),
-                "schedule_shifted": nested and not schedule.scale_signal,
+                "schedule_shifted": outer > 0 and not schedule.scale_signal,
                 "schedule_shifted_power": schedule.shift_power or 1.0,
             },
             "model_output_scale": mdm.output_limit or 0.0,
             "use_vdm_loss_weights": mdm.loss_weighting == "vdm",
-            "use_double_loss": nested,
+            "use_double_loss": outer > 0,
             "no_use_residual": True,
         },
         "reader_config": {"image_size": network.resolution},
     }
-    pathlib.Path(path).write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+    text = import_yaml().safe_dump(content, sort_keys=False)
+    pathlib.Path(path).write_text(text, "utf-8")
 
 
 def _official_schedule(schedule):

@@ -1,7 +1,6 @@
-"""The official implementation (apple/ml-mdm): its configurations and its weights.
+"""The official implementation (apple/ml-mdm): its networks and its weights.
 
 Says which of our variables each official parameter is, and how its axes are laid out.
-Used by the parity tests and by tools that convert checkpoints.
 """
 
 import math
@@ -14,9 +13,9 @@ from keras_mdm.layers import FrameConv
 from keras_mdm.networks import NestedUNet, UNet
 
 # Parameters that the official code creates and never uses, or never trains (the
-# frequencies of rotary positions): in any network, and in one around another network.
+# frequencies of rotary positions): in any network, and in an outer network.
 UNUSED = ("interp_layer1", "interp_layer2", "pos_emb")
-UNUSED_AROUND = ("mid_blocks", "cond_emb", "lm_proj")
+_UNUSED_OUTER = ("mid_blocks", "cond_emb", "lm_proj")
 
 
 def network_from_config(config, resolution, text_size=None, **options):
@@ -33,14 +32,20 @@ def network_from_config(config, resolution, text_size=None, **options):
     Returns:
         A `UNet` or `NestedUNet`.
     """
-    channels = _numbers(config["resolution_channels"])
-    inner = config.get("inner_config")
+    channels = _integers(config["resolution_channels"])
+    inner = innermost = config.get("inner_config")
+    # The official innermost network hands its tokens and its mask, or none, to the
+    # outer networks; their own `masked_cross_attention` is not read.
+    while innermost and innermost.get("inner_config"):
+        innermost = innermost["inner_config"]
     residual = config.get("resnet_config") or {}
     shared = {
         "channels": channels,
         "num_residual_blocks": _spread(config["num_resnets_per_resolution"], channels),
         "num_attention_layers": _attention_layers(config, channels),
-        "masked_attention": bool(_innermost(config).get("masked_cross_attention", 1)),
+        "masked_attention": bool(
+            (innermost or config).get("masked_cross_attention", 1)
+        ),
         "micro_conditioning": _micro(config.get("micro_conditioning")),
         "attention_feed_forward": bool(residual.get("use_attention_ffn", False)),
         "groups": residual.get("num_groups_norm", 32),
@@ -78,18 +83,7 @@ def network_from_config(config, resolution, text_size=None, **options):
     )
 
 
-def _innermost(config):
-    """The configuration whose network alone decides on the mask of every level.
-
-    The official innermost network hands its tokens and its mask, or none, to the
-    networks around it; their own `masked_cross_attention` is not read.
-    """
-    while config.get("inner_config") is not None:
-        config = config["inner_config"]
-    return config
-
-
-def _numbers(value):
+def _integers(value):
     """A tuple of int from a sequence, an int, or a string such as `"0,1,5"`."""
     if isinstance(value, str):
         return tuple(int(part) for part in value.split(",") if part)
@@ -98,13 +92,13 @@ def _numbers(value):
 
 def _spread(value, channels):
     """One number for each resolution; a single one holds for all."""
-    values = _numbers(value)
+    values = _integers(value)
     return values * len(channels) if len(values) == 1 else values
 
 
 def _attention_layers(config, channels):
     layers = _spread(config.get("num_attention_layers", 1), channels)
-    levels = _numbers(config.get("attention_levels", ()))
+    levels = _integers(config.get("attention_levels", ()))
     return tuple(n if i in levels else 0 for i, n in enumerate(layers))
 
 
@@ -242,13 +236,10 @@ def official_shape(variable, layout):
 def assign_weights(network, weights, progress=None):
     """Puts official weights into a network, after checking every one of them.
 
-    Weights are read one after the other, so that a `Checkpoint` is never in memory as
-    a whole.
-
     Args:
         network: `UNet` or `NestedUNet`.
-        weights: Mapping of official parameter name to array, or to anything with a
-            `shape` that `numpy.asarray` reads.
+        weights: dict of official parameter name to array. They are copied one after
+            the other, so that a checkpoint is never in memory as a whole.
         progress: Optional callable `(done, total)`, called after each parameter.
 
     Raises:
@@ -258,8 +249,8 @@ def assign_weights(network, weights, progress=None):
     wanted = {
         name: (variable, layout) for name, variable, layout in named_variables(network)
     }
-    around = len(network.dolls) - 1
-    present = {name for name in weights if not _is_unused(name, around)}
+    outer = len(network.dolls) - 1
+    present = {name for name in weights if not _is_unused(name, outer)}
     problems = [f"missing: {name}" for name in sorted(set(wanted) - present)]
     problems += [f"unexpected: {name}" for name in sorted(present - set(wanted))]
     for name in sorted(present & set(wanted)):
@@ -269,7 +260,8 @@ def assign_weights(network, weights, progress=None):
     if problems:
         raise ValueError("the weights do not fit the network:\n" + "\n".join(problems))
     for done, (name, (variable, layout)) in enumerate(wanted.items(), start=1):
-        variable.assign(TO_KERAS[layout](np.asarray(weights[name])))
+        # A copy: backends may take an array for their own, and this one is a file's.
+        variable.assign(np.array(TO_KERAS[layout](weights[name])))
         if progress is not None:
             progress(done, len(wanted))
 
@@ -280,13 +272,10 @@ def official_weights(network):
         yield name, TO_TORCH[layout](keras.ops.convert_to_numpy(variable.value))
 
 
-def _is_unused(name, around):
-    """Whether the official code never reads a parameter.
-
-    `around` is the number of networks around the innermost one.
-    """
+def _is_unused(name, outer):
+    """Whether the official code never reads a parameter in a nest of so many outer ones."""
     parts = name.split(".")
     depth = parts.count("inner_unet")
-    if depth < around and parts[depth] in UNUSED_AROUND:
+    if depth < outer and parts[depth] in _UNUSED_OUTER:
         return True
     return any(part in UNUSED for part in parts)

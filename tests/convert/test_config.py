@@ -5,11 +5,11 @@ import warnings
 import pytest
 import yaml
 from official import DIFFUSION, NESTED, UNET
+from released import RELEASED
 
 from keras_mdm.convert.config import complete, model_options, read_config
 from keras_mdm.convert.config_writer import write_config
 from keras_mdm.convert.ml_mdm import network_from_config
-from keras_mdm.convert.released import RELEASED
 
 FILE = """
 sample_image_size: 64

@@ -8,8 +8,8 @@ from helpers import batch_of, tiny_mdm, tiny_nest, tiny_unet, trainer, uncompile
 import keras_mdm
 from keras_mdm import Stage
 from keras_mdm.diffusion.losses import mixed_shares
+from keras_mdm.model.bundled import write_bundled_weights
 from keras_mdm.model.sampling_defaults import SamplingDefaults
-from keras_mdm.model.shipped import write_shipped_weights
 from keras_mdm.training import StageLearningRate, state
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -34,7 +34,7 @@ WRITERS = {
     "raw preset": lambda mdm, folder: mdm.save_to_preset(
         folder / "p", use_ema=False, overwrite=True
     ),
-    "shipped": lambda mdm, folder: write_shipped_weights(mdm, folder / "x.npz"),
+    "bundled": lambda mdm, folder: write_bundled_weights(mdm, folder / "x.npz"),
     "state": lambda mdm, folder: state.save_state(mdm, folder, {"stage": 0}),
     "weights": lambda mdm, folder: mdm.save_weights(folder / "m.weights.h5"),
     "model": lambda mdm, folder: mdm.save(folder / "m.keras"),
@@ -75,7 +75,7 @@ def test_weights_too_large_for_half_precision(tmp_path):
     mdm = tiny_mdm(1, resolution=4)
     _spoil(mdm.network.weights[0], 1e5)
     with pytest.raises(ValueError, match="too large for float16"):
-        write_shipped_weights(mdm, tmp_path / "x.npz")
+        write_bundled_weights(mdm, tmp_path / "x.npz")
     mdm.save_to_preset(tmp_path / "p")
 
 

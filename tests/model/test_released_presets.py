@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from released import RELEASED
 
 import keras_mdm
 from keras_mdm.convert.ml_mdm import (
@@ -10,7 +11,6 @@ from keras_mdm.convert.ml_mdm import (
     network_from_config,
     official_shape,
 )
-from keras_mdm.convert.released import RELEASED
 
 # Parameters and tensors as counted in the official implementation, and steps and eta
 # of its demo.
