@@ -273,7 +273,7 @@ def official_weights(network):
 
 
 def _is_unused(name, outer):
-    """Whether the official code never reads a parameter in a nest of so many outer ones."""
+    """Whether the official code never reads a parameter of such a nest."""
     parts = name.split(".")
     depth = parts.count("inner_unet")
     if depth < outer and parts[depth] in _UNUSED_OUTER:
