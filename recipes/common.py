@@ -105,11 +105,6 @@ def choose_backend(name, preset=None):
         os.environ.setdefault(
             "JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "keras_mdm", "jax")
         )
-
-    from keras_mdm import backend
-    from keras_mdm.model.widths import widest_of_preset
-
-    backend.prepare_processor(widest_of_preset(preset))
     return name
 
 

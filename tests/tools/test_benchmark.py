@@ -6,7 +6,6 @@ import os
 import pathlib
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import keras
 import pytest
@@ -50,13 +49,6 @@ def tool(monkeypatch):
     """A function that imports a module of `tools/`."""
     monkeypatch.syspath_prepend(str(TOOLS))
     return importlib.import_module
-
-
-def test_width_of_a_released_configuration(tool, tmp_path):
-    path = tmp_path / "released.json"
-    path.write_text('{"shipped": "64", "px": 64}')
-    module = tool("benchmark_model")
-    assert module.widest_channels(SimpleNamespace(config=path, preset=None)) == 768
 
 
 def test_ratios(tool):
