@@ -12,8 +12,7 @@ class TextEmbeddings(TextConditioner):
     """Conditioner that takes the embeddings of a text encoder as they are.
 
     Batches bring embeddings that were computed beforehand (`tools/encode_captions.py`).
-    To give texts instead, set `encoder`: it stays outside of the model, which neither
-    trains nor saves it.
+    To give texts instead, set `encoder`: the model neither trains nor saves it.
 
     Args:
         size: int. Size of an embedding, such as 2048 for FLAN-T5-XL.

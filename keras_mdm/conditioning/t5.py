@@ -15,7 +15,7 @@ _LENGTH_STEP = 32
 
 
 class T5Encoder:
-    """Turns texts into embeddings as the published models were given them.
+    """Turns texts into embeddings as the published models take them.
 
     The weights are frozen. Made by `T5Encoder.from_hugging_face`.
 
@@ -119,7 +119,7 @@ class T5Encoder:
     def encode(self, texts):
         """Embeds texts; they are padded to the longest of them.
 
-        The published models attend to the padding, so what is drawn for a text
+        The published models attend to the padding, so what is sampled for a text
         depends a little on the length of those beside it: encode a text and its
         negative together, as the official code does.
 

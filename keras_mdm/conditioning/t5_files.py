@@ -4,10 +4,10 @@
 weights: one `model.safetensors`, or several with an index that names them.
 """
 
-import pathlib
 import re
 
 from keras_mdm import text_files
+from keras_mdm.downloads import download_repository
 from keras_mdm.files import as_path, finish_replacement
 
 CONFIG = "config.json"
@@ -18,28 +18,17 @@ VOCABULARY = "spiece.model"
 
 def find_folder(folder):
     """The folder that a path or `hf://user/repository` means."""
-    name = str(folder)
-    if not name.startswith("hf://"):
-        path = as_path(name)
-        if not path.is_dir():
-            raise ValueError(
-                f"`folder` must be a folder or 'hf://user/repository'. "
-                f"Received: folder={name!r}"
-            )
-        finish_replacement(path)
-        return path
-    repository = name.removeprefix("hf://")
-    patterns = [CONFIG, VOCABULARY, "model*.safetensors*"]
-    try:
-        from huggingface_hub import snapshot_download
-
-        return pathlib.Path(snapshot_download(repository, allow_patterns=patterns))
-    except Exception as error:  # of the network, the hub or the file system
+    if str(folder).startswith("hf://"):
+        files = [CONFIG, VOCABULARY, "model*.safetensors*"]
+        return download_repository(str(folder), files)
+    path = as_path(folder)
+    if not path.is_dir():
         raise ValueError(
-            f"'{name}' can't be downloaded. Fetch {patterns} of "
-            f"https://huggingface.co/{repository}/tree/main into a folder and pass the "
-            f"folder instead. Cause: {type(error).__name__}: {error}"
-        ) from error
+            f"`folder` must be a folder or 'hf://user/repository'. "
+            f"Received: folder={str(folder)!r}"
+        )
+    finish_replacement(path)
+    return path
 
 
 def read_json(path):

@@ -61,34 +61,34 @@ def _key(choices, value):
 
 def _check_official(mdm):
     """Lists everything about a model that the official implementation lacks."""
-    network, schedule, problems = mdm.network, mdm.schedule, []
-    if _official_schedule(schedule) is None:
-        problems.append(f"schedule {schedule.name!r}")
-    if len(network.dolls) > 1 and schedule.scale_signal == (schedule.shift_power > 0):
-        problems.append("a schedule that is both shifted and scaled, or neither")
-    for name in ("prediction", "loss_target"):
-        if getattr(mdm, name) not in PREDICTIONS.values():
-            problems.append(f"{name} {getattr(mdm, name)!r}")
-    if mdm.loss_weighting not in ("uniform", "vdm"):
-        problems.append(f"loss_weighting {mdm.loss_weighting!r}")
-    if mdm.output_limit and len(network.dolls) > 1:
-        problems.append("output_limit of nested networks")
-    conditioner = network.conditioner
-    if not isinstance(conditioner, TextEmbeddings | None):
-        problems.append(f"condition {type(conditioner).__name__}")
-    innermost = network.innermost
-    for doll in network.dolls:
-        where = f"in the network of {doll.resolution} pixels"
-        if doll.frames > 1:
-            problems.append(f"clips of {doll.frames} frames {where}")
-        if doll.num_heads != 8:
-            problems.append(f"{doll.num_heads} attention heads {where}")
-        if conditioner is not None and not doll.pooled_condition:
-            problems.append(f"no pooled condition {where}")
-        if doll.masked_attention != innermost.masked_attention:
-            problems.append(f"masked_attention unlike that of the innermost, {where}")
-        if doll.image_channels != 3:
-            problems.append(f"pictures of {doll.image_channels} channels")
+    network, schedule, conditioner = mdm.network, mdm.schedule, mdm.network.conditioner
+    nested = isinstance(network, NestedUNet)
+    found = {
+        f"schedule {schedule.name!r}": _official_schedule(schedule) is None,
+        "a schedule that is both shifted and scaled, or neither": nested
+        and schedule.scale_signal == (schedule.shift_power > 0),
+        f"prediction {mdm.prediction!r}": mdm.prediction not in PREDICTIONS.values(),
+        f"loss_target {mdm.loss_target!r}": mdm.loss_target not in PREDICTIONS.values(),
+        f"loss_weighting {mdm.loss_weighting!r}": mdm.loss_weighting
+        not in ("uniform", "vdm"),
+        "output_limit of nested networks": nested and mdm.output_limit,
+        f"condition {type(conditioner).__name__}": not isinstance(
+            conditioner, TextEmbeddings | None
+        ),
+        f"images of {network.image_channels} channels": network.image_channels != 3,
+    }
+    for level in network.dolls:
+        where = f"in the network of {level.resolution} pixels"
+        found |= {
+            f"clips of {level.frames} frames {where}": level.frames > 1,
+            f"{level.num_heads} attention heads {where}": level.num_heads != 8,
+            f"no pooled condition {where}": conditioner is not None
+            and not level.pooled_condition,
+            f"masked_attention unlike that of the innermost, {where}": (
+                level.masked_attention != network.innermost.masked_attention
+            ),
+        }
+    problems = [problem for problem, is_one in found.items() if is_one]
     if problems:
         raise ValueError(
             "the official implementation has no such model:\n" + "\n".join(problems)

@@ -25,7 +25,7 @@ def network_from_config(config, resolution, text_size=None, **options):
         config: dict with the field names of the official dataclasses; an
             `inner_config` makes it nested. Lists may be strings such as `"0,1,5"`.
         resolution: int. Largest resolution, in pixels. For the official code a clip
-            is one picture, whose frames are its tiles: this is the side of that.
+            is one image, whose frames are its tiles: this is the side of that.
         text_size: int or `None`. Size of the text embeddings.
         **options: Arguments of every network, such as `dtype` or `remat`.
 

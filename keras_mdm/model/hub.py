@@ -8,36 +8,13 @@ import hashlib
 import os
 import pathlib
 
+from keras_mdm.downloads import cause_of
+
 
 def cache_folder():
     """Where converted presets are kept."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return pathlib.Path(cache) / "keras_mdm" / "presets"
-
-
-def download_repository(repository, files):
-    """Downloads what a preset needs of a Hugging Face repository.
-
-    Args:
-        repository: str. `"user/name"`.
-        files: List of str. Names of files; others, such as samples, are left there.
-
-    Returns:
-        Path of a folder.
-
-    Raises:
-        ValueError: if it can't be downloaded.
-    """
-    try:
-        from huggingface_hub import snapshot_download
-
-        return pathlib.Path(snapshot_download(repository, allow_patterns=files))
-    except Exception as error:  # of the network, the hub or the file system
-        raise ValueError(
-            f"'hf://{repository}' can't be downloaded. Fetch the files of "
-            f"https://huggingface.co/{repository}/tree/main into a folder and pass the "
-            f"folder instead. {_cause(error)}"
-        ) from error
 
 
 def converted_preset(folder, reader):
@@ -90,13 +67,7 @@ def published_preset(name, published, load):
             f"'{file}' ({published['size']}) from {published['url']} or "
             f"https://huggingface.co/{repository}/resolve/main/{file} and "
             f"pass `weights='{file}'`; `load_weights=False` gives the "
-            f"architecture with random weights. {_cause(error)}"
+            f"architecture with random weights. {cause_of(error)}"
         ) from error
     load(weights).save_to_preset(target)
     return target
-
-
-def _cause(error):
-    if isinstance(error, ImportError):
-        return 'Downloads need `pip install "keras-mdm[hub]"`.'
-    return f"Cause: {type(error).__name__}: {error}"

@@ -18,6 +18,7 @@ import warnings
 
 import keras
 
+from keras_mdm.downloads import download_repository
 from keras_mdm.files import (
     as_path,
     check_free,
@@ -274,12 +275,11 @@ def preset_in(path):
 def _find_folder(name, builtin):
     """The preset folder that a path or a hub address means."""
     if name.startswith("hf://"):
-        # Repositories may hold samples and other formats, which are not needed.
+        # Repositories may hold samples and other forms, which are not needed.
         files = [CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE]
         for reader in map(importlib.import_module, _readers):
             files += reader.FILES
-        repository = name.removeprefix("hf://")
-        folder = preset_in(hub.download_repository(repository, files))
+        folder = preset_in(download_repository(name, files))
     else:
         folder = preset_in(name)
     if not folder.is_dir():

@@ -179,7 +179,7 @@ def test_what_the_official_code_lacks(tmp_path):
         "loss_weighting 'snr'",
         "prediction 'x0'",
         "condition ClassLabels",
-        "pictures of 1 channels",
+        "images of 1 channels",
     ):
         assert words in str(caught.value)
     assert not (tmp_path / "a.yaml").exists()
