@@ -93,25 +93,35 @@ def read_checkpoint(path):
     ]
     with _as_damage(path), torch.serialization.safe_globals(stand_ins):
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
+    content = _plain(content)
+    content = _plain(content.get("state_dict")) or content
+    if not content:
         raise ValueError(
             f"'{path}' holds no weights: it must be a dict of tensors, or have one as "
-            f"'state_dict'. It holds: {type(content).__name__}"
+            "'state_dict'."
         )
-    wrong = [str(k) for k, v in content.items() if not isinstance(v, torch.Tensor)]
+    wrong = [
+        str(name)
+        for name, value in content.items()
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor)
+    ]
     if wrong:
         raise ValueError(f"'{path}' holds no weights: {sorted(wrong)[:10]} are none.")
-    storages = (tensor.untyped_storage() for tensor in content.values())
-    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
-    if sum(sizes.values()) > size:
+    with _as_damage(path):
+        storages = [tensor.untyped_storage() for tensor in content.values()]
+        arrays = {name: _as_array(tensor) for name, tensor in content.items()}
+    needed = sum({s.data_ptr(): s.nbytes() for s in storages}.values())
+    if needed > size:
         raise ValueError(
             f"'{path}' is damaged: it has {size} bytes of values, and its tensors "
-            f"need {sum(sizes.values())}."
+            f"need {needed}."
         )
-    with _as_damage(path):
-        return {name: _as_array(tensor) for name, tensor in content.items()}
+    return arrays
+
+
+def _plain(content):
+    """A copy of a dict, without what a file may have set on it; `{}` of all else."""
+    return dict.copy(content) if isinstance(content, dict) else {}
 
 
 def _torch():
@@ -152,10 +162,12 @@ def _as_damage(path):
     try:
         yield
     except Exception as error:  # a damaged pickle can raise almost anything
+        # Without torch's advice to load it with `weights_only=False`.
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
         raise ValueError(
             f"'{path}' is refused: it is damaged, or holds something else than "
             "tensors. Nothing of it was run. "
-            f"Cause: {type(error).__name__}: {str(error).splitlines()[:1]}"
+            f"Cause: {type(error).__name__}: {reason}"
         ) from error
 
 

@@ -110,105 +110,107 @@ def _micro(text):
     return {name: float(default) for name, default in pairs}
 
 
+# Official names of layers, and the attributes that are those layers here. An attribute
+# that a network lacks, or that is None, is not there officially either. A dense layer
+# that is officially a convolution of one pixel is marked with *.
+_NETWORK = {
+    "temb_layer1": "time_embedding.hidden",
+    "temb_layer2": "time_embedding.output_projection",
+    "conv_in": "conv_in",
+    "norm_out": "norm_out",
+    "conv_out": "conv_out",
+    "in_adapter": "adapter_in",
+    "out_adapter": "adapter_out",
+    "cond_emb": "tokens.pooled",
+    "lm_proj": "tokens.projection",
+}
+_MICRO_EMBEDDING = {"0": "hidden", "1": "output_projection"}
+_RESIDUAL = {
+    "norm1": "norm_1",
+    "conv1": "conv_1",
+    "time_layer": "modulation",
+    "norm2": "norm_2",
+    "conv2": "conv_2",
+    "conv3": "*skip",
+}
+_ATTENTION = {
+    "norm": "norm",
+    "qkv": "*qkv",
+    "proj_out": "*output_projection",
+    "norm_cond": "token_norm",
+    "kv_cond": "token_kv",
+    "ffn.0": "feed_forward.norm",
+    "ffn.1": "*feed_forward.expand",
+    "ffn.3": "*feed_forward.project",
+}
+_SEQUENCE_ATTENTION = {
+    "attn.norm": "norm",
+    "attn.qkv": "qkv",
+    "attn.proj_out": "output_projection",
+    "mlp.main.0": "feed_forward.norm",
+    "mlp.main.1": "feed_forward.expand",
+    "mlp.main.3": "feed_forward.project",
+    "down_conv": "downsample",
+    "up_conv": "upsample",
+}
+
+
 def named_variables(network, prefix=""):
     """Yields (official name, variable, layout) of every parameter of a network.
 
     Layouts are keys of `TO_KERAS` and `TO_TORCH`.
     """
-    yield from _layer(f"{prefix}temb_layer1", network.time_embedding.hidden)
-    yield from _layer(f"{prefix}temb_layer2", network.time_embedding.output_projection)
+    yield from _layers(prefix, network, _NETWORK)
     for micro in network.micro_embeddings:
-        name = f"{prefix}cond_layers.{micro.feature}"
-        yield from _layer(f"{name}.0", micro.hidden)
-        yield from _layer(f"{name}.1", micro.output_projection)
-    yield from _layer(f"{prefix}conv_in", network.conv_in)
-    yield from _layer(f"{prefix}norm_out", network.norm_out)
-    yield from _layer(f"{prefix}conv_out", network.conv_out)
-    for way in ("down", "up"):
-        for i, block in enumerate(getattr(network, f"{way}_blocks")):
-            yield from _block(f"{prefix}{way}_blocks.{i}", block)
+        name = f"{prefix}cond_layers.{micro.feature}."
+        yield from _layers(name, micro, _MICRO_EMBEDDING)
+    for i, block in enumerate(network.down_blocks):
+        yield from _block(f"{prefix}down_blocks.{i}.", block)
+    for i, block in enumerate(network.up_blocks):
+        yield from _block(f"{prefix}up_blocks.{i}.", block)
     if isinstance(network, NestedUNet):
-        yield from _layer(f"{prefix}in_adapter", network.adapter_in)
-        yield from _layer(f"{prefix}out_adapter", network.adapter_out)
         yield from named_variables(network.inner, f"{prefix}inner_unet.")
         return
     if network.mid_block is not None:
-        yield from _block(f"{prefix}mid_blocks.0", network.mid_block)
-        yield from _residual(f"{prefix}mid_blocks.1.resnets.0", network.mid_residual)
-    if network.tokens is not None:
-        yield from _tokens(prefix, network.tokens)
+        yield from _block(f"{prefix}mid_blocks.0.", network.mid_block)
+        name = f"{prefix}mid_blocks.1.resnets.0."
+        yield from _layers(name, network.mid_residual, _RESIDUAL)
+    for i, block in enumerate(network.tokens.blocks if network.tokens else ()):
+        yield from _layers(f"{prefix}lm_head.{i}.", block, _SEQUENCE_ATTENTION)
 
 
-def _tokens(prefix, tokens):
-    yield from _layer(f"{prefix}cond_emb", tokens.pooled)
-    if tokens.projection is not None:
-        yield from _layer(f"{prefix}lm_proj", tokens.projection)
-    for i, block in enumerate(tokens.blocks):
-        name = f"{prefix}lm_head.{i}"
-        yield from _sequence_attention(name, block)
+def _block(prefix, block):
+    for kind, layers, table in (
+        ("resnets", block.residuals, _RESIDUAL),
+        ("attn", block.attentions, _ATTENTION),
+        ("t_attn", block.temporal_attentions, _SEQUENCE_ATTENTION),
+    ):
+        for i, layer in enumerate(layers):
+            yield from _layers(f"{prefix}{kind}.{i}.", layer, table)
+    yield from _layers(prefix, block, {"resample": "resample.conv"})
 
 
-def _sequence_attention(name, block):
-    yield from _layer(f"{name}.attn.norm", block.norm)
-    yield from _layer(f"{name}.attn.qkv", block.qkv)
-    yield from _layer(f"{name}.attn.proj_out", block.output_projection)
-    yield from _layer(f"{name}.mlp.main.0", block.feed_forward.norm)
-    yield from _layer(f"{name}.mlp.main.1", block.feed_forward.expand)
-    yield from _layer(f"{name}.mlp.main.3", block.feed_forward.project)
-
-
-def _temporal_attention(name, attention):
-    yield from _sequence_attention(name, attention)
-    yield from _layer(f"{name}.down_conv", attention.downsample)
-    yield from _layer(f"{name}.up_conv", attention.upsample)
-
-
-def _block(name, block):
-    for i, residual in enumerate(block.residuals):
-        yield from _residual(f"{name}.resnets.{i}", residual)
-    for i, attention in enumerate(block.attentions):
-        yield from _attention(f"{name}.attn.{i}", attention)
-    for i, attention in enumerate(block.temporal_attentions):
-        yield from _temporal_attention(f"{name}.t_attn.{i}", attention)
-    if block.resample is not None:
-        yield from _layer(f"{name}.resample", block.resample.conv)
-
-
-def _residual(name, block):
-    yield from _layer(f"{name}.norm1", block.norm_1)
-    yield from _layer(f"{name}.conv1", block.conv_1)
-    yield from _layer(f"{name}.time_layer", block.modulation)
-    yield from _layer(f"{name}.norm2", block.norm_2)
-    yield from _layer(f"{name}.conv2", block.conv_2)
-    if block.skip is not None:
-        yield from _layer(f"{name}.conv3", block.skip, pointwise=True)
-
-
-def _attention(name, attention):
-    yield from _layer(f"{name}.norm", attention.norm)
-    yield from _layer(f"{name}.qkv", attention.qkv, pointwise=True)
-    yield from _layer(f"{name}.proj_out", attention.output_projection, pointwise=True)
-    if attention.token_size is not None:
-        yield from _layer(f"{name}.norm_cond", attention.token_norm)
-        yield from _layer(f"{name}.kv_cond", attention.token_kv)
-    if attention.feed_forward is not None:
-        yield from _layer(f"{name}.ffn.0", attention.feed_forward.norm)
-        yield from _layer(f"{name}.ffn.1", attention.feed_forward.expand, True)
-        yield from _layer(f"{name}.ffn.3", attention.feed_forward.project, True)
-
-
-def _layer(name, layer, pointwise=False):
-    """Kernel and bias, or gamma and beta, of one layer."""
-    if hasattr(layer, "gamma"):
-        yield f"{name}.weight", layer.gamma, "vector"
-        yield f"{name}.bias", layer.beta, "vector"
-        return
-    layout = "conv" if len(layer.kernel.shape) == 4 else "dense"
-    if isinstance(layer, FrameConv):
-        layout = "frames"
-    yield f"{name}.weight", layer.kernel, "pointwise" if pointwise else layout
-    if layer.bias is not None:
-        yield f"{name}.bias", layer.bias, "vector"
+def _layers(prefix, owner, table):
+    """Kernel and bias, or gamma and beta, of the layers of a table."""
+    for name, path in table.items():
+        layer = owner
+        for attribute in path.removeprefix("*").split("."):
+            layer = getattr(layer, attribute, None)
+        if layer is None:
+            continue
+        name = f"{prefix}{name}"
+        if hasattr(layer, "gamma"):
+            yield f"{name}.weight", layer.gamma, "vector"
+            yield f"{name}.bias", layer.beta, "vector"
+            continue
+        layout = "conv" if len(layer.kernel.shape) == 4 else "dense"
+        if isinstance(layer, FrameConv):
+            layout = "frames"
+        if path.startswith("*"):
+            layout = "pointwise"
+        yield f"{name}.weight", layer.kernel, layout
+        if layer.bias is not None:
+            yield f"{name}.bias", layer.bias, "vector"
 
 
 TO_KERAS = {

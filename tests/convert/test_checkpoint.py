@@ -132,6 +132,7 @@ def test_calls_are_refused_and_not_made(tmp_path, function, where):
 def _archive(path, pickled):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3\n")  # without which torch stops
     return path
 
 
@@ -151,8 +152,26 @@ def test_other_names_are_refused(tmp_path, module, name, protocol):
     if protocol == 4:
         named = f"\x80\x04\x8c{chr(len(module))}{module}\x8c{chr(len(name))}{name}\x93."
     path = _archive(tmp_path / "a.pth", named.encode("latin-1"))
-    with pytest.raises(ValueError, match="a.pth' is refused"):
+    words = "is refused: it names" if protocol == 2 else "is refused"
+    with pytest.raises(ValueError, match=f"a.pth' {words}"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"cargparse\nNamespace\n)\x81(K\x01e.",  # a list of a class of its own
+        b"cargparse\nNamespace\n)\x81)R.",  # a call of what a placeholder made
+        b"ctorch._utils\n_rebuild_parameter\n)\x81.",
+        b"ccollections\nOrderedDict\n)R}X\x03\x00\x00\x00getK\x01sb}b.",
+    ],
+)
+def test_what_is_done_to_allowed_names_is_checked_too(tmp_path, pickled):
+    path = _archive(tmp_path / "a.pth", b"\x80\x02" + pickled)
+    with pytest.raises(ValueError, match="is refused|holds no weights") as caught:
+        read_checkpoint(path)
+    # torch advises to switch its check off, which nobody should read.
+    assert "weights_only" not in str(caught.value)
 
 
 def test_the_reader_is_left_as_it_was(tmp_path):
@@ -226,9 +245,14 @@ def test_other_files(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.ones(2))
     with pytest.raises(ValueError, match="a.npz' is refused"):
         read_checkpoint(tmp_path / "a.npz")
-    for content in ([1, 2], {}, {"a": 1.0}, {"state_dict": {"a": "b"}}):
+    ones = torch.ones(2)
+    for content in ([1], {}, {"a": 1.0}, {"state_dict": {"a": "b"}}, {1: ones}):
         path = _saved(tmp_path / "a.pth", content)
         with pytest.raises(ValueError, match="holds no weights"):
+            read_checkpoint(path)
+    for tensor in (torch.ones(2, 2).to_sparse(), torch.ones(2, device="meta")):
+        path = _saved(tmp_path / "a.pth", {"a": tensor})
+        with pytest.raises(ValueError, match="is refused"):
             read_checkpoint(path)
     old = _saved(
         tmp_path / "old.pth", {"a": torch.ones(2)}, _use_new_zipfile_serialization=False
@@ -258,3 +282,10 @@ def test_torch_reads_what_is_written(tmp_path, mmap):
         assert found[name].dtype == torch.float32
         np.testing.assert_array_equal(found[name].numpy(), array)
     assert set(read_checkpoint(path)) == set(tensors)
+
+
+def test_torch_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for function in (read_checkpoint, lambda path: write_checkpoint(path, ())):
+        with pytest.raises(ImportError, match=r"`pip install \"keras-mdm\[convert\]\""):
+            function(tmp_path / "a.pth")

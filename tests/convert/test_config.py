@@ -1,5 +1,6 @@
 """Official YAML configurations: what is read of them, and what is refused."""
 
+import sys
 import warnings
 
 import pytest
@@ -215,3 +216,9 @@ def test_written_file_is_plain_yaml(tmp_path):
     assert content["model"] == content["vision_model"] == "unet"
     for key in set(UNET) - {"resnet_config"}:
         assert content["unet_config"][key] == UNET[key]
+
+
+def test_yaml_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ImportError, match=r"`pip install \"keras-mdm\[convert\]\""):
+        _read(tmp_path, FILE)

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -184,3 +185,36 @@ def test_conversion_that_fails_is_not_kept(tmp_path, monkeypatch, cache):
         MDM.from_preset(tmp_path / "a")
     assert not cache.exists() or not list(cache.iterdir())
     assert convert.reads(tmp_path / "a")
+
+
+def test_a_reader_of_one_s_own(tmp_path, monkeypatch):
+    """Another form is a module with four names, registered by its own."""
+    mdm = tiny_mdm()
+    reader = types.ModuleType("reader_of_mine")
+    reader.FILES = ("mine.npz",)
+    reader.reads = lambda path: path.suffix == ".npz" or (path / "mine.npz").is_file()
+    reader.to_preset = lambda folder, output: mdm.save_to_preset(output)
+
+    def load_weights(network, path):
+        with np.load(path) as values:
+            network.set_weights([values[name] for name in values.files])
+
+    reader.load_weights = load_weights
+    monkeypatch.setitem(sys.modules, "reader_of_mine", reader)
+    monkeypatch.setattr(presets, "_readers", [])
+    (tmp_path / "mine").mkdir()
+    np.savez(
+        tmp_path / "mine" / "mine.npz", *[w + 1 for w in mdm.network.get_weights()]
+    )
+    with pytest.raises(ValueError, match="is not a whole preset"):
+        MDM.from_preset(tmp_path / "mine")
+    presets.register_reader("reader_of_mine")
+    found = MDM.from_preset(tmp_path / "mine").network
+    assert equal_values(found.get_weights(), mdm.network.get_weights())
+    mdm.save_to_preset(tmp_path / "preset")
+    file = tmp_path / "mine" / "mine.npz"
+    found = MDM.from_preset(tmp_path / "preset", weights=file).network
+    wanted = [w + 1 for w in mdm.network.get_weights()]
+    assert equal_values(found.get_weights(), wanted)
+    with pytest.raises(ValueError, match="`weights` must be a file of weights"):
+        MDM.from_preset(tmp_path / "preset", weights=tmp_path / "none.pth")
