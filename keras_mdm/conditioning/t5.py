@@ -1,6 +1,6 @@
 """The frozen T5 text encoder of the published models, from keras-hub's layers.
 
-Needs `keras-mdm[text]`, and is imported by its own path for that reason.
+Needs `keras-mdm[text]`, which is imported when an encoder is made.
 """
 
 import numpy as np
@@ -55,9 +55,6 @@ class T5Encoder:
                 memory. T5 overflows in float16.
             max_tokens: int. Defaults to 128, as the published models were trained.
 
-        Returns:
-            A `T5Encoder`.
-
         Raises:
             ValueError: if files are missing or damaged, or the model is no T5.
         """
@@ -66,7 +63,7 @@ class T5Encoder:
                 "`dtype` must be 'float32' or 'bfloat16'; T5 overflows in float16. "
                 f"Received: dtype={dtype!r}"
             )
-        if not 2 <= max_tokens:
+        if max_tokens < 2:
             raise ValueError(
                 f"`max_tokens` must be at least 2. Received: max_tokens={max_tokens}"
             )
