@@ -20,6 +20,10 @@ from keras_mdm.diffusion import NoiseSchedule
 from keras_mdm.mdm import MDM
 from keras_mdm.networks import Denoiser, InflatedUNet, NestedUNet, UNet
 from keras_mdm.optimizer import AdamW
+from keras_mdm.saving import presets
 from keras_mdm.training import ProgressiveSchedule, Stage
 
 __version__ = "0.1.0"
+
+# By name, so that what stands on top is imported when it is needed.
+presets.register_reader("keras_mdm.convert")

@@ -3,7 +3,7 @@
 import numpy as np
 import yaml
 
-from keras_mdm.convert.checkpoint_writer import write_checkpoint
+from keras_mdm.convert.checkpoint import write_checkpoint
 from keras_mdm.convert.ml_mdm import (
     named_variables,
     network_from_config,

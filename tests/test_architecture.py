@@ -47,7 +47,7 @@ def test_recipes_tools_and_examples_use_public_names():
 
 
 def test_backends_are_imported_in_one_place():
-    """`jax`, `tensorflow` and `torch` beside `backend/` only where data or files are."""
+    """`jax`, `tensorflow` and `torch` beside `backend/` only for data and files."""
     allowed = {"backend", "data", "convert", "conditioning"}
     for path in PACKAGE.rglob("*.py"):
         folder = path.relative_to(PACKAGE).parts[0]

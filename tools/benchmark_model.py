@@ -20,6 +20,17 @@ def read_json(path):
     return value
 
 
+def _released():
+    """Serialized networks of the published models, by their resolution."""
+    from keras_mdm import MDM
+
+    return {
+        name.removeprefix("mdm_flickr_"): preset["config"]["config"]["network"]
+        for name, preset in MDM.builtin_presets().items()
+        if name.startswith("mdm_flickr_")
+    }
+
+
 def make_model(arguments):
     """The MDM that the command line names, with random weights, compiled."""
     from keras_mdm import MDM
@@ -47,8 +58,6 @@ def _model_from_file(path, arguments):
     import keras
 
     from keras_mdm import MDM
-    from keras_mdm.convert.ml_mdm import network_from_config
-    from keras_mdm.convert.released import RELEASED
     from keras_mdm.saving.serialized import set_dtype
 
     config = read_json(path)
@@ -63,12 +72,25 @@ def _model_from_file(path, arguments):
                 f"'{path}' is not a serialized MDM. Cause: {error!r}"
             ) from error
     if "shipped" in config:
-        if config["shipped"] not in RELEASED:
+        released = _released()
+        if config["shipped"] not in released:
             raise ValueError(
-                f"`shipped` must be one of {sorted(RELEASED)}. "
+                f"`shipped` must be one of {sorted(released)}. "
                 f"Received: shipped={config['shipped']!r} in '{path}'"
             )
-        config = {**RELEASED[config["shipped"]], **config}
+        serialized = released[config["shipped"]]
+        set_dtype(serialized, arguments.dtype)
+        network = keras.saving.deserialize_keras_object(serialized)
+    else:
+        network = _network_from_official(path, config, arguments.dtype)
+    return MDM(
+        network, loss_target="epsilon", condition_dropout=0.0, ema_momentum=ema_momentum
+    )
+
+
+def _network_from_official(path, config, dtype):
+    from keras_mdm.convert.ml_mdm import network_from_config
+
     missing = [key for key in ("unet_config", "px") if key not in config]
     if missing:
         raise ValueError(
@@ -76,19 +98,13 @@ def _model_from_file(path, arguments):
             f"lacks {missing}. It has: {sorted(config)}"
         )
     try:
-        network = network_from_config(
-            config["unet_config"],
-            config["px"],
-            config.get("lm_dim"),
-            dtype=arguments.dtype,
+        return network_from_config(
+            config["unet_config"], config["px"], config.get("lm_dim"), dtype=dtype
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"'{path}' is not an official configuration. Cause: {error!r}"
         ) from error
-    return MDM(
-        network, loss_target="epsilon", condition_dropout=0.0, ema_momentum=ema_momentum
-    )
 
 
 def make_condition(mdm, count):

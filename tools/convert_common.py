@@ -9,7 +9,7 @@ import time
 def choose_backend():
     """Takes the first backend that is installed, if none is chosen.
 
-    It only holds the numbers; what is written is the same with each.
+    It only holds the weights; what is written is the same with each.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("jax", "tensorflow", "torch"):

@@ -7,19 +7,16 @@ A checkpoint of apple/ml-mdm becomes a folder for `MDM.from_preset`:
 and with `--reverse` a preset becomes `vis_model.pth` and `config.yaml`, which the
 official code reads. Both directions keep every number as it is.
 
-The checkpoint is read without torch and without running anything that it holds: a
-file that names other functions than those that describe tensors is refused. Every
-tensor is checked; missing, unexpected and misshapen ones are listed by name, and then
-nothing is written. The output folder appears whole or not at all.
+The checkpoint is read by torch (`pip install "keras-mdm[convert]"`), which runs nothing
+that it holds: a file that names other functions than those that describe tensors is
+refused. Every tensor is checked; missing, unexpected and misshapen ones are listed by
+name, and then nothing is written. The output folder appears whole or not at all.
 
 Measured with a random checkpoint of the 256-pixel model (477 million parameters,
-1.91 GB) on two cores of a Xeon, of which another job took one:
-
-- to a preset: 18 s, and 4 s to start; at most 3.1 GB of memory (JAX), 3.3 GB
-  (TensorFlow); back: 16 s, 2.9 GB, every number the same;
-- `MDM.from_preset(DIR, ema_momentum=None)`: 8 to 15 s;
-- one picture in float32: 15 s for each guided step on TensorFlow, so 25 minutes for
-  the preset's 100 steps; at most 4.1 GB of memory.
+1.91 GB) on two cores of a Xeon that other jobs shared, with JAX, by the time of the
+processor: to a preset 15 s, at most 3.2 GB of memory beside the file, which is mapped;
+back 18 s, 4.5 GB, every weight the same; `MDM.from_preset(DIR, ema_momentum=None)`
+8 s, 2.8 GB.
 """
 
 import argparse

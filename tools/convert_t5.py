@@ -5,8 +5,7 @@
 `FOLDER` is a copy of `google/flan-t5-xl` (or `hf://google/flan-t5-xl`): `config.json`,
 `spiece.model` and safetensors files. `DIR` gets the same form with the encoder alone,
 which `T5Encoder.from_hugging_face(DIR)` reads, and `transformers` too. FLAN-T5-XL
-shrinks from 11.4 GB to 2.4 GB. Only one tensor is in
-memory at a time.
+shrinks from 11.4 GB to 2.4 GB, which are in memory until they are written.
 """
 
 import argparse

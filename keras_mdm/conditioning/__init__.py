@@ -8,6 +8,5 @@ these entries from strings: `encode_texts`.
 from keras_mdm.conditioning.embeddings import TextEmbeddings
 from keras_mdm.conditioning.labels import ClassLabels
 from keras_mdm.conditioning.t5 import T5Encoder
-from keras_mdm.conditioning.text import TextConditioner
-from keras_mdm.conditioning.text_encoder import TextEncoder
+from keras_mdm.conditioning.text import TextConditioner, TextEncoder
 from keras_mdm.conditioning.tokenizers import find_vocabulary

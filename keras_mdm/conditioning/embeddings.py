@@ -12,8 +12,7 @@ class TextEmbeddings(TextConditioner):
     """Conditioner that takes the embeddings of a text encoder as they are.
 
     Batches bring embeddings that were computed beforehand (`tools/encode_captions.py`).
-    To give texts instead, set `encoder`: it stays outside of the model, which neither
-    trains nor saves it.
+    To give texts instead, set `encoder`: the model neither trains nor saves it.
 
     Args:
         size: int. Size of an embedding, such as 2048 for FLAN-T5-XL.
@@ -106,16 +105,16 @@ class TextEmbeddings(TextConditioner):
                 f"Received: shape={shape}"
             )
         _check_finite("text_embeddings", np.asarray(embeddings))
-        mask = features.get("text_mask")
-        if mask is not None and tuple(mask.shape) != shape[:2]:
+        if features.get("text_mask") is None:
+            return
+        mask = np.asarray(features["text_mask"])
+        if mask.shape != shape[:2]:
             raise ValueError(
                 f"'text_mask' must have the shape {shape[:2]} of the embeddings. "
-                f"Received: shape={tuple(mask.shape)}"
+                f"Received: shape={mask.shape}"
             )
-        if mask is not None:
-            mask = np.asarray(mask)
-            _check_finite("text_mask", mask)
-            check_mask("text_mask", mask != 0)
+        _check_finite("text_mask", mask)
+        check_mask("text_mask", mask != 0)
 
     def _encode(self, texts):
         if self.encoder is None:
@@ -126,15 +125,24 @@ class TextEmbeddings(TextConditioner):
                 f"`mdm.text_encoder` to an encoder ({which}), such as "
                 "`keras_mdm.conditioning.t5.T5Encoder.from_hugging_face(folder)`."
             )
-        embeddings, mask = self.encoder.encode(texts)
+        encoded, encoded_mask = self.encoder.encode(texts)
         cut = list(getattr(self.encoder, "find_cut", lambda texts: ())(texts))
-        counts = np.sum(mask, axis=1)
-        for text, count in zip(texts, counts, strict=True):
+        for text, count in zip(texts, np.sum(encoded_mask, axis=1), strict=True):
             if count > self.max_tokens:
                 rest = f"the last {count - self.max_tokens} of its {count} tokens"
                 cut.append((text, rest))
-        null = [not self.as_encoded and not text.strip() for text in texts]
-        return pad_embeddings(embeddings, mask, null, self.max_tokens), cut, ()
+        embeddings = np.zeros((len(texts), self.max_tokens, self.size), "float32")
+        mask = np.zeros(embeddings.shape[:2], "bool")
+        length = min(np.shape(encoded)[1], self.max_tokens)
+        mask[:, :length] = encoded_mask[:, :length]
+        embeddings[:, :length] = encoded[:, :length]
+        # Padding is zero, as in training data that were read from disk.
+        embeddings[~mask] = 0.0
+        if not self.as_encoded:
+            null = [not text.strip() for text in texts]
+            embeddings[null] = 0.0
+            mask[null] = np.arange(self.max_tokens) == 0
+        return {"text_embeddings": embeddings, "text_mask": mask}, cut, ()
 
     def encode_prompts(self, texts, name):
         features = super().encode_prompts(texts, name)
@@ -161,40 +169,9 @@ def _check_finite(name, values):
     # As steps take them: wide numbers may be too large for float32.
     with np.errstate(over="ignore"):
         narrow = values if values.dtype.itemsize <= 4 else values.astype("float32")
-    if not np.isfinite(narrow).all():
-        finite = np.isfinite(narrow).reshape(len(values), -1).all(axis=1)
+    finite = np.isfinite(narrow).all(axis=tuple(range(1, narrow.ndim)))
+    if not finite.all():
         raise ValueError(
             f"'{name}' must be finite numbers. Received: NaN or infinity in entry "
             f"{int(np.argmin(finite))}"
         )
-
-
-def pad_embeddings(embeddings, mask, null, max_tokens):
-    """Embeddings of texts as features of `TextEmbeddings`, all of one length.
-
-    Args:
-        embeddings: Array of shape `(texts, tokens, size)`.
-        mask: Bool array of shape `(texts, tokens)`.
-        null: List of bool. Texts that get the null condition, a token of zeros.
-        max_tokens: int. Length of the rows; longer ones are cut.
-
-    Returns:
-        dict of `text_embeddings` and `text_mask`.
-    """
-    count, length, size = np.shape(embeddings)
-    length = min(length, max_tokens)
-    features = {
-        "text_embeddings": np.zeros((count, max_tokens, size), "float32"),
-        "text_mask": np.zeros((count, max_tokens), "bool"),
-    }
-    for row, is_null in enumerate(null):
-        if is_null:
-            features["text_mask"][row, 0] = True
-            continue
-        kept = np.asarray(mask[row][:length], "bool")
-        features["text_mask"][row, :length] = kept
-        # Padding is zero, as in training data that were read from disk.
-        features["text_embeddings"][row, :length] = (
-            np.asarray(embeddings[row][:length], "float32") * kept[:, None]
-        )
-    return features

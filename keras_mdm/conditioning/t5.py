@@ -1,6 +1,6 @@
 """The frozen T5 text encoder of the published models, from keras-hub's layers.
 
-Needs `keras-mdm[text]`, and is imported by its own path for that reason.
+Needs `keras-mdm[text]`, which is imported when an encoder is made.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ _LENGTH_STEP = 32
 
 
 class T5Encoder:
-    """Turns texts into embeddings as the published models were given them.
+    """Turns texts into embeddings as the published models take them.
 
     The weights are frozen. Made by `T5Encoder.from_hugging_face`.
 
@@ -55,9 +55,6 @@ class T5Encoder:
                 memory. T5 overflows in float16.
             max_tokens: int. Defaults to 128, as the published models were trained.
 
-        Returns:
-            A `T5Encoder`.
-
         Raises:
             ValueError: if files are missing or damaged, or the model is no T5.
         """
@@ -66,7 +63,7 @@ class T5Encoder:
                 "`dtype` must be 'float32' or 'bfloat16'; T5 overflows in float16. "
                 f"Received: dtype={dtype!r}"
             )
-        if not 2 <= max_tokens:
+        if max_tokens < 2:
             raise ValueError(
                 f"`max_tokens` must be at least 2. Received: max_tokens={max_tokens}"
             )
@@ -119,7 +116,7 @@ class T5Encoder:
     def encode(self, texts):
         """Embeds texts; they are padded to the longest of them.
 
-        The published models attend to the padding, so what is drawn for a text
+        The published models attend to the padding, so what is sampled for a text
         depends a little on the length of those beside it: encode a text and its
         negative together, as the official code does.
 

@@ -4,40 +4,39 @@ keras-hub has no preset of FLAN-T5-XL and no reader for T5 in the form of Huggin
 """
 
 import contextlib
-import re
+import functools
+import operator
 import warnings
 
-import numpy as np
 from keras import ops
 
-from keras_mdm.conditioning import t5_files
+from keras_mdm.conditioning.t5_files import CONFIG, encoder_weights, read_json
 
 # Names of Hugging Face's weights, and what they are here. Kernels are transposed.
 _LAYER_WEIGHTS = {
-    "layer.0.SelfAttention.q.weight": "self_attention.query_projector.kernel",
-    "layer.0.SelfAttention.k.weight": "self_attention.key_projector.kernel",
-    "layer.0.SelfAttention.v.weight": "self_attention.value_projector.kernel",
-    "layer.0.SelfAttention.o.weight": "self_attention.output_projector.kernel",
-    "layer.0.layer_norm.weight": "self_attention_layer_norm.weight",
-    "layer.1.layer_norm.weight": "layer_norm.weight",
-    "layer.1.DenseReluDense.wo.weight": "output_projector.kernel",
+    "layer.0.SelfAttention.q": "self_attention.query_projector.kernel",
+    "layer.0.SelfAttention.k": "self_attention.key_projector.kernel",
+    "layer.0.SelfAttention.v": "self_attention.value_projector.kernel",
+    "layer.0.SelfAttention.o": "self_attention.output_projector.kernel",
+    "layer.0.layer_norm": "self_attention_layer_norm.weight",
+    "layer.1.layer_norm": "layer_norm.weight",
+    "layer.1.DenseReluDense.wo": "output_projector.kernel",
 }
 _GATED = {
-    "layer.1.DenseReluDense.wi_0.weight": "input_projector.kernel",
-    "layer.1.DenseReluDense.wi_1.weight": "gate_projector.kernel",
+    "layer.1.DenseReluDense.wi_0": "input_projector.kernel",
+    "layer.1.DenseReluDense.wi_1": "gate_projector.kernel",
 }
-_PLAIN = {"layer.1.DenseReluDense.wi.weight": "input_projector.kernel"}
-
-
-def gelu_new(x):
-    """GELU by its `tanh` approximation, as `gelu_new` of Hugging Face."""
-    return ops.gelu(x, approximate=True)
-
-
+_PLAIN = {"layer.1.DenseReluDense.wi": "input_projector.kernel"}
+# Whether the layer is gated stands beside its activation.
 _ACTIVATIONS = {
     "relu": (ops.relu, False),
-    "gated-gelu": (gelu_new, True),
+    "gated-gelu": (functools.partial(ops.gelu, approximate=True), True),
     "gated-silu": (ops.silu, True),
+}
+# keras-hub's attention has these built in.
+_BUILT_IN = {
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
 }
 
 
@@ -66,18 +65,21 @@ def load_encoder(folder, dtype):
     Raises:
         ValueError: if the model is no T5, or its files are damaged.
     """
-    model = _build(read_config(folder), dtype)
-    _assign(model, t5_files.WeightFiles(folder), folder)
+    config = read_config(folder)
+    activation, gated = _ACTIVATIONS[config.get("feed_forward_proj", "relu")]
+    files = encoder_weights(folder)
+    model = _build(config, activation, gated, dtype)
+    _assign(model, files, folder)
     return model
 
 
 def read_config(folder):
-    """`config.json` of a T5 model, checked.
+    """`config.json` of a T5 model.
 
     Raises:
-        ValueError: if the model is of another kind.
+        ValueError: if the model is of a kind that can't be built.
     """
-    config = t5_files.read_json(folder / t5_files.CONFIG)
+    config = read_json(folder / CONFIG)
     if config.get("model_type") != "t5":
         raise ValueError(
             f"'{folder}' must have a model of type 't5'. "
@@ -89,11 +91,7 @@ def read_config(folder):
             f"`feed_forward_proj` must be one of {sorted(_ACTIVATIONS)}. "
             f"Received: feed_forward_proj={projection!r}"
         )
-    # keras-hub's attention has these built in.
-    for name, value in (
-        ("relative_attention_num_buckets", 32),
-        ("relative_attention_max_distance", 128),
-    ):
+    for name, value in _BUILT_IN.items():
         if config.get(name, value) != value:
             raise ValueError(
                 f"`{name}` must be {value}. Received: {name}={config[name]}"
@@ -101,29 +99,17 @@ def read_config(folder):
     return config
 
 
-def encoder_names(names):
-    """Those of a T5 model's tensors that the encoder needs, in order."""
-    return sorted(
-        name
-        for name in names
-        if name == "shared.weight" or re.match("encoder[.]", name)
-    )
-
-
-def _build(config, dtype):
+def _build(config, activation, gated, dtype):
     try:
         # keras-hub's public T5 has the decoder too, which is larger than the encoder.
-        from keras_hub.src.models.stable_diffusion_3.t5_encoder import (
-            T5Encoder as EncoderModel,
-        )
+        from keras_hub.src.models.stable_diffusion_3.t5_encoder import T5Encoder
     except ImportError as error:
         raise ImportError(
             'The T5 encoder needs `pip install "keras-mdm[text]"`.'
         ) from error
 
-    activation, gated = _ACTIVATIONS[config.get("feed_forward_proj", "relu")]
     with mask_is_an_argument():
-        return EncoderModel(
+        return T5Encoder(
             vocabulary_size=config["vocab_size"],
             num_layers=config["num_layers"],
             num_heads=config["num_heads"],
@@ -141,49 +127,47 @@ def _build(config, dtype):
 
 def _variables(model):
     """dict of Hugging Face's name to (variable, whether it is transposed)."""
-    gated = model.use_gated_activation
-    names = {**_LAYER_WEIGHTS, **(_GATED if gated else _PLAIN)}
+    names = {**_LAYER_WEIGHTS, **(_GATED if model.use_gated_activation else _PLAIN)}
+    layers = model.encoder_transformer_layers
+    bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     found = {
         "shared.weight": (model.token_embedding.embeddings, False),
         "encoder.final_layer_norm.weight": (model.encoder_layer_norm.weight, False),
+        bias: (layers[0].self_attention.relative_attention_bias, False),
     }
-    for i, layer in enumerate(model.encoder_transformer_layers):
+    for i, layer in enumerate(layers):
         for theirs, ours in names.items():
-            value = layer
-            for part in ours.split("."):
-                value = getattr(value, part)
-            found[f"encoder.block.{i}.{theirs}"] = (value, ours.endswith("kernel"))
-    first = model.encoder_transformer_layers[0].self_attention
-    found["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (
-        first.relative_attention_bias,
-        False,
-    )
+            variable = operator.attrgetter(ours)(layer)
+            name = f"encoder.block.{i}.{theirs}.weight"
+            found[name] = (variable, ours.endswith("kernel"))
     return found
 
 
 def _assign(model, files, folder):
     """Puts all weights into the model, after checking every one of them."""
     wanted = _variables(model)
-    present = set(encoder_names(files.names))
+    present = set(files)
     # The embeddings have two names, of which a file has one or both.
-    twice = {"shared.weight", "encoder.embed_tokens.weight"} & present
-    if twice == {"encoder.embed_tokens.weight"}:
+    if "shared.weight" not in present:
         wanted["encoder.embed_tokens.weight"] = wanted.pop("shared.weight")
-    elif len(twice) == 2:
-        present.remove("encoder.embed_tokens.weight")
+    else:
+        present.discard("encoder.embed_tokens.weight")
     problems = [f"missing: {name}" for name in sorted(set(wanted) - present)]
     problems += [f"unexpected: {name}" for name in sorted(present - set(wanted))]
     for name in sorted(present & set(wanted)):
         variable, transposed = wanted[name]
-        shape = files.read(name).shape
+        tensor = files[name].get_slice(name)
+        shape, dtype = tuple(tensor.get_shape()), tensor.get_dtype()
         expected = tuple(variable.shape)[::-1] if transposed else tuple(variable.shape)
         if shape != expected:
             problems.append(f"shape of {name}: {shape}, expected {expected}")
+        if dtype not in ("F64", "F32", "F16", "BF16"):
+            problems.append(f"dtype of {name}: {dtype}")
     if problems:
         raise ValueError(
-            f"the weights in '{folder}' do not fit its {t5_files.CONFIG}:\n"
+            f"the weights in '{folder}' do not fit its {CONFIG}:\n"
             + "\n".join(problems)
         )
     for name, (variable, transposed) in wanted.items():
-        array = np.asarray(files.read(name))
+        array = files[name].get_tensor(name)
         variable.assign(array.T if transposed else array)

@@ -1,20 +1,33 @@
-"""What conditioners on text have in common: texts go in, the batch's features come out.
+"""Conditioners on text: what they have in common, and one that is trained jointly.
 
-`TextEncoder` and `TextEmbeddings` derive from `TextConditioner`. Texts become arrays on
-the host, before any compiled step: `MDM.fit` and `MDM.generate` see to that.
+Texts become arrays on the host, before any compiled step: `MDM.fit` and `MDM.generate`
+see to that. `TextEmbeddings`, for a frozen encoder, is in `embeddings`.
 """
 
 import warnings
 
 import keras
 import numpy as np
+from keras import ops
+
+from keras_mdm.conditioning.tokenizers import (
+    END,
+    PADDING,
+    ByteTokenizer,
+    WordTokenizer,
+)
+from keras_mdm.layers.initializers import HostNormal
+from keras_mdm.layers.primitives import LayerNorm, build_children
+from keras_mdm.layers.tokens import TokenBlock
 
 
 class TextConditioner(keras.layers.Layer):
     """Base of the conditioners on text.
 
     Sub-classes have `size`, `feature_names`, a call `(features, drop)` as every
-    conditioner, `check_features(features)` and `_encode(texts)`.
+    conditioner, `check_features(features)`, which raises a `ValueError` if a feature
+    in a dict is wrong, and `_encode(texts)`, which returns features, texts that were
+    cut (pairs of a text and its rest), and unknown words.
     """
 
     def encode_texts(self, texts, name="captions", warn=True):
@@ -32,7 +45,7 @@ class TextConditioner(keras.layers.Layer):
         Raises:
             ValueError: if a text is not a string, or there is nothing to encode with.
         """
-        texts = check_texts(texts, name)
+        texts = _as_strings(texts, name)
         features, cut, unknown = self._encode(texts)
         if warn and cut:
             shown = "; ".join(
@@ -59,35 +72,18 @@ class TextConditioner(keras.layers.Layer):
         """
         return self.encode_texts(texts, name)
 
-    def check_features(self, features):
-        """Raises a `ValueError` if a feature in a dict has a wrong shape."""
-        raise NotImplementedError
 
-    def _encode(self, texts):
-        """Features, texts that were cut (with their rest), and unknown words."""
-        raise NotImplementedError
-
-
-def check_texts(texts, name):
-    """Returns texts as a list of str.
-
-    Args:
-        texts: Sequence or array of str, or of UTF-8 bytes as tf.data yields them.
-        name: str. What the texts are called in the error.
-
-    Raises:
-        ValueError: if one is not a string.
-    """
-    if hasattr(texts, "numpy"):
-        texts = texts.numpy()  # A string tensor of tf.data.
+def _as_strings(texts, name):
+    """A list of str of a sequence or array of str, or of UTF-8 bytes as of tf.data."""
+    texts = texts.numpy() if hasattr(texts, "numpy") else texts
     texts = texts.tolist() if isinstance(texts, np.ndarray) else list(texts)
-    for number, text in enumerate(texts):
+    for index, text in enumerate(texts):
         if isinstance(text, bytes):
-            texts[number] = text.decode("utf-8", "replace")
+            texts[index] = text.decode("utf-8", "replace")
         elif not isinstance(text, str):
             raise ValueError(
                 f"`{name}` must be strings. Received: {_shortened(repr(text))} of type "
-                f"{type(text).__name__} at {number}"
+                f"{type(text).__name__} at {index}"
             )
     return texts
 
@@ -109,3 +105,131 @@ def check_mask(name, mask):
 
 def _shortened(text, length=200):
     return text if len(text) <= length else f"{text[:length]}..."
+
+
+@keras.saving.register_keras_serializable("keras_mdm")
+class TextEncoder(TextConditioner):
+    """Conditioner that reads text with a small Transformer, trained jointly.
+
+    It needs no download: its tokens are bytes, or the words of its vocabulary. The null
+    condition of guidance is the empty text.
+
+    Args:
+        size: int. Size of the tokens that it yields, a multiple of `num_heads`.
+        vocabulary: Optional sequence of str: words in lower case; see
+            `keras_mdm.conditioning.find_vocabulary`. Defaults to `None`: tokens are
+            UTF-8 bytes.
+        max_tokens: int. Longer texts are cut. Defaults to 128.
+        num_layers: int. Transformer layers. Defaults to 2.
+        num_heads: int. Attention heads of each. Defaults to 4.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        features: dict with `token_ids`, an int tensor of shape `(batch, max_tokens)`
+            that `encode_texts` made.
+        drop: Optional bool tensor of shape `(batch,)`: samples that are given the
+            null condition.
+
+    Returns:
+        A pair: tokens of shape `(batch, max_tokens, size)`, and a bool mask of shape
+        `(batch, max_tokens)`, false for padding.
+
+    Example:
+
+    ```python
+    encoder = keras_mdm.TextEncoder(128, max_tokens=64)
+    unet = keras_mdm.UNet(
+        16, (32, 64), num_attention_layers=(0, 1), conditioner=encoder
+    )
+    ```
+    """
+
+    feature_names = ("token_ids",)
+
+    def __init__(
+        self,
+        size,
+        vocabulary=None,
+        max_tokens=128,
+        num_layers=2,
+        num_heads=4,
+        **kwargs,
+    ):
+        kwargs.setdefault("name", "text_encoder")
+        super().__init__(**kwargs)
+        if max_tokens < 2:
+            raise ValueError(
+                "`max_tokens` must be at least 2: a token and the end mark. "
+                f"Received: max_tokens={max_tokens}"
+            )
+        self.size = size
+        self.max_tokens = max_tokens
+        self.num_heads = num_heads
+        self.vocabulary = None if vocabulary is None else tuple(vocabulary)
+        self.tokenizer = (
+            ByteTokenizer(max_tokens)
+            if vocabulary is None
+            else WordTokenizer(self.vocabulary, max_tokens)
+        )
+        policy = self.dtype_policy
+        self.blocks = [
+            TokenBlock(size, num_heads, dtype=policy, name=f"block_{i}")
+            for i in range(num_layers)
+        ]
+        self.norm = LayerNorm(size, dtype=policy, name="norm")
+
+    def build(self, input_shape=None):
+        self.table = self.add_weight(
+            shape=(self.tokenizer.size, self.size),
+            initializer=HostNormal(1.0),
+            name="table",
+        )
+        self.positions = self.add_weight(
+            shape=(self.max_tokens, self.size),
+            initializer=HostNormal(0.5),
+            name="positions",
+        )
+        build_children(self)
+
+    def call(self, features, drop=None):
+        ids = ops.cast(features["token_ids"], "int32")  # (batch, max_tokens)
+        if drop is not None:
+            empty = np.full(self.max_tokens, PADDING, "int32")
+            empty[0] = END
+            ids = ops.where(drop[:, None], empty[None, :], ids)
+        mask = ids != PADDING
+        tokens = ops.take(self.table, ids, axis=0) + self.positions
+        for block in self.blocks:
+            tokens = block(tokens, mask)
+        return self.norm(tokens), mask
+
+    def check_features(self, features):
+        if features.get("token_ids") is None:
+            return
+        ids = np.asarray(features["token_ids"])
+        if ids.shape[1:] != (self.max_tokens,) or ids.dtype.kind not in "iu":
+            raise ValueError(
+                f"'token_ids' must be whole numbers of shape (batch, "
+                f"{self.max_tokens}). Received: shape={ids.shape}, dtype={ids.dtype}"
+            )
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.tokenizer.size:
+            raise ValueError(
+                f"'token_ids' must be from 0 to {self.tokenizer.size - 1}. "
+                f"Received: values from {ids.min()} to {ids.max()}"
+            )
+        check_mask("token_ids", ids != PADDING)
+
+    def _encode(self, texts):
+        found = self.tokenizer(texts)
+        return {"token_ids": found.ids}, found.cut, found.unknown
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+            "size": self.size,
+            "vocabulary": None if self.vocabulary is None else list(self.vocabulary),
+            "max_tokens": self.max_tokens,
+            "num_layers": len(self.blocks),
+            "num_heads": self.num_heads,
+        }

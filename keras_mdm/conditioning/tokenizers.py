@@ -1,20 +1,20 @@
-"""Text to token numbers, in plain Python: for the input pipeline, not for the step.
+"""Text to token ids, in plain Python: for the input pipeline, not for the step.
 
 Both tokenizers put the end mark after the text and padding after that, and cut what is
-too long. `TextEncoder` owns one; the numbers 0 and 1 have the meaning of ByT5's.
+too long. `TextEncoder` owns one; the ids 0 and 1 have the meaning of ByT5's.
 """
 
-import dataclasses
+import collections
 import re
+import typing
 
 import numpy as np
 
 PADDING, END = 0, 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Tokenized:
-    """Token numbers of some texts, and what got lost on the way.
+class Tokenized(typing.NamedTuple):
+    """Token ids of some texts, and what got lost on the way.
 
     Attributes:
         ids: int32 array of shape `(texts, max_tokens)`.
@@ -78,7 +78,7 @@ class WordTokenizer:
     def __init__(self, vocabulary, max_tokens):
         self.max_tokens = max_tokens
         self.size = len(vocabulary) + 3
-        self._numbers = {word: i + 3 for i, word in enumerate(vocabulary)}
+        self._ids = {word: i + 3 for i, word in enumerate(vocabulary)}
 
     def __call__(self, texts):
         rows, cut, unknown = [], [], {}
@@ -90,8 +90,8 @@ class WordTokenizer:
                 rest = len(text.lower()) - found[len(kept)].start()
                 cut.append((text, text[len(text) - rest :]))
             words = [match.group() for match in kept]
-            unknown.update(dict.fromkeys(w for w in words if w not in self._numbers))
-            rows.append([self._numbers.get(word, 2) for word in words])
+            unknown.update(dict.fromkeys(w for w in words if w not in self._ids))
+            rows.append([self._ids.get(word, 2) for word in words])
         return Tokenized(_padded(rows, self.max_tokens), tuple(cut), tuple(unknown))
 
 
@@ -108,10 +108,9 @@ def find_vocabulary(texts, max_words=20_000):
     Returns:
         List of str; words that are equally frequent are sorted.
     """
-    counts = {}
-    for text in texts:
-        for match in _WORD.finditer(text.lower()):
-            counts[match.group()] = counts.get(match.group(), 0) + 1
+    counts = collections.Counter(
+        word for text in texts for word in _WORD.findall(text.lower())
+    )
     return sorted(counts, key=lambda word: (-counts[word], word))[:max_words]
 
 

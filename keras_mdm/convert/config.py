@@ -1,20 +1,11 @@
-"""YAML configurations of the official implementation.
+"""YAML configurations of the official implementation, read.
 
-A configuration here is a dict as in `keras_mdm.convert.released`: `px` (the largest
-resolution), `unet_config` and `diffusion_config` with the official field names.
+A configuration here is a dict of `px` (the largest resolution), `unet_config` and
+`diffusion_config`, with the official field names.
 """
 
 import warnings
 
-try:
-    import yaml
-except ImportError as error:
-    raise ImportError(
-        "Configurations of the official implementation need "
-        '`pip install "keras-mdm[hub]"`.'
-    ) from error
-
-from keras_mdm.convert.released import SAMPLING
 from keras_mdm.files import as_path
 from keras_mdm.text_files import read_text
 
@@ -24,19 +15,23 @@ SCHEDULES = {
     "DEEPFLOYD": "cosine",
 }
 PREDICTIONS = {"V_PREDICTION": "v", "DDPM": "epsilon", "DDIM": "epsilon"}
+_DYNAMIC_IF = {
+    "threshold": "dynamic",
+    "dynamic_percentile": 0.95,
+    "dynamic_maximum": 1.5,
+}
 _THRESHOLDS = {
     "NONE": {"threshold": "none"},
     "CLIP": {"threshold": "static"},
-    "DYNAMIC": {
-        "threshold": "dynamic",
-        "dynamic_percentile": 0.995,
-        "dynamic_maximum": 100.0,
-    },
-    "DYNAMIC_IF": {
-        "threshold": "dynamic",
-        "dynamic_percentile": 0.95,
-        "dynamic_maximum": 1.5,
-    },
+    "DYNAMIC": {**_DYNAMIC_IF, "dynamic_percentile": 0.995, "dynamic_maximum": 100.0},
+    "DYNAMIC_IF": _DYNAMIC_IF,
+}
+
+# How the official demo samples, by the largest resolution. Its "dynamic (DeepFloyd)"
+# threshold replaces the clipping that the configurations state.
+_DEMO = {
+    px: {"num_steps": num_steps, "eta": eta, "guidance_scale": 7.5, **_DYNAMIC_IF}
+    for px, num_steps, eta in ((64, 50, 0.0), (256, 100, 0.0), (1024, 250, 1.0))
 }
 
 # What the official dataclasses take where a field is left out.
@@ -61,39 +56,50 @@ _SAMPLER_DEFAULTS = {
 _DIFFUSION_DEFAULTS = {"model_output_scale": 0, "use_vdm_loss_weights": True}
 
 
-class _Loader(yaml.SafeLoader):
-    """Merges blocks of the same name.
+def import_yaml():
+    """The library, which not everybody has."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImportError(
+            "Configurations of the official implementation need "
+            '`pip install "keras-mdm[convert]"`.'
+        ) from error
+    return yaml
+
+
+def _load(text):
+    """A YAML text, with blocks of the same name merged.
 
     YAML forbids them, and yet two published files have `diffusion_config` twice. The
     official code takes the last one alone, and so loses values of the first one that
     the checkpoint was trained with.
     """
+    yaml = import_yaml()
 
-    def construct_mapping(self, node, deep=False):
-        mapping = {}
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
-            value = self.construct_object(value_node, deep=True)
-            mapping[key] = _merged(mapping.get(key), value)
-        return mapping
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            mapping = {}
+            for key_node, value_node in node.value:
+                key = self.construct_object(key_node, deep=True)
+                value = self.construct_object(value_node, deep=True)
+                mapping[key] = _merged(mapping.get(key), value)
+            return mapping
 
-
-_Loader.add_constructor(
-    yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
-    lambda loader, node: loader.construct_mapping(node),
-)
+    Loader.add_constructor(
+        yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, Loader.construct_mapping
+    )
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def _merged(first, second):
     if not isinstance(first, dict) or not isinstance(second, dict):
         return second
-    keys = {**first, **second}
-    return {
-        key: _merged(first[key], second[key])
-        if key in first and key in second
-        else second.get(key, first.get(key))
-        for key in keys
-    }
+    both = {key: _merged(first[key], second[key]) for key in first if key in second}
+    return {**first, **second, **both}
 
 
 def read_config(path):
@@ -114,14 +120,13 @@ def read_config(path):
         ValueError: if the file is not such a configuration.
     """
     try:
-        content = yaml.load(read_text(as_path(path)), _Loader)
-    except (yaml.YAMLError, ValueError) as error:
+        content = _load(read_text(as_path(path)))
+    except ValueError as error:
         raise ValueError(f"'{path}' is not YAML. Cause: {error}") from error
     except OSError as error:
         raise ValueError(f"can't read the configuration: {error}") from error
-    if not isinstance(content, dict) or not isinstance(
-        content.get("unet_config"), dict
-    ):
+    unet_config = content.get("unet_config") if isinstance(content, dict) else None
+    if not isinstance(unet_config, dict):
         raise ValueError(
             f"'{path}' is not a configuration of the official implementation: it has "
             "no `unet_config`."
@@ -137,14 +142,13 @@ def read_config(path):
     diffusion = dict(content.get("diffusion_config") or {})
     sampler = dict(diffusion.get("sampler_config") or {})
     moved = []
-    for fields, block in (
+    for defaults, block in (
         (_SAMPLER_DEFAULTS, sampler),
         (_DIFFUSION_DEFAULTS, diffusion),
     ):
-        for key in fields:
-            if key in content and key not in block:
-                block[key] = content[key]
-                moved.append(key)
+        found = [key for key in defaults if key in content and key not in block]
+        block.update((key, content[key]) for key in found)
+        moved += found
     if moved:
         warnings.warn(
             f"'{path}' has {moved} outside of `diffusion_config`, where the official "
@@ -153,7 +157,7 @@ def read_config(path):
         )
     return {
         "px": size,
-        "unet_config": content["unet_config"],
+        "unet_config": unet_config,
         "diffusion_config": {**diffusion, "sampler_config": sampler},
     }
 
@@ -212,9 +216,8 @@ def model_options(config):
         _only(sampler, "beta_end", (0.02,))
     shifted = not nested or sampler["schedule_shifted"]
     limit = None if nested else diffusion["model_output_scale"]
-    sampling = SAMPLING.get(
-        config["px"], _choice(sampler, "threshold_function", _THRESHOLDS)
-    )
+    threshold = _choice(sampler, "threshold_function", _THRESHOLDS)
+    sampling = _DEMO.get(config["px"], threshold)
     steps = min(sampling.get("num_steps", 50), sampler["num_diffusion_steps"])
     return {
         "schedule": {
@@ -233,7 +236,7 @@ def model_options(config):
             "sampler": "ddim",
             **sampling,
             "num_steps": steps,
-            "spacing": "official",
+            "spacing": "index",
         },
     }
 

@@ -2,10 +2,8 @@
 
 import pathlib
 
-import yaml
-
 from keras_mdm.conditioning import TextEmbeddings
-from keras_mdm.convert.config import PREDICTIONS, SCHEDULES
+from keras_mdm.convert.config import PREDICTIONS, SCHEDULES, import_yaml
 from keras_mdm.networks import NestedUNet
 
 
@@ -21,10 +19,8 @@ def write_config(path, mdm):
     """
     network, schedule = mdm.network, mdm.schedule
     _check_official(mdm)
-    nested = len(network.networks) > 1
-    kind = {1: "unet", 2: "nested_unet"}.get(
-        len(network.networks), f"nested{len(network.networks) - 1}_unet"
-    )
+    outer = len(network.networks) - 1
+    kind = ("unet", "nested_unet")[outer] if outer < 2 else f"nested{outer}_unet"
     content = {
         "name": mdm.name,
         "model": kind,
@@ -37,17 +33,18 @@ def write_config(path, mdm):
                 "schedule_type": _official_schedule(schedule),
                 "prediction_type": _key(PREDICTIONS, mdm.prediction),
                 "loss_target_type": _key(PREDICTIONS, mdm.loss_target),
-                "schedule_shifted": nested and not schedule.scale_signal,
+                "schedule_shifted": outer > 0 and not schedule.scale_signal,
                 "schedule_shifted_power": schedule.shift_power or 1.0,
             },
             "model_output_scale": mdm.output_limit or 0.0,
             "use_vdm_loss_weights": mdm.loss_weighting == "vdm",
-            "use_double_loss": nested,
+            "use_double_loss": outer > 0,
             "no_use_residual": True,
         },
         "reader_config": {"image_size": network.resolution},
     }
-    pathlib.Path(path).write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+    text = import_yaml().safe_dump(content, sort_keys=False)
+    pathlib.Path(path).write_text(text, "utf-8")
 
 
 def _official_schedule(schedule):
@@ -64,36 +61,34 @@ def _key(choices, value):
 
 def _check_official(mdm):
     """Lists everything about a model that the official implementation lacks."""
-    network, schedule, problems = mdm.network, mdm.schedule, []
-    if _official_schedule(schedule) is None:
-        problems.append(f"schedule {schedule.name!r}")
-    if len(network.networks) > 1 and schedule.scale_signal == (
-        schedule.shift_power > 0
-    ):
-        problems.append("a schedule that is both shifted and scaled, or neither")
-    for name in ("prediction", "loss_target"):
-        if getattr(mdm, name) not in PREDICTIONS.values():
-            problems.append(f"{name} {getattr(mdm, name)!r}")
-    if mdm.loss_weighting not in ("uniform", "vdm"):
-        problems.append(f"loss_weighting {mdm.loss_weighting!r}")
-    if mdm.output_limit and len(network.networks) > 1:
-        problems.append("output_limit of nested networks")
-    conditioner = network.conditioner
-    if not isinstance(conditioner, TextEmbeddings | None):
-        problems.append(f"condition {type(conditioner).__name__}")
-    innermost = network.innermost
-    for doll in network.networks:
-        where = f"in the network of {doll.resolution} pixels"
-        if doll.frames > 1:
-            problems.append(f"clips of {doll.frames} frames {where}")
-        if doll.num_heads != 8:
-            problems.append(f"{doll.num_heads} attention heads {where}")
-        if conditioner is not None and not doll.pooled_condition:
-            problems.append(f"no pooled condition {where}")
-        if doll.masked_attention != innermost.masked_attention:
-            problems.append(f"masked_attention unlike that of the innermost, {where}")
-        if doll.image_channels != 3:
-            problems.append(f"pictures of {doll.image_channels} channels")
+    network, schedule, conditioner = mdm.network, mdm.schedule, mdm.network.conditioner
+    nested = isinstance(network, NestedUNet)
+    found = {
+        f"schedule {schedule.name!r}": _official_schedule(schedule) is None,
+        "a schedule that is both shifted and scaled, or neither": nested
+        and schedule.scale_signal == (schedule.shift_power > 0),
+        f"prediction {mdm.prediction!r}": mdm.prediction not in PREDICTIONS.values(),
+        f"loss_target {mdm.loss_target!r}": mdm.loss_target not in PREDICTIONS.values(),
+        f"loss_weighting {mdm.loss_weighting!r}": mdm.loss_weighting
+        not in ("uniform", "vdm"),
+        "output_limit of nested networks": nested and mdm.output_limit,
+        f"condition {type(conditioner).__name__}": not isinstance(
+            conditioner, TextEmbeddings | None
+        ),
+        f"images of {network.image_channels} channels": network.image_channels != 3,
+    }
+    for level in network.networks:
+        where = f"in the network of {level.resolution} pixels"
+        found |= {
+            f"clips of {level.frames} frames {where}": level.frames > 1,
+            f"{level.num_heads} attention heads {where}": level.num_heads != 8,
+            f"no pooled condition {where}": conditioner is not None
+            and not level.pooled_condition,
+            f"masked_attention unlike that of the innermost, {where}": (
+                level.masked_attention != network.innermost.masked_attention
+            ),
+        }
+    problems = [problem for problem, is_one in found.items() if is_one]
     if problems:
         raise ValueError(
             "the official implementation has no such model:\n" + "\n".join(problems)

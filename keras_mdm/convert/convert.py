@@ -1,8 +1,8 @@
 """Checkpoints of the official implementation to presets, and back."""
 
 from keras_mdm.backend import serialize
-from keras_mdm.convert.checkpoint import Checkpoint
-from keras_mdm.convert.checkpoint_writer import write_checkpoint
+from keras_mdm.convert import FILES, reads
+from keras_mdm.convert.checkpoint import read_checkpoint, write_checkpoint
 from keras_mdm.convert.config import complete, model_options, read_config
 from keras_mdm.convert.config_writer import write_config
 from keras_mdm.convert.ml_mdm import (
@@ -14,7 +14,7 @@ from keras_mdm.convert.ml_mdm import (
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.files import check_free, whole_folder
 from keras_mdm.mdm import MDM
-from keras_mdm.saving import hub, presets
+from keras_mdm.saving import presets
 from keras_mdm.saving.finite import check_finite
 
 
@@ -24,9 +24,8 @@ def convert_checkpoint(checkpoint, config, output, overwrite=False, progress=Non
     Every tensor is checked before anything is written.
 
     Args:
-        checkpoint: str or path. `.pth` file; see `Checkpoint`.
-        config: str or path of the official YAML file, or a dict like those of
-            `RELEASED` in `keras_mdm.convert.released`.
+        checkpoint: str or path. `.pth` file; see `read_checkpoint`.
+        config: str or path of the official YAML file.
         output: str or path. Folder to write, for `MDM.from_preset`.
         overwrite: bool. Whether the files of an existing preset there are replaced.
         progress: Optional callable `(done, total)`, called after each tensor.
@@ -43,15 +42,13 @@ def convert_checkpoint(checkpoint, config, output, overwrite=False, progress=Non
     ```
     """
     check_free(output, presets.is_preset, overwrite)
-    if not isinstance(config, dict):
-        config = read_config(config)
+    config = read_config(config)
     options = model_options(config)
     unet_config = complete(config["unet_config"])
-    with Checkpoint(checkpoint) as weights:
-        network = network_from_config(
-            unet_config, config["px"], _text_size(unet_config, weights)
-        )
-        assign_weights(network, weights, progress)
+    weights = read_checkpoint(checkpoint)
+    text_size = _text_size(unet_config, weights)
+    network = network_from_config(unet_config, config["px"], text_size)
+    assign_weights(network, weights, progress)
     # Without a moving average, which would double the memory; the model that is loaded
     # has one, as every preset.
     options["schedule"] = NoiseSchedule(**options["schedule"])
@@ -76,7 +73,7 @@ def convert_preset(preset, output, overwrite=False, progress=None):
         ValueError: if the official implementation has no such model.
         OSError: if writing fails; nothing is left then.
     """
-    check_free(output, hub.is_official, overwrite)
+    check_free(output, reads, overwrite)
     mdm = MDM.from_preset(preset, ema_momentum=None, dtype="float32")
     check_finite(mdm.network.weights, output)
     total = sum(1 for _ in named_variables(mdm.network))
@@ -87,9 +84,10 @@ def convert_preset(preset, output, overwrite=False, progress=None):
             if progress is not None:
                 progress(done, total)
 
-    with whole_folder(output, hub.is_official, overwrite) as folder:
-        write_config(folder / hub.OFFICIAL_CONFIG, mdm)
-        write_checkpoint(folder / hub.OFFICIAL_WEIGHTS, reported())
+    with whole_folder(output, reads, overwrite) as folder:
+        config, weights = (folder / name for name in FILES)
+        write_config(config, mdm)
+        write_checkpoint(weights, reported())
 
 
 def _text_size(unet_config, weights):

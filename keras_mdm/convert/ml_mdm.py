@@ -1,7 +1,6 @@
-"""The official implementation (apple/ml-mdm): its configurations and its weights.
+"""The official implementation (apple/ml-mdm): its networks and its weights.
 
 Says which of our variables each official parameter is, and how its axes are laid out.
-Used by the parity tests and by tools that convert checkpoints.
 """
 
 import math
@@ -14,9 +13,9 @@ from keras_mdm.layers import FrameConv
 from keras_mdm.networks import NestedUNet, UNet
 
 # Parameters that the official code creates and never uses, or never trains (the
-# frequencies of rotary positions): in any network, and in one around another network.
+# frequencies of rotary positions): in any network, and in an outer network.
 UNUSED = ("interp_layer1", "interp_layer2", "pos_emb")
-UNUSED_AROUND = ("mid_blocks", "cond_emb", "lm_proj")
+_UNUSED_OUTER = ("mid_blocks", "cond_emb", "lm_proj")
 
 
 def network_from_config(config, resolution, text_size=None, **options):
@@ -26,21 +25,27 @@ def network_from_config(config, resolution, text_size=None, **options):
         config: dict with the field names of the official dataclasses; an
             `inner_config` makes it nested. Lists may be strings such as `"0,1,5"`.
         resolution: int. Largest resolution, in pixels. For the official code a clip
-            is one picture, whose frames are its tiles: this is the side of that.
+            is one image, whose frames are its tiles: this is the side of that.
         text_size: int or `None`. Size of the text embeddings.
         **options: Arguments of every network, such as `dtype` or `remat`.
 
     Returns:
         A `UNet` or `NestedUNet`.
     """
-    channels = _numbers(config["resolution_channels"])
-    inner = config.get("inner_config")
+    channels = _integers(config["resolution_channels"])
+    inner = innermost = config.get("inner_config")
+    # The official innermost network hands its tokens and its mask, or none, to the
+    # outer networks; their own `masked_cross_attention` is not read.
+    while innermost and innermost.get("inner_config"):
+        innermost = innermost["inner_config"]
     residual = config.get("resnet_config") or {}
     shared = {
         "channels": channels,
         "num_residual_blocks": _spread(config["num_resnets_per_resolution"], channels),
         "num_attention_layers": _attention_layers(config, channels),
-        "masked_attention": bool(_innermost(config).get("masked_cross_attention", 1)),
+        "masked_attention": bool(
+            (innermost or config).get("masked_cross_attention", 1)
+        ),
         "micro_conditioning": _micro(config.get("micro_conditioning")),
         "attention_feed_forward": bool(residual.get("use_attention_ffn", False)),
         "groups": residual.get("num_groups_norm", 32),
@@ -78,18 +83,7 @@ def network_from_config(config, resolution, text_size=None, **options):
     )
 
 
-def _innermost(config):
-    """The configuration whose network alone decides on the mask of every level.
-
-    The official innermost network hands its tokens and its mask, or none, to the
-    networks around it; their own `masked_cross_attention` is not read.
-    """
-    while config.get("inner_config") is not None:
-        config = config["inner_config"]
-    return config
-
-
-def _numbers(value):
+def _integers(value):
     """A tuple of int from a sequence, an int, or a string such as `"0,1,5"`."""
     if isinstance(value, str):
         return tuple(int(part) for part in value.split(",") if part)
@@ -98,13 +92,13 @@ def _numbers(value):
 
 def _spread(value, channels):
     """One number for each resolution; a single one holds for all."""
-    values = _numbers(value)
+    values = _integers(value)
     return values * len(channels) if len(values) == 1 else values
 
 
 def _attention_layers(config, channels):
     layers = _spread(config.get("num_attention_layers", 1), channels)
-    levels = _numbers(config.get("attention_levels", ()))
+    levels = _integers(config.get("attention_levels", ()))
     return tuple(n if i in levels else 0 for i, n in enumerate(layers))
 
 
@@ -116,105 +110,107 @@ def _micro(text):
     return {name: float(default) for name, default in pairs}
 
 
+# Official names of layers, and the attributes that are those layers here. An attribute
+# that a network lacks, or that is None, is not there officially either. A dense layer
+# that is officially a convolution of one pixel is marked with *.
+_NETWORK = {
+    "temb_layer1": "time_embedding.hidden",
+    "temb_layer2": "time_embedding.output_projection",
+    "conv_in": "conv_in",
+    "norm_out": "norm_out",
+    "conv_out": "conv_out",
+    "in_adapter": "adapter_in",
+    "out_adapter": "adapter_out",
+    "cond_emb": "tokens.pooled",
+    "lm_proj": "tokens.projection",
+}
+_MICRO_EMBEDDING = {"0": "hidden", "1": "output_projection"}
+_RESIDUAL = {
+    "norm1": "norm_1",
+    "conv1": "conv_1",
+    "time_layer": "modulation",
+    "norm2": "norm_2",
+    "conv2": "conv_2",
+    "conv3": "*skip",
+}
+_ATTENTION = {
+    "norm": "norm",
+    "qkv": "*qkv",
+    "proj_out": "*output_projection",
+    "norm_cond": "token_norm",
+    "kv_cond": "token_kv",
+    "ffn.0": "feed_forward.norm",
+    "ffn.1": "*feed_forward.expand",
+    "ffn.3": "*feed_forward.project",
+}
+_SEQUENCE_ATTENTION = {
+    "attn.norm": "norm",
+    "attn.qkv": "qkv",
+    "attn.proj_out": "output_projection",
+    "mlp.main.0": "feed_forward.norm",
+    "mlp.main.1": "feed_forward.expand",
+    "mlp.main.3": "feed_forward.project",
+    "down_conv": "downsample",
+    "up_conv": "upsample",
+}
+
+
 def named_variables(network, prefix=""):
     """Yields (official name, variable, layout) of every parameter of a network.
 
     Layouts are keys of `TO_KERAS` and `TO_TORCH`.
     """
-    yield from _layer(f"{prefix}temb_layer1", network.time_embedding.hidden)
-    yield from _layer(f"{prefix}temb_layer2", network.time_embedding.output_projection)
+    yield from _layers(prefix, network, _NETWORK)
     for micro in network.micro_embeddings:
-        name = f"{prefix}cond_layers.{micro.feature}"
-        yield from _layer(f"{name}.0", micro.hidden)
-        yield from _layer(f"{name}.1", micro.output_projection)
-    yield from _layer(f"{prefix}conv_in", network.conv_in)
-    yield from _layer(f"{prefix}norm_out", network.norm_out)
-    yield from _layer(f"{prefix}conv_out", network.conv_out)
-    for way in ("down", "up"):
-        for i, block in enumerate(getattr(network, f"{way}_blocks")):
-            yield from _block(f"{prefix}{way}_blocks.{i}", block)
+        name = f"{prefix}cond_layers.{micro.feature}."
+        yield from _layers(name, micro, _MICRO_EMBEDDING)
+    for i, block in enumerate(network.down_blocks):
+        yield from _block(f"{prefix}down_blocks.{i}.", block)
+    for i, block in enumerate(network.up_blocks):
+        yield from _block(f"{prefix}up_blocks.{i}.", block)
     if isinstance(network, NestedUNet):
-        yield from _layer(f"{prefix}in_adapter", network.adapter_in)
-        yield from _layer(f"{prefix}out_adapter", network.adapter_out)
         yield from named_variables(network.inner, f"{prefix}inner_unet.")
         return
     if network.mid_block is not None:
-        yield from _block(f"{prefix}mid_blocks.0", network.mid_block)
-        yield from _residual(f"{prefix}mid_blocks.1.resnets.0", network.mid_residual)
-    if network.tokens is not None:
-        yield from _tokens(prefix, network.tokens)
+        yield from _block(f"{prefix}mid_blocks.0.", network.mid_block)
+        name = f"{prefix}mid_blocks.1.resnets.0."
+        yield from _layers(name, network.mid_residual, _RESIDUAL)
+    for i, block in enumerate(network.tokens.blocks if network.tokens else ()):
+        yield from _layers(f"{prefix}lm_head.{i}.", block, _SEQUENCE_ATTENTION)
 
 
-def _tokens(prefix, tokens):
-    yield from _layer(f"{prefix}cond_emb", tokens.pooled)
-    if tokens.projection is not None:
-        yield from _layer(f"{prefix}lm_proj", tokens.projection)
-    for i, block in enumerate(tokens.blocks):
-        name = f"{prefix}lm_head.{i}"
-        yield from _sequence_attention(name, block)
+def _block(prefix, block):
+    for kind, layers, table in (
+        ("resnets", block.residuals, _RESIDUAL),
+        ("attn", block.attentions, _ATTENTION),
+        ("t_attn", block.temporal_attentions, _SEQUENCE_ATTENTION),
+    ):
+        for i, layer in enumerate(layers):
+            yield from _layers(f"{prefix}{kind}.{i}.", layer, table)
+    yield from _layers(prefix, block, {"resample": "resample.conv"})
 
 
-def _sequence_attention(name, block):
-    yield from _layer(f"{name}.attn.norm", block.norm)
-    yield from _layer(f"{name}.attn.qkv", block.qkv)
-    yield from _layer(f"{name}.attn.proj_out", block.output_projection)
-    yield from _layer(f"{name}.mlp.main.0", block.feed_forward.norm)
-    yield from _layer(f"{name}.mlp.main.1", block.feed_forward.expand)
-    yield from _layer(f"{name}.mlp.main.3", block.feed_forward.project)
-
-
-def _temporal_attention(name, attention):
-    yield from _sequence_attention(name, attention)
-    yield from _layer(f"{name}.down_conv", attention.downsample)
-    yield from _layer(f"{name}.up_conv", attention.upsample)
-
-
-def _block(name, block):
-    for i, residual in enumerate(block.residuals):
-        yield from _residual(f"{name}.resnets.{i}", residual)
-    for i, attention in enumerate(block.attentions):
-        yield from _attention(f"{name}.attn.{i}", attention)
-    for i, attention in enumerate(block.temporal_attentions):
-        yield from _temporal_attention(f"{name}.t_attn.{i}", attention)
-    if block.resample is not None:
-        yield from _layer(f"{name}.resample", block.resample.conv)
-
-
-def _residual(name, block):
-    yield from _layer(f"{name}.norm1", block.norm_1)
-    yield from _layer(f"{name}.conv1", block.conv_1)
-    yield from _layer(f"{name}.time_layer", block.modulation)
-    yield from _layer(f"{name}.norm2", block.norm_2)
-    yield from _layer(f"{name}.conv2", block.conv_2)
-    if block.skip is not None:
-        yield from _layer(f"{name}.conv3", block.skip, pointwise=True)
-
-
-def _attention(name, attention):
-    yield from _layer(f"{name}.norm", attention.norm)
-    yield from _layer(f"{name}.qkv", attention.qkv, pointwise=True)
-    yield from _layer(f"{name}.proj_out", attention.output_projection, pointwise=True)
-    if attention.token_size is not None:
-        yield from _layer(f"{name}.norm_cond", attention.token_norm)
-        yield from _layer(f"{name}.kv_cond", attention.token_kv)
-    if attention.feed_forward is not None:
-        yield from _layer(f"{name}.ffn.0", attention.feed_forward.norm)
-        yield from _layer(f"{name}.ffn.1", attention.feed_forward.expand, True)
-        yield from _layer(f"{name}.ffn.3", attention.feed_forward.project, True)
-
-
-def _layer(name, layer, pointwise=False):
-    """Kernel and bias, or gamma and beta, of one layer."""
-    if hasattr(layer, "gamma"):
-        yield f"{name}.weight", layer.gamma, "vector"
-        yield f"{name}.bias", layer.beta, "vector"
-        return
-    layout = "conv" if len(layer.kernel.shape) == 4 else "dense"
-    if isinstance(layer, FrameConv):
-        layout = "frames"
-    yield f"{name}.weight", layer.kernel, "pointwise" if pointwise else layout
-    if layer.bias is not None:
-        yield f"{name}.bias", layer.bias, "vector"
+def _layers(prefix, owner, table):
+    """Kernel and bias, or gamma and beta, of the layers of a table."""
+    for name, path in table.items():
+        layer = owner
+        for attribute in path.removeprefix("*").split("."):
+            layer = getattr(layer, attribute, None)
+        if layer is None:
+            continue
+        name = f"{prefix}{name}"
+        if hasattr(layer, "gamma"):
+            yield f"{name}.weight", layer.gamma, "vector"
+            yield f"{name}.bias", layer.beta, "vector"
+            continue
+        layout = "conv" if len(layer.kernel.shape) == 4 else "dense"
+        if isinstance(layer, FrameConv):
+            layout = "frames"
+        if path.startswith("*"):
+            layout = "pointwise"
+        yield f"{name}.weight", layer.kernel, layout
+        if layer.bias is not None:
+            yield f"{name}.bias", layer.bias, "vector"
 
 
 TO_KERAS = {
@@ -242,13 +238,10 @@ def official_shape(variable, layout):
 def assign_weights(network, weights, progress=None):
     """Puts official weights into a network, after checking every one of them.
 
-    Weights are read one after the other, so that a `Checkpoint` is never in memory as
-    a whole.
-
     Args:
         network: `UNet` or `NestedUNet`.
-        weights: Mapping of official parameter name to array, or to anything with a
-            `shape` that `numpy.asarray` reads.
+        weights: dict of official parameter name to array. They are copied one after
+            the other, so that a checkpoint is never in memory as a whole.
         progress: Optional callable `(done, total)`, called after each parameter.
 
     Raises:
@@ -258,8 +251,8 @@ def assign_weights(network, weights, progress=None):
     wanted = {
         name: (variable, layout) for name, variable, layout in named_variables(network)
     }
-    around = len(network.networks) - 1
-    present = {name for name in weights if not _is_unused(name, around)}
+    outer = len(network.networks) - 1
+    present = {name for name in weights if not _is_unused(name, outer)}
     problems = [f"missing: {name}" for name in sorted(set(wanted) - present)]
     problems += [f"unexpected: {name}" for name in sorted(present - set(wanted))]
     for name in sorted(present & set(wanted)):
@@ -269,7 +262,8 @@ def assign_weights(network, weights, progress=None):
     if problems:
         raise ValueError("the weights do not fit the network:\n" + "\n".join(problems))
     for done, (name, (variable, layout)) in enumerate(wanted.items(), start=1):
-        variable.assign(TO_KERAS[layout](np.asarray(weights[name])))
+        # A copy: backends may take an array for their own, and this one is a file's.
+        variable.assign(np.array(TO_KERAS[layout](weights[name])))
         if progress is not None:
             progress(done, len(wanted))
 
@@ -280,13 +274,10 @@ def official_weights(network):
         yield name, TO_TORCH[layout](keras.ops.convert_to_numpy(variable.value))
 
 
-def _is_unused(name, around):
-    """Whether the official code never reads a parameter.
-
-    `around` is the number of networks around the innermost one.
-    """
+def _is_unused(name, outer):
+    """Whether the official code never reads a parameter of such a nest."""
     parts = name.split(".")
     depth = parts.count("inner_unet")
-    if depth < around and parts[depth] in UNUSED_AROUND:
+    if depth < outer and parts[depth] in _UNUSED_OUTER:
         return True
     return any(part in UNUSED for part in parts)

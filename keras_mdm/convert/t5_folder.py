@@ -1,10 +1,22 @@
-"""A T5 model of Hugging Face, reduced to what drawing needs."""
+"""A T5 model of Hugging Face, reduced to what sampling needs."""
 
+import json
 import shutil
 
-from keras_mdm.conditioning import t5_files
-from keras_mdm.conditioning.t5_model import encoder_names, read_config
-from keras_mdm.files import check_free, whole_folder
+from keras_mdm import text_files
+from keras_mdm.conditioning.t5_files import (
+    CONFIG,
+    INDEX,
+    VOCABULARY,
+    WEIGHTS,
+    encoder_weights,
+    find_folder,
+)
+from keras_mdm.conditioning.t5_model import read_config
+from keras_mdm.files import check_free, reserve, whole_folder, write_text
+
+# What the configuration of a folder without the decoder calls the model.
+_REDUCED = "T5EncoderModel"
 
 
 def keep_encoder(folder, output, dtype="bfloat16", overwrite=False, progress=None):
@@ -23,20 +35,30 @@ def keep_encoder(folder, output, dtype="bfloat16", overwrite=False, progress=Non
         ValueError: if files are missing or damaged, or the model is no T5.
         OSError: if writing fails; nothing is left then.
     """
-    check_free(output, t5_files.is_reduced, overwrite)
-    folder = t5_files.find_folder(folder)
-    config = read_config(folder)
-    files = t5_files.WeightFiles(folder)
-    names = encoder_names(files.names)
-    shapes = {name: list(files.read(name).shape) for name in names}
-    with whole_folder(output, t5_files.is_reduced, overwrite) as target:
-        kept = {**config, "architectures": [t5_files.REDUCED], "dtype": dtype}
-        t5_files.write_json(target / t5_files.CONFIG, kept)
-        shutil.copyfile(folder / t5_files.VOCABULARY, target / t5_files.VOCABULARY)
+    check_free(output, _is_reduced, overwrite)
+    folder = find_folder(folder)
+    config = {**read_config(folder), "architectures": [_REDUCED], "dtype": dtype}
+    files = encoder_weights(folder)
+    from safetensors.numpy import save_file
 
-        def read(name):
+    with whole_folder(output, _is_reduced, overwrite) as target:
+        tensors = {}
+        for name, file in files.items():
+            tensors[name] = file.get_tensor(name).astype(dtype)
             if progress is not None:
-                progress(names.index(name) + 1, len(names))
-            return files.read(name)
+                progress(len(tensors), len(files))
+        reserve(target, sum(array.nbytes + 1024 for array in tensors.values()))
+        save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
+        write_text(target / CONFIG, json.dumps(config, indent=2) + "\n")
+        shutil.copyfile(folder / VOCABULARY, target / VOCABULARY)
 
-        t5_files.write_weights(target / t5_files.WEIGHTS, shapes, dtype, read)
+
+def _is_reduced(folder):
+    """Whether a folder has the encoder alone, as `keep_encoder` writes it."""
+    if (folder / INDEX).exists() or not (folder / WEIGHTS).is_file():
+        return False
+    try:
+        config = text_files.read_json(folder / CONFIG)
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("architectures") == [_REDUCED]

@@ -1,10 +1,15 @@
-"""Measures of drawn pictures that need no download."""
+"""Measures of generated images and clips that need no download."""
 
-from keras_mdm.metrics.clip_judge import CLIP_ATTRIBUTES, ClipJudge, to_label
 from keras_mdm.metrics.distances import (
     frame_change,
     frechet_distance,
     kernel_distance,
 )
-from keras_mdm.metrics.judge import Judge, SceneJudge
-from keras_mdm.metrics.scenes import score, summarize, to_cells
+from keras_mdm.metrics.judge import ClipJudge, Judge, SceneJudge
+from keras_mdm.metrics.scenes import (
+    CLIP_ATTRIBUTES,
+    score,
+    summarize,
+    to_cells,
+    to_label,
+)

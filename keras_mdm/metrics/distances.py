@@ -1,4 +1,4 @@
-"""Distances between two sets of pictures, taken on features of them.
+"""Distances between two sets of images, taken on features of them.
 
 Features come from `Judge.features`, or any other network. Plain numpy, float64.
 """
@@ -10,7 +10,7 @@ def frechet_distance(first, second):
     """Squared Frechet distance of the Gaussians fitted to two sets of features.
 
     `|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`. Small sets are overrated: compare
-    sets of equal size, or quote the distance of real pictures to real ones beside.
+    sets of equal size, or quote the distance of real images to real ones beside.
 
     Args:
         first: Array of shape `(samples, size)`, of at least 2 samples.
@@ -60,12 +60,12 @@ def kernel_distance(first, second):
         count = len(x)
         return (matrix.sum() - np.trace(matrix)) / (count * (count - 1))
 
-    between = kernel(first, second).mean()
-    return float(within(first) + within(second) - 2.0 * between)
+    mixed = kernel(first, second).mean()
+    return float(within(first) + within(second) - 2.0 * mixed)
 
 
 def frame_change(features):
-    """How far the features of neighbouring frames lie apart, on average.
+    """How far the features of neighboring frames lie apart, on average.
 
     Clips that move as real ones do change as much from frame to frame; those that
     flicker or jump change more, frozen ones less.

@@ -1,8 +1,9 @@
-"""Which attributes of a captioned scene of shapes are right in a picture.
+"""Which attributes of a captioned scene of shapes are right in an image or a clip.
 
-A picture is read as cells: for each of the nine places a colour and a shape. `to_cells`
+An image is read as cells: for each of the nine places a colour and a shape. `to_cells`
 makes them from what a scene holds, `SceneJudge` reads them from pixels, and `score`
-compares a reading with what was asked for.
+compares a reading with what was asked for. A clip is read as one shape, its colour and
+its direction: `to_label` and `ClipJudge`.
 """
 
 import itertools
@@ -11,11 +12,33 @@ import types
 import numpy as np
 
 from keras_mdm.data.shapes import COLOURS as _COLOURS
-from keras_mdm.data.shapes import PLACES, SHAPES, relation
+from keras_mdm.data.shapes import DIRECTIONS, PLACES, SHAPES, relation
 
 COLOURS = tuple(_COLOURS)
 NUM_CELLS = len(PLACES)
 ATTRIBUTES = ("shape", "colour", "place", "count")
+# What a caption of a moving shape tells, and the words for it.
+CLIP_ATTRIBUTES = {
+    "shape": SHAPES,
+    "colour": COLOURS,
+    "direction": tuple(DIRECTIONS),
+}
+
+
+def to_label(attributes):
+    """What a clip of `shapes/clips` shows, as `ClipJudge` reads it.
+
+    Args:
+        attributes: dict of a source's item: `items` and `direction`.
+
+    Returns:
+        int32 array of shape `(3,)`: index of the shape, colour and direction.
+    """
+    (item,) = attributes["items"]
+    found = {**item, "direction": attributes["direction"]}
+    return np.array(
+        [words.index(found[name]) for name, words in CLIP_ATTRIBUTES.items()], "int32"
+    )
 
 
 def to_cells(items):
@@ -61,23 +84,22 @@ def score(cells, items):
     count = [len(found) == len(items)]
     # Missing shapes have nothing right.
     found += [(0, 0, None)] * max(0, len(items) - len(found))
-    best = None
-    for chosen in itertools.permutations(found, len(items)):
-        result = {
+    readings = (
+        {
             "shape": [
-                s == SHAPES.index(i["shape"]) + 1
-                for (_, s, _), i in zip(chosen, items, strict=True)
+                shape == SHAPES.index(item["shape"]) + 1
+                for (_, shape, _), item in zip(chosen, items, strict=True)
             ],
             "colour": [
-                c == COLOURS.index(i["colour"]) + 1
-                for (c, _, _), i in zip(chosen, items, strict=True)
+                colour == COLOURS.index(item["colour"]) + 1
+                for (colour, _, _), item in zip(chosen, items, strict=True)
             ],
             "place": _places_right([place for *_, place in chosen], items),
         }
-        right = sum(map(sum, result.values()))
-        if best is None or right > best[0]:
-            best = right, result
-    return {**best[1], "count": count}
+        for chosen in itertools.permutations(found, len(items))
+    )
+    best = max(readings, key=lambda reading: sum(map(sum, reading.values())))
+    return {**best, "count": count}
 
 
 def _places_right(places, items):
@@ -103,14 +125,14 @@ def _places_right(places, items):
 
 
 def summarize(scores):
-    """Shares of right attributes over many pictures.
+    """Fractions of right attributes over many images.
 
     Args:
         scores: Sequence of what `score` returned.
 
     Returns:
         dict of float: each attribute; `attributes`, all of them pooled; `pictures`, the
-        share of pictures without a mistake.
+        fraction of images without a mistake.
     """
     pooled = {key: [v for one in scores for v in one[key]] for key in ATTRIBUTES}
     everything = [value for values in pooled.values() for value in values]

@@ -1,4 +1,4 @@
-"""Presets that come from elsewhere: from a hub, or in the form of the official code.
+"""Presets that come from elsewhere: from a hub, or in the form of another code.
 
 What had to be converted is kept in the folder `keras_mdm` of `XDG_CACHE_HOME`
 (`~/.cache`), so that it is done once.
@@ -8,16 +8,7 @@ import hashlib
 import os
 import pathlib
 
-OFFICIAL_CONFIG = "config.yaml"
-OFFICIAL_WEIGHTS = "vis_model.pth"
-# Repositories may hold samples and other formats, which are not needed.
-_PRESET_FILES = (
-    "config.json",
-    "metadata.json",
-    "model.weights.h5",
-    OFFICIAL_CONFIG,
-    OFFICIAL_WEIGHTS,
-)
+from keras_mdm.downloads import cause_of
 
 
 def cache_folder():
@@ -26,66 +17,34 @@ def cache_folder():
     return pathlib.Path(cache) / "keras_mdm" / "presets"
 
 
-def is_official(folder):
-    """Whether a folder has the form of the official implementation."""
-    return all((folder / n).is_file() for n in (OFFICIAL_CONFIG, OFFICIAL_WEIGHTS))
-
-
-def download_repository(repository):
-    """Downloads what a preset needs of a Hugging Face repository.
+def converted_preset(folder, reader):
+    """The preset that a folder in a form of others stands for, converted once.
 
     Args:
-        repository: str. `"user/name"`.
-
-    Returns:
-        Path of a folder.
-
-    Raises:
-        ValueError: if it can't be downloaded.
-    """
-    try:
-        from huggingface_hub import snapshot_download
-
-        return pathlib.Path(
-            snapshot_download(repository, allow_patterns=list(_PRESET_FILES))
-        )
-    except Exception as error:  # of the network, the hub or the file system
-        raise ValueError(
-            f"'hf://{repository}' can't be downloaded. Fetch the files of "
-            f"https://huggingface.co/{repository}/tree/main into a folder and pass the "
-            f"folder instead. {_cause(error)}"
-        ) from error
-
-
-def converted_preset(folder):
-    """The preset that a folder in the official form stands for, converted once.
-
-    Args:
-        folder: Path with `config.yaml` and `vis_model.pth`.
+        folder: Path.
+        reader: Module that reads the form; see `presets.register_reader`.
 
     Returns:
         Path of a preset folder in the cache.
     """
-    from keras_mdm.convert.convert import convert_checkpoint
-
-    weights = folder.resolve() / OFFICIAL_WEIGHTS
-    config = folder / OFFICIAL_CONFIG
-    state = weights.stat()
-    key = f"{weights.resolve()} {state.st_size} {state.st_mtime_ns}".encode()
-    digest = hashlib.sha256(key + config.read_bytes()).hexdigest()[:16]
-    target = cache_folder() / f"converted-{digest}"
+    found = hashlib.sha256()
+    for path in ((folder / name).resolve() for name in reader.FILES):
+        state = path.stat()
+        found.update(f"{path} {state.st_size} {state.st_mtime_ns}".encode())
+    target = cache_folder() / f"converted-{found.hexdigest()[:16]}"
     if not target.is_dir():
-        convert_checkpoint(weights, config, target)
+        reader.to_preset(folder, target)
     return target
 
 
-def released_preset(name, published):
+def published_preset(name, published, load):
     """The published weights of a built-in preset, downloaded and converted once.
 
     Args:
         name: str. Name of the preset.
         published: dict. `weights` of the preset: the `repository` and the `url` of the
-            file, its `size`, and the released `configuration` it belongs to.
+            file, and its `size`.
+        load: Callable of a downloaded file that returns the model with its weights.
 
     Returns:
         Path of a preset folder in the cache.
@@ -93,39 +52,22 @@ def released_preset(name, published):
     Raises:
         ValueError: if it can't be downloaded; it says what to fetch from where.
     """
-    from keras_mdm.convert.convert import convert_checkpoint
-    from keras_mdm.convert.released import RELEASED
-
     target = cache_folder() / name
     if target.is_dir():
         return target
     repository = published["repository"]
+    file = published["url"].rpartition("/")[2]
     try:
         from huggingface_hub import hf_hub_download
 
-        weights = hf_hub_download(repository, OFFICIAL_WEIGHTS)
+        weights = hf_hub_download(repository, file)
     except Exception as error:  # of the network, the hub or the file system
         raise ValueError(
             f"the weights of preset '{name}' can't be downloaded. Fetch "
-            f"'{OFFICIAL_WEIGHTS}' ({published['size']}) from {published['url']} or "
-            f"https://huggingface.co/{repository}/resolve/main/{OFFICIAL_WEIGHTS} and "
-            f"pass `weights='{OFFICIAL_WEIGHTS}'`; `load_weights=False` gives the "
-            f"architecture with random weights. {_cause(error)}"
+            f"'{file}' ({published['size']}) from {published['url']} or "
+            f"https://huggingface.co/{repository}/resolve/main/{file} and "
+            f"pass `weights='{file}'`; `load_weights=False` gives the "
+            f"architecture with random weights. {cause_of(error)}"
         ) from error
-    convert_checkpoint(weights, RELEASED[published["configuration"]], target)
+    load(weights).save_to_preset(target)
     return target
-
-
-def load_official(network, path):
-    """Puts the weights of an official checkpoint file into a network."""
-    from keras_mdm.convert.checkpoint import Checkpoint
-    from keras_mdm.convert.ml_mdm import assign_weights
-
-    with Checkpoint(path) as weights:
-        assign_weights(network, weights)
-
-
-def _cause(error):
-    if isinstance(error, ImportError):
-        return 'Downloads need `pip install "keras-mdm[hub]"`.'
-    return f"Cause: {type(error).__name__}: {error}"

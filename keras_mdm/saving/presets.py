@@ -10,6 +10,7 @@ without a network, some with the address of published weights. Bound to `MDM` as
 import contextlib
 import copy
 import datetime
+import importlib
 import importlib.resources
 import json
 import math
@@ -18,6 +19,7 @@ import warnings
 import keras
 
 from keras_mdm.backend import serialize
+from keras_mdm.downloads import download_repository
 from keras_mdm.files import (
     as_path,
     check_free,
@@ -26,9 +28,9 @@ from keras_mdm.files import (
     whole_folder,
 )
 from keras_mdm.saving import hub
+from keras_mdm.saving.bundled import bundled_weights, read_bundled_weights
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.saving.serialized import innermost, set_dtype, set_num_classes
-from keras_mdm.saving.shipped import read_shipped_weights, shipped_weights
 from keras_mdm.text_files import read_json
 
 FORMAT_VERSION = 1
@@ -37,6 +39,23 @@ METADATA_FILE = "metadata.json"
 WEIGHTS_FILE = "model.weights.h5"
 
 _told = set()
+_readers = []
+
+
+def register_reader(module):
+    """Lets `from_preset` read a form of others, by a module that is imported at need.
+
+    Args:
+        module: str. Name of a module with `FILES` (names in a folder of the form),
+            `reads(path)` (whether a folder or file is one), `to_preset(folder, output)`
+            (writes a preset folder) and `load_weights(network, path)` (of a file).
+    """
+    if module not in _readers:
+        _readers.append(module)
+
+
+def _readers_of(path):
+    return [r for r in map(importlib.import_module, _readers) if r.reads(as_path(path))]
 
 
 def builtin_presets():
@@ -130,7 +149,7 @@ def from_preset(
         preset: str or path. A built-in name (see `MDM.builtin_presets()`), a folder
             that `save_to_preset` wrote (or a run folder of a recipe, which has one),
             or `hf://user/repository`. A folder or repository may also have the form of
-            the official implementation, `config.yaml` and `vis_model.pth`.
+            another implementation; see `keras_mdm.convert`.
         load_weights: bool. Whether weights are loaded, if the preset has any.
             Published ones are downloaded at their first use. A built-in preset without
             published weights says so once. Defaults to `True`.
@@ -142,7 +161,7 @@ def from_preset(
             without weights.
         conditioner: Optional layer of `keras_mdm.conditioning` that replaces that of a
             preset without weights.
-        weights: str or path. Checkpoint file of the official implementation, such as
+        weights: str or path. Checkpoint file of another implementation, such as
             `"vis_model.pth"`, whose weights are taken instead of the preset's.
             Defaults to `None`.
         remat: bool or sequence of levels, such as `["16x256"]`. The dolls whose
@@ -168,15 +187,21 @@ def from_preset(
     """
     name = str(preset)
     builtin = builtin_presets()
-    folder = shipped = None
+    folder = bundled = None
     if name in builtin:
         config = copy.deepcopy(builtin[name]["config"])
         wanted = load_weights and weights is None
-        shipped = shipped_weights(name) if wanted else None
+        bundled = bundled_weights(name) if wanted else None
         published = builtin[name].get("weights")
         if published is not None and wanted:
-            folder = hub.released_preset(name, published)
-        elif wanted and shipped is None and name not in _told:
+            folder = hub.published_preset(
+                name,
+                published,
+                lambda file: from_preset(
+                    cls, name, dtype="float32", weights=file, ema_momentum=None
+                ),
+            )
+        elif wanted and bundled is None and name not in _told:
             _told.add(name)
             warnings.warn(
                 f"No trained weights are published for preset '{name}': the network "
@@ -201,7 +226,7 @@ def from_preset(
         "conditioner": conditioner,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
-    if changes and any(given is not None for given in (folder, shipped, weights)):
+    if changes and any(given is not None for given in (folder, bundled, weights)):
         raise ValueError(
             f"{sorted(changes)} can't be changed in a preset with weights; of a "
             "built-in one take the architecture alone, with `load_weights=False`. "
@@ -218,13 +243,13 @@ def from_preset(
     if remat is not None:
         mdm.network.set_remat(remat)
     if weights is not None:
-        hub.load_official(mdm.network, weights)
+        _read_foreign(mdm.network, weights)
         mdm.reset_ema()
     elif folder is not None and load_weights:
         _load_network(mdm.network, folder)
         mdm.reset_ema()
-    if shipped is not None:
-        read_shipped_weights(mdm, shipped)
+    if bundled is not None:
+        read_bundled_weights(mdm, bundled)
     return mdm
 
 
@@ -233,7 +258,7 @@ def has_weights(preset):
     builtin = builtin_presets().get(str(preset))
     return (
         builtin is None
-        or shipped_weights(str(preset)) is not None
+        or bundled_weights(str(preset)) is not None
         or builtin.get("weights") is not None
     )
 
@@ -250,7 +275,11 @@ def preset_in(path):
 def _find_folder(name, builtin):
     """The preset folder that a path or a hub address means."""
     if name.startswith("hf://"):
-        folder = preset_in(hub.download_repository(name.removeprefix("hf://")))
+        # Repositories may hold samples and other forms, which are not needed.
+        files = [CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE]
+        for reader in map(importlib.import_module, _readers):
+            files += reader.FILES
+        folder = preset_in(download_repository(name, files))
     else:
         folder = preset_in(name)
     if not folder.is_dir():
@@ -258,8 +287,9 @@ def _find_folder(name, builtin):
             f"Unknown preset '{name}'. It must be a folder, an address 'hf://user/"
             f"repository', or one of the built-in presets {sorted(builtin)}."
         )
-    if hub.is_official(folder) and not (folder / CONFIG_FILE).is_file():
-        return hub.converted_preset(folder)
+    readers = [] if (folder / CONFIG_FILE).is_file() else _readers_of(folder)
+    if readers:
+        return hub.converted_preset(folder, readers[0])
     missing = [
         file
         for file in (CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE)
@@ -301,6 +331,16 @@ def _load_network(network, folder):
             f"the weights of preset '{folder}' can't be loaded: {WEIGHTS_FILE} is "
             f"damaged or does not belong to {CONFIG_FILE}. Cause: {error}"
         ) from error
+
+
+def _read_foreign(network, path):
+    """Loads a file of weights in a form of others."""
+    readers = _readers_of(path)
+    if not readers:
+        raise ValueError(
+            f"`weights` must be a file of weights. Received: weights={str(path)!r}"
+        )
+    readers[0].load_weights(network, path)
 
 
 def _write_json(path, value):

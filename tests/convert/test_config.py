@@ -1,15 +1,16 @@
 """Official YAML configurations: what is read of them, and what is refused."""
 
+import sys
 import warnings
 
 import pytest
 import yaml
 from official import DIFFUSION, NESTED, UNET
+from released import RELEASED
 
 from keras_mdm.convert.config import complete, model_options, read_config
 from keras_mdm.convert.config_writer import write_config
 from keras_mdm.convert.ml_mdm import network_from_config
-from keras_mdm.convert.released import RELEASED
 
 FILE = """
 sample_image_size: 64
@@ -106,7 +107,7 @@ def test_options():
     assert options["loss_weighting"] == "uniform" and options["output_limit"] is None
     assert options["sampling"] == {
         "sampler": "ddim",
-        "spacing": "official",
+        "spacing": "index",
         "threshold": "static",
         "num_steps": 50,
     }
@@ -179,7 +180,7 @@ def test_what_the_official_code_lacks(tmp_path):
         "loss_weighting 'snr'",
         "prediction 'x0'",
         "condition ClassLabels",
-        "pictures of 1 channels",
+        "images of 1 channels",
     ):
         assert words in str(caught.value)
     assert not (tmp_path / "a.yaml").exists()
@@ -215,3 +216,9 @@ def test_written_file_is_plain_yaml(tmp_path):
     assert content["model"] == content["vision_model"] == "unet"
     for key in set(UNET) - {"resnet_config"}:
         assert content["unet_config"][key] == UNET[key]
+
+
+def test_yaml_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ImportError, match=r"`pip install \"keras-mdm\[convert\]\""):
+        _read(tmp_path, FILE)

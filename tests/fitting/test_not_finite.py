@@ -8,8 +8,8 @@ from helpers import batch_of, tiny_mdm, tiny_nest, tiny_unet, trainer, uncompile
 import keras_mdm
 from keras_mdm import Stage
 from keras_mdm.diffusion.losses import mixed_fractions
-from keras_mdm.sampling.settings import SamplingDefaults
-from keras_mdm.saving.shipped import write_shipped_weights
+from keras_mdm.sampling.settings import SamplingSettings
+from keras_mdm.saving.bundled import write_bundled_weights
 from keras_mdm.training import StageLearningRate, state
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -34,7 +34,7 @@ WRITERS = {
     "raw preset": lambda mdm, folder: mdm.save_to_preset(
         folder / "p", use_ema=False, overwrite=True
     ),
-    "shipped": lambda mdm, folder: write_shipped_weights(mdm, folder / "x.npz"),
+    "bundled": lambda mdm, folder: write_bundled_weights(mdm, folder / "x.npz"),
     "state": lambda mdm, folder: state.save_state(mdm, folder, {"stage": 0}),
     "weights": lambda mdm, folder: mdm.save_weights(folder / "m.weights.h5"),
     "model": lambda mdm, folder: mdm.save(folder / "m.keras"),
@@ -75,7 +75,7 @@ def test_weights_too_large_for_half_precision(tmp_path):
     mdm = tiny_mdm(1, resolution=4)
     _spoil(mdm.network.weights[0], 1e5)
     with pytest.raises(ValueError, match="too large for float16"):
-        write_shipped_weights(mdm, tmp_path / "x.npz")
+        write_bundled_weights(mdm, tmp_path / "x.npz")
     mdm.save_to_preset(tmp_path / "p")
 
 
@@ -95,7 +95,7 @@ def test_arguments_of_a_draw(value):
     with pytest.raises(ValueError, match="`guidance_interval` must be"):
         mdm.generate(labels=[0], num_steps=1, guidance_interval=(0.0, value))
     with pytest.raises(ValueError, match="`guidance_scale` must be"):
-        SamplingDefaults(guidance_scale=1e39)  # infinite in float32
+        SamplingSettings(guidance_scale=1e39)  # infinite in float32
     with pytest.raises(ValueError, match="`guidance_scale` must be"):
         tiny_mdm(1, resolution=4, sampling={"guidance_scale": value})
 

@@ -5,10 +5,10 @@ import math
 import keras
 import numpy as np
 import pytest
+from released import RELEASED
 
 from keras_mdm import ClassLabels, NestedUNet, TextEmbeddings, UNet
 from keras_mdm.convert.ml_mdm import network_from_config
-from keras_mdm.convert.released import RELEASED
 from keras_mdm.networks.cost import count_condition_flops, count_flops
 
 # Official configurations of which the original's FLOPs and parameters are recorded.

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from helpers import equal_values, tiny_mdm, tiny_nest
 from official import TEXT_SIZE, UNET, save_official, tensors
 
 import keras_mdm
+from keras_mdm import convert
 from keras_mdm.convert.ml_mdm import official_weights
-from keras_mdm.saving import hub, presets
+from keras_mdm.saving import presets
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 MDM = keras_mdm.MDM
@@ -98,15 +100,12 @@ FLICKR = sorted(n for n in MDM.builtin_presets() if n.startswith("mdm_flickr"))
 def small_flickr(monkeypatch):
     """A published preset with a tiny network instead of half a billion numbers."""
     from keras_mdm.backend import serialize
-    from keras_mdm.convert import released
     from keras_mdm.convert.ml_mdm import network_from_config
 
     builtin = presets.builtin_presets()
     network = network_from_config(UNET, 8, TEXT_SIZE)
     builtin["mdm_flickr_64"]["config"]["config"]["network"] = serialize(network)
     monkeypatch.setattr(presets, "builtin_presets", lambda: builtin)
-    tiny = {**released.RELEASED["64"], "px": 8, "unet_config": UNET}
-    monkeypatch.setitem(released.RELEASED, "64", tiny)
 
 
 def test_published_weights_at_first_use(tmp_path, monkeypatch, cache, small_flickr):
@@ -185,4 +184,37 @@ def test_conversion_that_fails_is_not_kept(tmp_path, monkeypatch, cache):
     with pytest.raises(ValueError, match="unexpected: extra"):
         MDM.from_preset(tmp_path / "a")
     assert not cache.exists() or not list(cache.iterdir())
-    assert hub.is_official(tmp_path / "a")
+    assert convert.reads(tmp_path / "a")
+
+
+def test_a_reader_of_one_s_own(tmp_path, monkeypatch):
+    """Another form is a module with four names, registered by its own."""
+    mdm = tiny_mdm()
+    reader = types.ModuleType("reader_of_mine")
+    reader.FILES = ("mine.npz",)
+    reader.reads = lambda path: path.suffix == ".npz" or (path / "mine.npz").is_file()
+    reader.to_preset = lambda folder, output: mdm.save_to_preset(output)
+
+    def load_weights(network, path):
+        with np.load(path) as values:
+            network.set_weights([values[name] for name in values.files])
+
+    reader.load_weights = load_weights
+    monkeypatch.setitem(sys.modules, "reader_of_mine", reader)
+    monkeypatch.setattr(presets, "_readers", [])
+    (tmp_path / "mine").mkdir()
+    np.savez(
+        tmp_path / "mine" / "mine.npz", *[w + 1 for w in mdm.network.get_weights()]
+    )
+    with pytest.raises(ValueError, match="is not a whole preset"):
+        MDM.from_preset(tmp_path / "mine")
+    presets.register_reader("reader_of_mine")
+    found = MDM.from_preset(tmp_path / "mine").network
+    assert equal_values(found.get_weights(), mdm.network.get_weights())
+    mdm.save_to_preset(tmp_path / "preset")
+    file = tmp_path / "mine" / "mine.npz"
+    found = MDM.from_preset(tmp_path / "preset", weights=file).network
+    wanted = [w + 1 for w in mdm.network.get_weights()]
+    assert equal_values(found.get_weights(), wanted)
+    with pytest.raises(ValueError, match="`weights` must be a file of weights"):
+        MDM.from_preset(tmp_path / "preset", weights=tmp_path / "none.pth")

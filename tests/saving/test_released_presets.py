@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from released import RELEASED
 
 import keras_mdm
 from keras_mdm.convert.ml_mdm import (
@@ -10,7 +11,6 @@ from keras_mdm.convert.ml_mdm import (
     network_from_config,
     official_shape,
 )
-from keras_mdm.convert.released import RELEASED
 
 # Parameters and tensors as counted in the official implementation, and steps and eta
 # of its demo.
@@ -64,7 +64,7 @@ def test_options(name):
     assert options["sampling"] == {
         "sampler": "ddim",
         "num_steps": steps,
-        "spacing": "official",
+        "spacing": "index",
         "eta": eta,
         "guidance_scale": 7.5,
         "threshold": "dynamic",

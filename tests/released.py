@@ -1,4 +1,4 @@
-"""The released text-to-image configurations of apple/ml-mdm, as data.
+"""The released text-to-image configurations of apple/ml-mdm, which presets are held to.
 
 Field names are the official ones. `network_from_config` builds the networks:
 
@@ -93,20 +93,4 @@ RELEASED = {
         "unet_config": _UNET_1024,
         "diffusion_config": _diffusion(shift_power=2),
     },
-}
-
-# How the official demo draws, by the largest resolution. Its "dynamic (DeepFloyd)"
-# threshold replaces the clipping that the configurations state.
-SAMPLING = {
-    resolution: {
-        "sampler": "ddim",
-        "num_steps": num_steps,
-        "spacing": "official",
-        "eta": eta,
-        "guidance_scale": 7.5,
-        "threshold": "dynamic",
-        "dynamic_percentile": 0.95,
-        "dynamic_maximum": 1.5,
-    }
-    for resolution, num_steps, eta in ((64, 50, 0.0), (256, 100, 0.0), (1024, 250, 1.0))
 }

@@ -1,8 +1,8 @@
-"""Weights that the package ships with a built-in preset, in half precision.
+"""Weights that come with the package for a built-in preset, in half precision.
 
 `presets/NAME.npz` stands beside `presets/NAME.json` and holds the network's averaged
 weights in float16, by the paths of the variables. `from_preset` loads them;
-`write_shipped_weights` is for those who train a preset anew.
+`write_bundled_weights` is for those who train a preset anew.
 """
 
 import importlib.resources
@@ -13,13 +13,13 @@ from keras_mdm.files import whole_file
 from keras_mdm.saving.finite import check_finite
 
 
-def shipped_weights(name):
+def bundled_weights(name):
     """The file of a built-in preset's weights, or `None` if it has none."""
     file = importlib.resources.files("keras_mdm") / "presets" / f"{name}.npz"
     return file if file.is_file() else None
 
 
-def write_shipped_weights(mdm, path):
+def write_bundled_weights(mdm, path):
     """Writes the averaged weights of a model's network in float16.
 
     Args:
@@ -41,8 +41,8 @@ def write_shipped_weights(mdm, path):
         np.savez_compressed(temporary, **values)
 
 
-def read_shipped_weights(mdm, file):
-    """Loads what `write_shipped_weights` wrote into a model's network.
+def read_bundled_weights(mdm, file):
+    """Loads what `write_bundled_weights` wrote into a model's network.
 
     Args:
         mdm: `MDM` of the same configuration.

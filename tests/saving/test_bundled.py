@@ -5,16 +5,16 @@ import pytest
 from helpers import equal_values, randomize, tiny_mdm, tiny_nest, values_of
 
 import keras_mdm
-from keras_mdm.saving.shipped import read_shipped_weights, write_shipped_weights
+from keras_mdm.saving.bundled import read_bundled_weights, write_bundled_weights
 
 
 def test_round_trip_of_the_averaged_weights(tmp_path):
     mdm = tiny_mdm(network=randomize(tiny_nest(2)), ema_momentum=0.5)
     for average in mdm.ema.averages:
         average.assign(average.value * 0.5)
-    write_shipped_weights(mdm, tmp_path / "x.npz")
+    write_bundled_weights(mdm, tmp_path / "x.npz")
     other = tiny_mdm(network=tiny_nest(2), ema_momentum=0.5)
-    read_shipped_weights(other, tmp_path / "x.npz")
+    read_bundled_weights(other, tmp_path / "x.npz")
     for mine, theirs in zip(
         values_of(other.network.variables), values_of(mdm.ema.averages), strict=True
     ):
@@ -22,7 +22,7 @@ def test_round_trip_of_the_averaged_weights(tmp_path):
     for mine, average in zip(other.ema.sources, other.ema.averages, strict=True):
         np.testing.assert_array_equal(*values_of([mine, average]))
     with pytest.raises(ValueError, match="belong to another network"):
-        read_shipped_weights(tiny_mdm(3), tmp_path / "x.npz")
+        read_bundled_weights(tiny_mdm(3), tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
