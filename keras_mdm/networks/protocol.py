@@ -215,6 +215,8 @@ class Denoiser(keras.Model):
 
     def get_config(self):
         config = {key: getattr(self, key) for key in self._option_names}
+        # Keras tracks dicts that are attributes.
+        config = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
         for key, part in (("inner", self.inner), ("conditioner", self.own_conditioner)):
             if part is not None:
                 config[key] = serialize(part)
