@@ -33,7 +33,7 @@ def tiny_unet(resolution=8, classes=CLASSES, channels=(8,), **options):
 
 
 def tiny_nest(levels=2, classes=CLASSES, resolution=8, **options):
-    """A nest of `levels` dolls whose smallest has `resolution` pixels."""
+    """A nest of `levels` networks whose smallest has `resolution` pixels."""
     network = tiny_unet(resolution, classes, **options)
     shared = {k: v for k, v in options.items() if k in ("remat", "dtype")}
     for _ in range(levels - 1):

@@ -164,7 +164,7 @@ def from_preset(
         weights: str or path. Checkpoint file of another implementation, such as
             `"vis_model.pth"`, whose weights are taken instead of the preset's.
             Defaults to `None`.
-        remat: bool or sequence of levels, such as `["16x256"]`. The dolls whose
+        remat: bool or sequence of levels, such as `["16x256"]`. The networks whose
             activations are computed again in the backward pass, which saves memory;
             see `NestedUNet.set_remat`. Defaults to `None`: as the preset says.
         **overrides: Arguments of the constructor that replace the preset's, such as

@@ -1,4 +1,4 @@
-"""Weights of one model for another: those of the largest doll that both have.
+"""Weights of one model for another: those of the largest network that both have.
 
 Bound to `MDM` as `load_weights`.
 """
@@ -12,25 +12,25 @@ from keras_mdm.networks import InflatedUNet
 from keras_mdm.saving import presets
 from keras_mdm.saving.serialized import architecture
 
-# Options of dolls that draw clips, beside those of the pictures that their frames are.
+# Options of networks of clips, beside those of the pictures that their frames are.
 _OF_CLIPS = ("frames", "num_temporal_attention_layers", "rotary_positions")
 
 
 def load_weights(self, filepath, skip_mismatch=False, **kwargs):
-    """Loads weights: of this model, or of a preset that shares a doll with it.
+    """Loads weights: of this model, or of a preset that shares a network with it.
 
     Args:
         filepath: str or path. A `.weights.h5` file that `save_weights` wrote, or a
-            preset as `from_preset` takes it. Of a preset, the largest doll that this
+            preset as `from_preset` takes it. Of a preset, the largest network that this
             model has too gives its weights, and so do all inside it, the whole network
-            or a part of it. A doll of clips takes those of the pictures that its frames
-            are, and draws these until it has learned motion: `"mdm_shapes_64"` can
-            begin `"mdm_shapes_32v"`. The other dolls keep theirs.
+            or a part of it. A network of clips takes those of the pictures that its
+            frames are, and draws these until it has learned motion: `"mdm_shapes_64"`
+            can begin `"mdm_shapes_32v"`. The other networks keep theirs.
         skip_mismatch: bool. As in `keras.Model.load_weights`; not for presets.
         **kwargs: As in `keras.Model.load_weights`.
 
     Raises:
-        ValueError: if the preset has no weights, or no doll of this model.
+        ValueError: if the preset has no weights, or no network of this model.
     """
     if not _is_preset(filepath):
         keras.Model.load_weights(self, filepath, skip_mismatch=skip_mismatch, **kwargs)
@@ -50,11 +50,13 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
                 for pair in pairs:
                     _copy(*pair)
                 if self.ema is not None:
-                    self.ema.reset([v for doll, _ in pairs for v in doll.variables])
+                    self.ema.reset(
+                        [v for network, _ in pairs for v in network.variables]
+                    )
                 return None
     raise ValueError(
         f"the network saved in '{filepath}', whose resolutions are "
-        f"{other.levels}, has none of the dolls of this model, whose resolutions "
+        f"{other.levels}, has none of the networks of this model, whose resolutions "
         f"are {self.network.levels}: their classes or their options differ. Build "
         "both from the same options."
     )
@@ -70,10 +72,10 @@ def _is_preset(filepath):
 
 
 def _pair(mine, theirs):
-    """Pairs of dolls, outermost first, if the weights of `theirs` fit `mine`.
+    """Pairs of networks, outermost first, if the weights of `theirs` fit `mine`.
 
     Returns:
-        List of (doll of this model, doll of the other one); `None` if they do not fit.
+        List of (network of this model, one of the other); `None` if they do not fit.
     """
     of_pictures = theirs.frames == 1
     if isinstance(mine, InflatedUNet) and of_pictures:
@@ -86,9 +88,9 @@ def _pair(mine, theirs):
     return inside and [(mine, theirs), *inside]
 
 
-def _options(doll, of_pictures):
+def _options(network, of_pictures):
     """What must agree, but for the networks inside."""
-    serialized = architecture(serialize(doll))
+    serialized = architecture(serialize(network))
     left_out = ("inner", *(_OF_CLIPS if of_pictures else ()))
     options = {k: v for k, v in serialized["config"].items() if k not in left_out}
     return {**serialized, "config": options}
@@ -104,14 +106,14 @@ def _copy(mine, theirs):
         target.assign(source.value)
 
 
-def _own_variables(doll, of_pictures):
-    """Variables of a doll alone; without attention over frames if `of_pictures`."""
+def _own_variables(network, of_pictures):
+    """Variables of a network alone; without attention over frames if `of_pictures`."""
     temporal = {
         id(variable)
-        for layer in doll.own_layers
+        for layer in network.own_layers
         for part in sublayers(layer, recursive=True)
         if of_pictures and isinstance(part, TemporalAttention)
         for variable in part.variables
     }
-    own = [variable for layer in doll.own_layers for variable in layer.variables]
+    own = [variable for layer in network.own_layers for variable in layer.variables]
     return [variable for variable in own if id(variable) not in temporal]

@@ -100,7 +100,7 @@ def test_network_options_train(options):
 
 
 def _doll_weights(mdm):
-    """Values of the outer doll's own weights and of those inside."""
+    """Values of the outer network's own weights and of those inside."""
     inner = {id(v) for v in mdm.network.inner.variables}
     outer = [v for v in mdm.network.variables if id(v) not in inner]
     return values_of(outer), values_of(mdm.network.inner.variables)
@@ -124,7 +124,7 @@ def test_frozen_inner_doll():
 
 
 def test_inner_stage():
-    """At the inner resolution only that doll is trained, logged and averaged."""
+    """At the inner resolution only that network is trained, logged and averaged."""
     mdm = trainer(randomize(tiny_nest(2, resolution=4)))
     for average in mdm.ema.averages:  # something else than the weights
         average.assign(keras.ops.ones(average.shape))
@@ -142,7 +142,7 @@ def test_inner_stage():
     mdm.resolution = 8
     assert len(mdm.trainable_variables) == count
     assert int(mdm.optimizer.iterations) == 0
-    # The average of the outer doll must not have moved with the inner stage.
+    # The average of the outer network must not have moved with the inner stage.
     inner_ids = {id(v) for v in mdm.network.inner.variables}
     averages = values_of(mdm.ema.averages)
     for source, average in zip(mdm.ema.sources, averages, strict=True):
@@ -187,14 +187,14 @@ def test_layers_that_were_frozen_by_hand_stay_frozen_over_stages():
 
 def test_freezing_needs_an_inner_doll():
     mdm = trainer()
-    with pytest.raises(ValueError, match="`freeze_inner` needs a doll inside"):
+    with pytest.raises(ValueError, match="`freeze_inner` needs a network inside"):
         mdm.set_active(4, freeze_inner=True)
     with pytest.raises(ValueError, match=r"resolutions \(8, 4\).*resolution=16"):
         mdm.resolution = 16
 
 
 def test_mixed_resolution():
-    """Samples that only the inner doll sees give the outer doll no gradient."""
+    """Samples that only the inner network sees give the outer network no gradient."""
     start = randomize(tiny_nest(2, resolution=4)).get_weights()
     first = batch_of(4, 8)
     second = {k: v.copy() for k, v in first.items()}

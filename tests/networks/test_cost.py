@@ -44,7 +44,7 @@ def shapes_only(config, resolution, text_size):
     """A network whose variables have shapes but no memory, and its counts."""
     with keras.StatelessScope(initialize_variables=False):
         network = network_from_config(config, resolution, text_size)
-        counts = [doll.count_params() for doll in network.networks]
+        counts = [part.count_params() for part in network.networks]
     # Otherwise Keras fills the variables after the next scope.
     keras.utils.clear_session()
     return network, counts
@@ -85,13 +85,13 @@ def test_released_counts_are_the_recorded_ones(name, parameters, gflops):
 
 
 def test_released_networks_normalize_as_released():
-    dolls = [
+    networks = [
         shapes_only(c["unet_config"], c["px"], c["lm_dim"])[0].networks
         for c in RELEASED.values()
     ]
-    normalized = [[d.normalize_input for d in nest[:-1]] for nest in dolls]
+    normalized = [[d.normalize_input for d in nest[:-1]] for nest in networks]
     assert normalized == [[], [False], [False, True]]
-    assert [nest[0].levels for nest in dolls] == [
+    assert [nest[0].levels for nest in networks] == [
         (64,),
         (256, 64),
         (1024, 256, 64),

@@ -124,7 +124,7 @@ def test_around_it_is_a_doll_of_larger_frames(trained):
     assert [len(level) for level in before] == [1, 2, 3]
     inputs["images"][0] = -inputs["images"][0]
     after = run(network, inputs)
-    # What the doll lends goes to the frames of its clip, and to nothing else.
+    # What the network lends goes to the frames of its clip, and to nothing else.
     assert np.abs(after[1][0] - before[1][0]).min(axis=(1, 2, 3)).max() > 0
     assert np.abs(after[1][0] - before[1][0]).max() > 1e-4
     np.testing.assert_allclose(after[1][1], before[1][1], rtol=1e-4, atol=1e-5)

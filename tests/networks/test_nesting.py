@@ -1,4 +1,4 @@
-"""A new doll leaves the network inside it as it was."""
+"""A new network leaves the network inside it as it was."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def _wrap(inner):
 
 @pytest.fixture(scope="module")
 def nest():
-    """Three dolls, random inside and with fresh outer dolls; and the inputs."""
+    """Three networks, random inside and with fresh outer networks; and the inputs."""
     inner = randomize(tiny_unet(4))
     middle = _wrap(inner)
     return inner, middle, _wrap(middle)
@@ -55,12 +55,12 @@ def test_inner_outputs_are_bit_equal(nest, alone, levels):
     assert len(outputs) == levels and np.any(alone[0])
     np.testing.assert_array_equal(outputs[-1], alone[0])
     for outer in outputs[:-1]:
-        assert not outer.any()  # a fresh doll predicts zero
+        assert not outer.any()  # a fresh network predicts zero
 
 
 def test_adapters_start_at_zero(nest):
-    for doll in nest[1:]:
-        for adapter in (doll.adapter_in, doll.adapter_out):
+    for part in nest[1:]:
+        for adapter in (part.adapter_in, part.adapter_out):
             assert not any(np.any(v) for v in values_of(adapter.weights))
 
 
@@ -71,7 +71,7 @@ def test_dolls(nest):
     assert outer.innermost is inner and outer.at_level(8) is middle
     assert outer.conditioner is inner.own_conditioner
     own = {
-        id(v) for doll in outer.networks for la in doll.own_layers for v in la.weights
+        id(v) for part in outer.networks for la in part.own_layers for v in la.weights
     }
     assert own == {id(v) for v in outer.weights}
     with pytest.raises(ValueError, match=r"resolutions \(16, 8, 4\).*resolution=32"):
@@ -95,7 +95,7 @@ def test_both_adapters_carry_something():
 
 
 def test_mixed_batch():
-    """Samples without the large picture are as if the outer doll lent nothing."""
+    """Samples without the large picture are as if the outer network gave nothing."""
     network = randomize(tiny_nest(2, resolution=4))
     whole = _inputs((8, 4), batch=4)
     mixed = {**whole, "images": [whole["images"][0][:1], whole["images"][1]]}

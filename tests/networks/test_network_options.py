@@ -60,17 +60,17 @@ def test_remat_of_some_levels():
     network = tiny_nest(3, resolution=4)
     network.set_remat([8])
     computed_again = {
-        doll.level: {
-            layer.remat for layer in doll.own_layers if hasattr(layer, "remat")
+        part.level: {
+            layer.remat for layer in part.own_layers if hasattr(layer, "remat")
         }
-        for doll in network.networks
+        for part in network.networks
     }
     assert computed_again == {16: {False}, 8: {True}, 4: {False}}
     assert network.get_config()["inner"]["config"]["remat"]
     network.set_remat()
-    assert all(doll.remat for doll in network.networks)
+    assert all(part.remat for part in network.networks)
     network.set_remat(False)
-    assert not any(doll.remat for doll in network.networks)
+    assert not any(part.remat for part in network.networks)
     with pytest.raises(ValueError, match="one of the network's resolutions"):
         network.set_remat([32])
 

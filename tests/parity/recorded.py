@@ -136,10 +136,10 @@ class Case:
             self.network_config(changes), self.config["px"], self.config.get("lm_dim")
         )
         assign_weights(network, self.weights)
-        for doll in network.networks[:-1]:
-            if doll.inner.frames > 1:
-                for adapter in (doll.adapter_in, doll.adapter_out):
-                    _cross_tiles(adapter, doll.inner.frames)
+        for part in network.networks[:-1]:
+            if part.inner.frames > 1:
+                for adapter in (part.adapter_in, part.adapter_out):
+                    _cross_tiles(adapter, part.inner.frames)
         return network
 
     def network_config(self, changes=None):

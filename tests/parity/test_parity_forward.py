@@ -10,8 +10,8 @@ def _inputs(case, run, network):
     mask = "lm_mask" if run.get("mask", True) else None
     inputs = {
         "images": [
-            to_clips(case.inputs[f"x_t{i}"], doll.frames)
-            for i, doll in enumerate(network.networks)
+            to_clips(case.inputs[f"x_t{i}"], part.frames)
+            for i, part in enumerate(network.networks)
         ],
         "timesteps": case.inputs["times"].astype("int32"),
         **case.features(mask=mask),
@@ -24,10 +24,10 @@ def _inputs(case, run, network):
 def _tiled_modules(network):
     """Frames of the modules whose frames were recorded as tiles, by name."""
     return {
-        f"{'inner_unet.' * depth}{name}": doll.inner.frames
-        for depth, doll in enumerate(network.networks[:-1])
+        f"{'inner_unet.' * depth}{name}": part.inner.frames
+        for depth, part in enumerate(network.networks[:-1])
         for name in ("in_adapter", "out_adapter")
-        if doll.inner.frames > 1
+        if part.inner.frames > 1
     }
 
 
@@ -44,8 +44,8 @@ def test_parity_forward(name):
         probe = Probe(network, modules)
         if run.get("grads"):
             cotangents = [
-                to_clips(wave(case.inputs[f"x_t{i}"].shape), doll.frames)
-                for i, doll in enumerate(network.networks)
+                to_clips(wave(case.inputs[f"x_t{i}"].shape), part.frames)
+                for i, part in enumerate(network.networks)
             ]
             outputs, seen, found = probe.pull(inputs, cotangents)
             case.check_gradients(found, run["name"])

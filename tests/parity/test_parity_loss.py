@@ -140,7 +140,7 @@ def test_parity_loss(name):
             # The official code divides a batch by the mean of its own weights.
             for table in mdm.process.tables.values():
                 table["weight"] = table["weight"] / table["weight"][times].mean()
-        frames = [doll.frames for doll in network.networks]
+        frames = [part.frames for part in network.networks]
         noises = [
             to_clips(case.inputs[f"eps{i}"], frames[i])[:count]
             for i, count in enumerate(_counts(mdm, len(times)))

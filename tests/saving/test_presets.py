@@ -256,16 +256,16 @@ def test_without_weights_and_overrides(mdm, folder):
 
 def test_remat(folder):
     mdm = keras_mdm.MDM.from_preset(folder, remat=[8])
-    assert [doll.remat for doll in mdm.network.networks] == [
-        doll.level == 8 for doll in mdm.network.networks
+    assert [part.remat for part in mdm.network.networks] == [
+        part.level == 8 for part in mdm.network.networks
     ]
 
 
 def test_dtype(folder):
     other = keras_mdm.MDM.from_preset(folder, dtype="mixed_bfloat16")
-    for doll in other.network.networks:
-        assert doll.compute_dtype == "bfloat16"
-        assert doll.down_blocks[0].residuals[0].conv_1.compute_dtype == "bfloat16"
+    for part in other.network.networks:
+        assert part.compute_dtype == "bfloat16"
+        assert part.down_blocks[0].residuals[0].conv_1.compute_dtype == "bfloat16"
     assert other.network.conditioner.compute_dtype == "bfloat16"
     assert all(v.dtype == "float32" for v in other.network.trainable_variables)
 

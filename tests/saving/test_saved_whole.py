@@ -57,7 +57,7 @@ def test_next_step_is_the_same(way, mdm, tmp_path):
     for kind in (lambda m: m.variables, lambda m: m.optimizer.variables):
         for a, b in zip(values_of(kind(other)), values_of(kind(twin)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    # The frozen inner doll, and what was frozen by hand.
+    # The frozen inner network, and what was frozen by hand.
     still, kept = (
         [v for v in m.network.variables if not v.trainable] for m in (other, mdm)
     )

@@ -1,4 +1,4 @@
-"""Weights of a preset for a model that shares some of its dolls."""
+"""Weights of a preset for a model that shares some of its networks."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ FRAMES = 4
 
 
 def test_inner_preset_in_a_larger_nest(tmp_path):
-    """Weights of a small model go into the doll that they fit."""
+    """Weights of a small model go into the network that they fit."""
     inner = tiny_mdm(network=randomize(tiny_nest(2, resolution=4)))
     inner.save_to_preset(tmp_path / "p")
     nest = tiny_mdm(
@@ -57,12 +57,12 @@ def test_built_in_presets_give_weights_if_they_have_some():
 def test_preset_that_fits_no_doll(tmp_path):
     tiny_mdm(2, resolution=4).save_to_preset(tmp_path / "p")
     other = tiny_mdm(network=tiny_nest(2, classes=5, resolution=4))
-    with pytest.raises(ValueError, match="has none of the dolls of this model"):
+    with pytest.raises(ValueError, match="has none of the networks of this model"):
         other.load_weights(tmp_path / "p")
 
 
 def picture_nest(**options):
-    """Pictures of 4, 8 and 16 pixels; no two dolls have the same options."""
+    """Pictures of 4, 8 and 16 pixels; no two networks have the same options."""
     nest = keras_mdm.NestedUNet(tiny_unet(4), (8, 8), 1, groups=8, **options)
     return keras_mdm.NestedUNet(nest, (8, 16), 1, groups=4)
 
@@ -76,7 +76,7 @@ def clip_nest(**options):
 
 @pytest.mark.parametrize("frames", ["inflated", "own"])
 def test_clips_begin_as_the_pictures_that_their_frames_are(frames, tmp_path):
-    """Every frame of every doll is what the model of pictures predicts."""
+    """Every frame of every network is what the model of pictures predicts."""
     pictures = tiny_mdm(network=randomize(picture_nest()))
     pictures.save_to_preset(tmp_path / "p")
     clips = clip_nest()
@@ -123,7 +123,7 @@ def test_attention_over_frames_keeps_its_weights(tmp_path):
 
 
 def test_a_doll_of_clips_with_other_options_keeps_its_weights(tmp_path):
-    """The dolls inside it, which fit, get theirs all the same."""
+    """The networks inside it, which fit, get theirs all the same."""
     pictures = tiny_mdm(network=randomize(picture_nest(normalize_input=True)))
     pictures.save_to_preset(tmp_path / "p")
     mdm = tiny_mdm(network=randomize(clip_nest(), seed=1))
