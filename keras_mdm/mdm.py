@@ -18,7 +18,6 @@ from keras import ops
 from keras_mdm import backend
 from keras_mdm.diffusion import losses
 from keras_mdm.diffusion.process import Process
-from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.ema import ExponentialMovingAverage
 from keras_mdm.fitting import active_levels, entry
 from keras_mdm.fitting.batches import BatchSpec, pictures_of
@@ -27,8 +26,7 @@ from keras_mdm.networks import Denoiser
 from keras_mdm.optimizer import AdamW, with_loss_scaling
 from keras_mdm.sampling.generate import generate
 from keras_mdm.sampling.settings import SamplingSettings
-from keras_mdm.saving import compile_config, presets, transfer
-from keras_mdm.saving.finite import check_finite
+from keras_mdm.saving import keras_files, presets, transfer
 
 
 @backend.keeps_weights
@@ -149,7 +147,7 @@ class MDM(keras.Model):
         self.sampling_functions = {}
         # Named, or else its variable has another path in the next model.
         self.seed_generator = keras.random.SeedGenerator(seed, name="seed_generator")
-        self._seed = seed
+        self.seed = seed
         self._loss_trackers = {
             level: keras.metrics.Mean(name=f"loss_{level}", dtype="float32")
             for level in network.levels
@@ -443,12 +441,6 @@ class MDM(keras.Model):
         Returns:
             List of arrays in the order of `network.get_weights()`; the network's own
             weights if the model keeps no average.
-
-        Example:
-
-        ```python
-        other.network.set_weights(mdm.averaged_weights())
-        ```
         """
         if self.ema is None:
             return self.network.get_weights()
@@ -486,14 +478,7 @@ class MDM(keras.Model):
     train_on_batch = entry.train_on_batch
     test_on_batch = entry.test_on_batch
 
-    def predict(self, *args, **kwargs):
-        """Not for this model, which draws pictures with `generate`."""
-        raise NotImplementedError(
-            "`predict` is not for diffusion models: one call of the network draws no "
-            "picture. Draw with `mdm.generate(...)`, or call the denoiser itself, "
-            "`mdm(inputs)`."
-        )
-
+    predict = entry.predict
     predict_on_batch = predict
 
     # === Pictures and files out ===
@@ -506,58 +491,14 @@ class MDM(keras.Model):
     get_weights = reading(keras.Model.get_weights)
     set_weights = in_turn(keras.Model.set_weights)
 
-    get_compile_config = compile_config.get_compile_config
-    compile_from_config = compile_config.compile_from_config
-    save_own_variables = compile_config.save_own_variables
-    load_own_variables = compile_config.load_own_variables
-
-    @reading
-    def save(self, filepath, *args, **kwargs):
-        """Saves the whole model, unless a weight is NaN; see `keras.Model.save`."""
-        self._check_weights(filepath)
-        return super().save(filepath, *args, **kwargs)
-
-    @reading
-    def save_weights(self, filepath, *args, **kwargs):
-        """Saves all weights, unless one is NaN; see `keras.Model.save_weights`."""
-        self._check_weights(filepath)
-        return super().save_weights(filepath, *args, **kwargs)
-
-    def _check_weights(self, filepath):
-        if self.ema is not None:
-            self.ema.follow()
-        check_finite(self.weights, filepath)
-
-    def get_config(self):
-        timesteps = self.process.timesteps
-        return {
-            "network": backend.serialize(self.network),
-            "schedule": self.schedule.get_config(),
-            "prediction": self.prediction,
-            "loss_target": self.loss_target,
-            "loss_weighting": self.loss_weighting,
-            "timesteps": (
-                timesteps if timesteps == "uniform" else backend.serialize(timesteps)
-            ),
-            "frame_pooling": self.process.frame_pooling,
-            "condition_dropout": self.condition_dropout,
-            "output_limit": self.output_limit,
-            "ema_momentum": self.ema.momentum if self.ema else None,
-            "ema_warmup": self.ema.warmup if self.ema else True,
-            "sampling": self.sampling.get_config(),
-            "seed": self._seed,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        for key in ("network", "timesteps"):
-            if isinstance(config.get(key), dict):
-                config[key] = keras.saving.deserialize_keras_object(config[key])
-        if isinstance(config["schedule"], dict):
-            config["schedule"] = NoiseSchedule.from_config(config["schedule"])
-        return cls(**config)
+    save = reading(keras_files.save)
+    save_weights = reading(keras_files.save_weights)
+    get_config = keras_files.get_config
+    from_config = classmethod(keras_files.from_config)
+    get_compile_config = keras_files.get_compile_config
+    compile_from_config = keras_files.compile_from_config
+    save_own_variables = keras_files.save_own_variables
+    load_own_variables = keras_files.load_own_variables
 
     def __dir__(self):
         # Keras would save the network's weights under this name, at another place of

@@ -14,7 +14,7 @@ from keras_mdm.convert.ml_mdm import (
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.files import check_free, whole_folder
 from keras_mdm.mdm import MDM
-from keras_mdm.saving import presets
+from keras_mdm.saving import preset_folder
 from keras_mdm.saving.finite import check_finite
 
 
@@ -41,7 +41,7 @@ def convert_checkpoint(checkpoint, config, output, overwrite=False, progress=Non
     mdm = keras_mdm.MDM.from_preset("mdm_flickr_64")
     ```
     """
-    check_free(output, presets.is_preset, overwrite)
+    check_free(output, preset_folder.is_preset, overwrite)
     config = read_config(config)
     options = model_options(config)
     unet_config = complete(config["unet_config"])
@@ -55,7 +55,7 @@ def convert_checkpoint(checkpoint, config, output, overwrite=False, progress=Non
     mdm = MDM(network, ema_momentum=None, **options)
     serialized = serialize(mdm)
     serialized["config"]["ema_momentum"] = 0.9999
-    presets.write_preset(
+    preset_folder.write_preset(
         output, serialized, network, averaged=True, overwrite=overwrite
     )
 

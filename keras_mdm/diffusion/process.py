@@ -6,8 +6,6 @@ prediction and the weighting of noise levels; it holds no variables and knows no
 network. Nothing here assumes that `alpha^2 + sigma^2` is 1.
 """
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
@@ -27,37 +25,6 @@ _TIMESTEP_STREAM = -1
 
 # JiT divides x0's error by no less than this share of noise.
 _LEAST_FLOW_SIGMA = 0.05
-
-
-@keras.saving.register_keras_serializable("keras_mdm")
-class LogitNormal:
-    """Timesteps whose logit is normal: mostly in the middle, few at the ends.
-
-    Args:
-        mean: float. Of the logit of the share of time, 0 clean and 1 noise; above 0
-            for more noise. Defaults to 0. JiT has 0.8.
-        std: float, above 0. Defaults to 1. JiT has 0.8.
-
-    Reference:
-        - [Esser et al., 2024](https://arxiv.org/abs/2403.03206), 3.1
-        - [Li and He, 2025](https://arxiv.org/abs/2511.13720), for JiT
-    """
-
-    def __init__(self, mean=0.0, std=1.0):
-        if not (math.isfinite(mean) and 0.0 < std < math.inf):
-            raise ValueError(
-                "`mean` must be finite and `std` above 0. "
-                f"Received: mean={mean}, std={std}"
-            )
-        self.mean, self.std = mean, std
-
-    def __call__(self, uniform):
-        """Turns uniform numbers in (0, 1) into times in (0, 1)."""
-        normal = math.sqrt(2.0) * ops.erfinv(2.0 * uniform - 1.0)
-        return ops.sigmoid(self.mean + self.std * normal)
-
-    def get_config(self):
-        return {"mean": self.mean, "std": self.std}
 
 
 class Process:

@@ -73,3 +73,18 @@ def as_steps_take_it(key, array):
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
         return array.astype("float32")
     return array
+
+
+def check_parts(size, parts):
+    """Raises a `ValueError` unless a batch can be divided among the devices.
+
+    Args:
+        size: int. Entries of the batch.
+        parts: int. Into how many equal parts it is divided.
+    """
+    if size % parts:
+        raise ValueError(
+            f"a batch must be a multiple of the {parts} parts into which "
+            "`keras.distribution` divides it: choose another batch size, or leave out "
+            f"the last, smaller batch. Received: {size} entries"
+        )

@@ -17,6 +17,7 @@ from keras_mdm.diffusion import losses
 from keras_mdm.fitting.batch_arrays import (
     array_or_none,
     as_steps_take_it,
+    check_parts,
     dtype_name,
     finite_numbers,
     to_array,
@@ -241,21 +242,6 @@ def check_no_targets(y):
             "`y` must be None: MDM makes its own targets from the pictures in `x`, and "
             "labels belong into the batch, {'images': ..., 'labels': ...}. "
             f"Received: y of type {type(y).__name__}"
-        )
-
-
-def check_parts(size, parts):
-    """Raises a `ValueError` unless a batch can be divided among the devices.
-
-    Args:
-        size: int. Entries of the batch.
-        parts: int. Into how many equal parts it is divided.
-    """
-    if size % parts:
-        raise ValueError(
-            f"a batch must be a multiple of the {parts} parts into which "
-            "`keras.distribution` divides it: choose another batch size, or leave out "
-            f"the last, smaller batch. Received: {size} entries"
         )
 
 

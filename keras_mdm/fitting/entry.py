@@ -181,6 +181,15 @@ def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         )
 
 
+def predict(self, *args, **kwargs):
+    """Not for this model, which draws pictures with `generate`."""
+    raise NotImplementedError(
+        "`predict` is not for diffusion models: one call of the network draws no "
+        "picture. Draw with `mdm.generate(...)`, or call the denoiser itself, "
+        "`mdm(inputs)`."
+    )
+
+
 def _check_compiled(self, method):
     backend.refuse_replicas(self)
     if not self.compiled:

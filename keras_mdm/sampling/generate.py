@@ -9,13 +9,14 @@ from keras import ops
 from keras_mdm import backend
 from keras_mdm.diffusion.samplers import Sampler, get_sampler
 from keras_mdm.sampling.known_frames import read_known_frames
+from keras_mdm.sampling.plan import RunKind, plan
 from keras_mdm.sampling.requests import (
     RequestedCondition,
     check_count,
     read_conditions,
     sample_seeds,
 )
-from keras_mdm.sampling.run import RunKind, SamplingRun, plan
+from keras_mdm.sampling.run import SamplingRun
 
 
 def generate(

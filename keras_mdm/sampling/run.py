@@ -6,86 +6,13 @@ call to call is an argument: schedule values, guidance scale, seeds, the range o
 What changes the computation itself is in `RunKind`, and each kind is compiled once.
 """
 
-import dataclasses
-
 import keras
-import numpy as np
 from keras import ops
 
 from keras_mdm.diffusion.guidance import guide, threshold
 from keras_mdm.diffusion.noise import noise_stream, sample_noise
-from keras_mdm.diffusion.spacing import visited_timesteps
 from keras_mdm.levels import level_shape
 from keras_mdm.sampling.known_frames import insert, known_levels, resampled_step
-
-
-@dataclasses.dataclass(frozen=True)
-class RunKind:
-    """What is fixed when a sampling run is compiled.
-
-    Attributes:
-        level: int or str. Largest level that is drawn.
-        guided: bool. Whether a second, unconditional half runs along.
-        interval: bool. Whether guidance holds for a part of the steps only.
-        rescaled: bool. Whether guidance is rescaled.
-        two_stage: bool. Whether each step makes two predictions (Heun).
-        multistep: bool. Whether a step uses the clean picture of the step before.
-        noisy: bool. Whether steps add noise.
-        threshold: str. `"none"`, `"static"` or `"dynamic"`.
-    """
-
-    level: int | str
-    guided: bool
-    interval: bool
-    rescaled: bool
-    two_stage: bool
-    multistep: bool
-    noisy: bool
-    threshold: str
-
-
-def plan(process, levels, sampler, settings):
-    """Everything about a run that numpy can know: coefficients and noise levels.
-
-    Arrays are padded to the schedule's number of timesteps, so that another number of
-    steps has the same shapes.
-
-    Args:
-        process: `Process`.
-        levels: Sequence of levels that are drawn, largest first.
-        sampler: `Sampler`.
-        settings: `SamplingSettings`.
-
-    Returns:
-        dict of float32 arrays, with N timesteps: `steps` of shape `(levels, 6, N)`, the
-        rows of `Coefficients`; `alpha` and `sigma` of shape `(levels, N + 1)`, at the
-        visited timesteps; `timesteps` and `guided` of shape `(N + 1,)`: what the
-        network is told, and 1 where guidance holds.
-    """
-    schedule, num_steps = process.schedule, settings.num_steps
-    visited = visited_timesteps(schedule, num_steps, settings.spacing)
-    padding = schedule.num_timesteps - num_steps
-    steps, alphas, sigmas = [], [], []
-    for level in levels:
-        alpha, sigma = (t[visited] for t in schedule.levels(process.ratios[level]))
-        found = dataclasses.astuple(sampler.coefficients(alpha, sigma))
-        rows = [np.zeros(num_steps) if row is None else row for row in found]
-        steps.append(np.pad(np.stack(rows), ((0, 0), (0, padding))))
-        alphas.append(np.pad(alpha, (0, padding)))
-        sigmas.append(np.pad(sigma, (0, padding)))
-    guided = np.ones(num_steps + 1)
-    if settings.guidance_interval is not None:
-        low, high = settings.guidance_interval
-        time = visited / schedule.num_timesteps
-        guided = ((time >= low) & (time <= high)).astype("float64")
-    arrays = {
-        "steps": np.stack(steps),
-        "alpha": np.stack(alphas),
-        "sigma": np.stack(sigmas),
-        "timesteps": np.pad(visited - 1, (0, padding)),
-        "guided": np.pad(guided, (0, padding)),
-    }
-    return {key: value.astype("float32") for key, value in arrays.items()}
 
 
 class SamplingRun:

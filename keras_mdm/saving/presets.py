@@ -1,42 +1,25 @@
 """Presets: named architectures, and models saved as folders.
 
-A preset folder has `config.json` (the model without weights), `metadata.json` (the
-format and the version that wrote it) and `model.weights.h5` (the network's weights,
-averaged if the model keeps an average). Built-in presets are configurations that load
+Built-in presets are configurations that load
 without a network, some with the address of published weights. Bound to `MDM` as
 `save_to_preset` and `from_preset`; `transfer.py` loads weights of other models.
 """
 
 import contextlib
 import copy
-import datetime
 import importlib
 import importlib.resources
 import json
-import math
 import warnings
 
 import keras
 
 from keras_mdm.backend import serialize
 from keras_mdm.downloads import download_repository
-from keras_mdm.files import (
-    as_path,
-    check_free,
-    finish_replacement,
-    reserve,
-    whole_folder,
-)
-from keras_mdm.saving import hub
+from keras_mdm.files import as_path, check_free
+from keras_mdm.saving import hub, preset_folder
 from keras_mdm.saving.bundled import bundled_weights, read_bundled_weights
-from keras_mdm.saving.finite import check_finite
 from keras_mdm.saving.serialized import innermost, set_dtype, set_num_classes
-from keras_mdm.text_files import read_json
-
-FORMAT_VERSION = 1
-CONFIG_FILE = "config.json"
-METADATA_FILE = "metadata.json"
-WEIGHTS_FILE = "model.weights.h5"
 
 _told = set()
 _readers = []
@@ -87,48 +70,18 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
         ValueError: if `path` exists and may not be replaced, or if a weight is NaN or
             infinite.
     """
-    check_free(path, is_preset, overwrite)
+    check_free(path, preset_folder.is_preset, overwrite)
     averaged = bool(use_ema) and self.ema is not None
     if averaged:
         self.ema.follow()
     with self.ema.in_place() if averaged else contextlib.nullcontext():
-        write_preset(
+        preset_folder.write_preset(
             path,
             serialize(self),
             self.network,
             averaged=averaged,
             overwrite=overwrite,
         )
-
-
-def write_preset(path, config, network, averaged, overwrite=False):
-    """Writes a preset folder; see `save_to_preset`.
-
-    Args:
-        path: str or path.
-        config: dict. A serialized `MDM`.
-        network: The network that has its weights.
-        averaged: bool. Whether the weights are a moving average.
-        overwrite: bool.
-
-    Raises:
-        ValueError: if a weight is NaN or infinite.
-    """
-    check_finite(network.weights, path)
-    metadata = {
-        "format_version": FORMAT_VERSION,
-        "keras_version": keras.__version__,
-        "parameters": network.count_params(),
-        "averaged": averaged,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    with whole_folder(path, is_preset, overwrite) as folder:
-        _write_json(folder / CONFIG_FILE, config)
-        _write_json(folder / METADATA_FILE, metadata)
-        # Numbers, and what HDF5 writes about each array.
-        sizes = [4 * math.prod(variable.shape) for variable in network.variables]
-        reserve(folder, sum(sizes) + 4096 * len(sizes))
-        network.save_weights(folder / WEIGHTS_FILE)
 
 
 def from_preset(
@@ -212,8 +165,8 @@ def from_preset(
             )
     else:
         folder = _find_folder(name, builtin)
-        config = _read_json(folder, CONFIG_FILE)
-        _check_metadata(folder)
+        config = preset_folder.read_part(folder, preset_folder.CONFIG_FILE)
+        preset_folder.check_metadata(folder)
     if config.get("class_name") != "MDM":
         raise ValueError(
             f"preset '{name}' holds a {config.get('class_name')!r}, not an 'MDM'."
@@ -246,7 +199,7 @@ def from_preset(
         _read_foreign(mdm.network, weights)
         mdm.reset_ema()
     elif folder is not None and load_weights:
-        _load_network(mdm.network, folder)
+        preset_folder.load_network(mdm.network, folder)
         mdm.reset_ema()
     if bundled is not None:
         read_bundled_weights(mdm, bundled)
@@ -263,36 +216,37 @@ def has_weights(preset):
     )
 
 
-def preset_in(path):
-    """The preset folder that a path means: its own, or `preset` of a run folder."""
-    folder = as_path(path)
-    inside = folder / "preset"
-    for found in (folder, inside):
-        finish_replacement(found)
-    return inside if (inside / CONFIG_FILE).is_file() else folder
-
-
 def _find_folder(name, builtin):
     """The preset folder that a path or a hub address means."""
     if name.startswith("hf://"):
         # Repositories may hold samples and other forms, which are not needed.
-        files = [CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE]
+        files = [
+            preset_folder.CONFIG_FILE,
+            preset_folder.METADATA_FILE,
+            preset_folder.WEIGHTS_FILE,
+        ]
         for reader in map(importlib.import_module, _readers):
             files += reader.FILES
-        folder = preset_in(download_repository(name, files))
+        folder = preset_folder.preset_in(download_repository(name, files))
     else:
-        folder = preset_in(name)
+        folder = preset_folder.preset_in(name)
     if not folder.is_dir():
         raise ValueError(
             f"Unknown preset '{name}'. It must be a folder, an address 'hf://user/"
             f"repository', or one of the built-in presets {sorted(builtin)}."
         )
-    readers = [] if (folder / CONFIG_FILE).is_file() else _readers_of(folder)
+    readers = (
+        [] if (folder / preset_folder.CONFIG_FILE).is_file() else _readers_of(folder)
+    )
     if readers:
         return hub.converted_preset(folder, readers[0])
     missing = [
         file
-        for file in (CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE)
+        for file in (
+            preset_folder.CONFIG_FILE,
+            preset_folder.METADATA_FILE,
+            preset_folder.WEIGHTS_FILE,
+        )
         if not (folder / file).is_file()
     ]
     if missing:
@@ -303,36 +257,6 @@ def _find_folder(name, builtin):
     return folder
 
 
-def is_preset(folder):
-    """Whether a folder is one that `save_to_preset` wrote."""
-    try:
-        config = _read_json(folder, CONFIG_FILE)
-        metadata = _read_json(folder, METADATA_FILE)
-    except (OSError, ValueError):
-        return False
-    return config.get("class_name") == "MDM" and "format_version" in metadata
-
-
-def _check_metadata(folder):
-    version = _read_json(folder, METADATA_FILE).get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ValueError(
-            f"preset '{folder}' has the format version {version}, and this version of "
-            f"keras_mdm reads up to {FORMAT_VERSION}. Install a newer keras_mdm."
-        )
-
-
-def _load_network(network, folder):
-    """Loads a preset's weights, with an error that says which file is damaged."""
-    try:
-        network.load_weights(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"the weights of preset '{folder}' can't be loaded: {WEIGHTS_FILE} is "
-            f"damaged or does not belong to {CONFIG_FILE}. Cause: {error}"
-        ) from error
-
-
 def _read_foreign(network, path):
     """Loads a file of weights in a form of others."""
     readers = _readers_of(path)
@@ -341,19 +265,3 @@ def _read_foreign(network, path):
             f"`weights` must be a file of weights. Received: weights={str(path)!r}"
         )
     readers[0].load_weights(network, path)
-
-
-def _write_json(path, value):
-    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
-
-
-def _read_json(folder, name):
-    try:
-        value = read_json(folder / name)
-    except ValueError as error:
-        raise ValueError(
-            f"preset '{folder}' is damaged: {name} is not JSON. Cause: {error}"
-        ) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"preset '{folder}' is damaged: {name} is not an object.")
-    return value

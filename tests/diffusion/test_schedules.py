@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mdm.diffusion.schedules import TABLES, NoiseSchedule
+from keras_mdm.diffusion.schedule_tables import TABLES
+from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.diffusion.spacing import time_shift_spacing, visited_timesteps
 
 N = 1000

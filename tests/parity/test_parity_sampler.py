@@ -14,7 +14,8 @@ from recorded import PREDICTIONS, Case, cases, to_ours, to_theirs
 import keras_mdm
 from keras_mdm.diffusion.samplers import get_sampler
 from keras_mdm.diffusion.spacing import index_spacing
-from keras_mdm.sampling.run import RunKind, SamplingRun, plan
+from keras_mdm.sampling.plan import RunKind, plan
+from keras_mdm.sampling.run import SamplingRun
 from keras_mdm.sampling.settings import SamplingSettings
 
 THRESHOLDS = {

@@ -9,7 +9,8 @@ import keras_mdm
 from keras_mdm import backend
 from keras_mdm.diffusion.samplers import get_sampler
 from keras_mdm.diffusion.spacing import visited_timesteps
-from keras_mdm.sampling.run import RunKind, SamplingRun, plan
+from keras_mdm.sampling.plan import RunKind, plan
+from keras_mdm.sampling.run import SamplingRun
 from keras_mdm.sampling.settings import SamplingSettings
 
 

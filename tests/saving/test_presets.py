@@ -64,7 +64,7 @@ def test_folder(mdm, folder):
     assert {entry.name for entry in folder.iterdir()} == names
     assert [entry.name for entry in folder.parent.iterdir()] == ["tiny"]
     metadata = json.loads((folder / "metadata.json").read_text())
-    assert metadata["format_version"] == 1 and metadata["averaged"] is True
+    assert metadata["format_version"] == 2 and metadata["averaged"] is True
     assert metadata["parameters"] == mdm.network.count_params()
 
 

@@ -1,15 +1,68 @@
-"""How a model was compiled, what it trained and its random state, in `.keras` files.
+"""A model in Keras' own files: `.keras`, `.weights.h5`, and its configuration.
 
-So `keras.models.load_model`, `clone_model` and a pickled copy go on where the model
-was, optimizer and all. Bound to `MDM`.
+With how it was compiled, what it trained and its random state, so that
+`keras.models.load_model`, `clone_model` and a pickled copy go on where the model was,
+optimizer and all. Bound to `MDM`.
 """
 
 import keras
 
-from keras_mdm.backend import sublayers
+from keras_mdm.backend import serialize, sublayers
+from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.fitting import active_levels
+from keras_mdm.saving.finite import check_finite
 
 _SEED = "seed_generator"
+
+
+def save(self, filepath, *args, **kwargs):
+    """Saves the whole model, unless a weight is NaN; see `keras.Model.save`."""
+    _check_weights(self, filepath)
+    return keras.Model.save(self, filepath, *args, **kwargs)
+
+
+def save_weights(self, filepath, *args, **kwargs):
+    """Saves all weights, unless one is NaN; see `keras.Model.save_weights`."""
+    _check_weights(self, filepath)
+    return keras.Model.save_weights(self, filepath, *args, **kwargs)
+
+
+def _check_weights(self, filepath):
+    if self.ema is not None:
+        self.ema.follow()
+    check_finite(self.weights, filepath)
+
+
+def get_config(self):
+    """Arguments of the constructor as JSON values."""
+    timesteps = self.process.timesteps
+    return {
+        "network": serialize(self.network),
+        "schedule": self.schedule.get_config(),
+        "prediction": self.prediction,
+        "loss_target": self.loss_target,
+        "loss_weighting": self.loss_weighting,
+        "timesteps": timesteps if timesteps == "uniform" else serialize(timesteps),
+        "frame_pooling": self.process.frame_pooling,
+        "condition_dropout": self.condition_dropout,
+        "output_limit": self.output_limit,
+        "ema_momentum": self.ema.momentum if self.ema else None,
+        "ema_warmup": self.ema.warmup if self.ema else True,
+        "sampling": self.sampling.get_config(),
+        "seed": self.seed,
+        "name": self.name,
+    }
+
+
+def from_config(cls, config):
+    """A model from what `get_config` returned."""
+    config = dict(config)
+    for key in ("network", "timesteps"):
+        if isinstance(config.get(key), dict):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+    if isinstance(config["schedule"], dict):
+        config["schedule"] = NoiseSchedule.from_config(config["schedule"])
+    return cls(**config)
 
 
 def get_compile_config(self):

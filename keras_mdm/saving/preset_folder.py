@@ -1,0 +1,113 @@
+"""The folder of a preset: `config.json`, `metadata.json` and `model.weights.h5`.
+
+The model without weights; the format and the version that wrote it; the network's
+weights, averaged if the model keeps an average. Called by `presets` and `convert`.
+"""
+
+import datetime
+import json
+import math
+
+import keras
+
+from keras_mdm.files import as_path, finish_replacement, reserve, whole_folder
+from keras_mdm.saving.finite import check_finite
+from keras_mdm.text_files import read_json
+
+FORMAT_VERSION = 2
+CONFIG_FILE = "config.json"
+METADATA_FILE = "metadata.json"
+WEIGHTS_FILE = "model.weights.h5"
+
+
+def write_preset(path, config, network, averaged, overwrite=False):
+    """Writes a preset folder; see `save_to_preset`.
+
+    Args:
+        path: str or path.
+        config: dict. A serialized `MDM`.
+        network: The network that has its weights.
+        averaged: bool. Whether the weights are a moving average.
+        overwrite: bool.
+
+    Raises:
+        ValueError: if a weight is NaN or infinite.
+    """
+    check_finite(network.weights, path)
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "keras_version": keras.__version__,
+        "parameters": network.count_params(),
+        "averaged": averaged,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    with whole_folder(path, is_preset, overwrite) as folder:
+        _write_json(folder / CONFIG_FILE, config)
+        _write_json(folder / METADATA_FILE, metadata)
+        # Numbers, and what HDF5 writes about each array.
+        sizes = [4 * math.prod(variable.shape) for variable in network.variables]
+        reserve(folder, sum(sizes) + 4096 * len(sizes))
+        network.save_weights(folder / WEIGHTS_FILE)
+
+
+def preset_in(path):
+    """The preset folder that a path means: its own, or `preset` of a run folder."""
+    folder = as_path(path)
+    inside = folder / "preset"
+    for found in (folder, inside):
+        finish_replacement(found)
+    return inside if (inside / CONFIG_FILE).is_file() else folder
+
+
+def is_preset(folder):
+    """Whether a folder is one that `save_to_preset` wrote."""
+    try:
+        config = read_part(folder, CONFIG_FILE)
+        metadata = read_part(folder, METADATA_FILE)
+    except (OSError, ValueError):
+        return False
+    return config.get("class_name") == "MDM" and "format_version" in metadata
+
+
+def check_metadata(folder):
+    """Raises a `ValueError` if a preset is of a version that can't be read."""
+    version = read_part(folder, METADATA_FILE).get("format_version")
+    if version == 1:
+        raise ValueError(
+            f"preset '{folder}' has the format version 1, whose noise schedules have "
+            "other names: 'cosine' is now 'log_snr_cosine', 'squared_cosine' is "
+            f"'cosine'. Rename it in {CONFIG_FILE} and set the version to 2."
+        )
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ValueError(
+            f"preset '{folder}' has the format version {version}, and this version of "
+            f"keras_mdm reads {FORMAT_VERSION}. Install a newer keras_mdm."
+        )
+
+
+def load_network(network, folder):
+    """Loads a preset's weights, with an error that says which file is damaged."""
+    try:
+        network.load_weights(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the weights of preset '{folder}' can't be loaded: {WEIGHTS_FILE} is "
+            f"damaged or does not belong to {CONFIG_FILE}. Cause: {error}"
+        ) from error
+
+
+def _write_json(path, value):
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+
+
+def read_part(folder, name):
+    """A JSON file of a preset folder as a dict, with an error that names it."""
+    try:
+        value = read_json(folder / name)
+    except ValueError as error:
+        raise ValueError(
+            f"preset '{folder}' is damaged: {name} is not JSON. Cause: {error}"
+        ) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"preset '{folder}' is damaged: {name} is not an object.")
+    return value
