@@ -39,10 +39,13 @@ def _levels(gamma):
 
 def _run(sampler, gamma, denoise, x, eta=0.0, rng=None):
     """A sampling run in numpy, as `SamplingRun` does it."""
-    alpha, sigma = _levels(gamma)
+    return _run_on(sampler, *_levels(gamma), denoise, x, eta, rng)
+
+
+def _run_on(sampler, alpha, sigma, denoise, x, eta=0.0, rng=None):
     c = get_sampler(sampler, eta).coefficients(alpha, sigma)
     history = np.zeros_like(x)
-    for i in range(len(gamma) - 1):
+    for i in range(len(alpha) - 1):
         x0 = denoise(x, alpha[i], sigma[i])
         other = history
         if c.guess_on_x is not None:
@@ -171,3 +174,33 @@ def test_bad_options(options, words):
     sampler, *eta = options
     with pytest.raises(ValueError, match=words):
         get_sampler(sampler, *eta)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_rectified_flow(sampler):
+    """Where `alpha + sigma` is 1, from a top without any picture."""
+    schedule = NoiseSchedule("flow")
+    visited = visited_timesteps(schedule, 60)
+    alpha, sigma = (values[visited] for values in schedule.levels(2))
+    assert alpha[0] == 0.0
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=20_000)
+    found = _run_on(sampler, alpha, sigma, lambda *_: 0.3, x, rng=rng)
+    np.testing.assert_allclose(found, 0.3, atol=1e-9)
+    found = _run_on(sampler, alpha, sigma, _normal(0.5), x, rng=rng)
+    assert found.std() == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_flow_steps_are_those_of_the_scaled_path(sampler):
+    """Divided by its norm, flow is variance preserving, and so are its steps."""
+    schedule = NoiseSchedule("flow")
+    visited = visited_timesteps(schedule, 10)
+    alpha, sigma = (values[visited] for values in schedule.levels())
+    norm = np.hypot(alpha, sigma)
+    flow = get_sampler(sampler).coefficients(alpha, sigma)
+    scaled = get_sampler(sampler).coefficients(alpha / norm, sigma / norm)
+    after, before = norm[1:], norm[:-1]
+    np.testing.assert_allclose(flow.on_x, scaled.on_x * after / before, atol=1e-12)
+    np.testing.assert_allclose(flow.on_x0, scaled.on_x0 * after, atol=1e-12)
+    np.testing.assert_allclose(flow.on_noise, scaled.on_noise * after, atol=1e-12)
