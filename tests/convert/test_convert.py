@@ -24,7 +24,7 @@ TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 @pytest.fixture
 def official(tmp_path):
     """A folder with a tiny official model of 8 pixels."""
-    save_official(tmp_path / "index")
+    save_official(tmp_path / "official")
     return tmp_path / "official"
 
 
@@ -174,7 +174,7 @@ def test_memory_of_the_largest_tensor_alone(official, monkeypatch):
 def test_models_without_official_counterpart(tmp_path):
     tiny_mdm().save_to_preset(tmp_path / "preset")
     with pytest.raises(ValueError, match="has no such model"):
-        convert_preset(tmp_path / "preset", tmp_path / "index")
+        convert_preset(tmp_path / "preset", tmp_path / "official")
     assert _names(tmp_path) == ["preset"]
 
 
