@@ -34,6 +34,7 @@ import sys
 import benchmark_machine as machine
 from benchmark_model import make_condition, make_model, read_json, widest_channels
 from benchmark_timing import time_forward, time_sampling, time_training
+from shared import call
 
 TIMINGS = {
     "forward": "forward_s",
@@ -277,11 +278,12 @@ def main(argv=None):
     os.environ["KERAS_BACKEND"] = arguments.backend
     # As the recipes do; TensorFlow turns it off on CPUs without AVX-512.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    try:
-        with stdout_to_stderr():
-            result = measure(arguments)
-    except (ImportError, ValueError) as error:
-        sys.exit(f"benchmark.py: error: {error}")
+    call(run, arguments)
+
+
+def run(arguments):
+    with stdout_to_stderr():
+        result = measure(arguments)
     print(json.dumps(result))
 
 

@@ -21,6 +21,8 @@ import os
 import sys
 import time
 
+from shared import call
+
 
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(
@@ -156,10 +158,7 @@ def run(arguments):
 def main(argv=None):
     arguments = parse_arguments(argv)
     os.environ["KERAS_BACKEND"] = "jax"
-    try:
-        print(json.dumps(run(arguments)))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    call(lambda: print(json.dumps(run(arguments))))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import keras
 
 from keras_mdm.files import as_path
 from keras_mdm.model.finite import check_finite
+from keras_mdm.training.stage_callback import steps_done
 
 STATE_FILE = "training_state.h5"
 _SHOWN = 8  # Differences of settings that an error lists.
@@ -22,47 +23,55 @@ class SaveState(keras.callbacks.Callback):
     Args:
         folder: Path.
         settings: dict of JSON values; see `ProgressiveSchedule.settings`.
-        stage: int. Index of the stage.
-        rounds: List of the steps of each epoch of the stage; see `Stage.rounds`.
-        skipped: int. Steps of its first epoch that were done before.
+        index: int. Index of the stage.
+        stage: `Stage`.
     """
 
-    def __init__(self, folder, settings, stage, rounds, skipped=0):
+    def __init__(self, folder, settings, index, stage):
         super().__init__()
         self.folder = folder
         self.settings = settings
-        self.stage = stage
-        self.rounds = rounds
-        self.skipped = skipped
-        self.epoch = None
+        self.index = index
+        self.rounds = stage.rounds()
+
+    def begin_fit(self, mdm, done):
+        """Must be called before each `fit`, with the steps of its epoch that are done.
+
+        Args:
+            mdm: `MDM`.
+            done: int.
+        """
+        self.set_model(mdm)
+        self.epoch, self.done = None, done
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch, self.begin = epoch, self.count()
+        self.epoch, self.begin = epoch, steps_done(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
         self._save(epoch + 1, 0)
-        self.epoch, self.skipped = None, 0
-
-    def count(self):
-        """Steps of the stage that are done, by the optimizer's count."""
-        return int(keras.ops.convert_to_numpy(self.model.optimizer._iterations))
+        self.epoch, self.done = None, 0
 
     def save_now(self):
         """Writes the state in the middle of an epoch, if a step of it was done.
 
         A pass over data of unknown length is begun anew from there.
         """
-        if self.epoch is None or self.count() == self.begin:
-            return
-        step = self.skipped + self.count() - self.begin
-        whole = step == self.rounds[self.epoch]
-        self._save(self.epoch + whole, 0 if whole else step)
+        count = steps_done(self.model)
+        if self.epoch is not None and count > self.begin:
+            step = self.done + count - self.begin
+            whole = step == self.rounds[self.epoch]
+            self._save(self.epoch + whole, 0 if whole else step)
+        print(
+            f"\nStopped after step {count} of stage {self.index + 1}. `resume=True` "
+            f"goes on from the state in '{self.folder}'.",
+            flush=True,
+        )
 
     def _save(self, epoch, step):
-        done = epoch == len(self.rounds)
+        ended = epoch == len(self.rounds)
         progress = {
-            "stage": self.stage + done,
-            "epoch": 0 if done else epoch,
+            "stage": self.index + ended,
+            "epoch": 0 if ended else epoch,
             "step": 0 if self.rounds[0] is None else step,
         }
         save_state(self.model, self.folder, progress, self.settings)

@@ -3,8 +3,9 @@
 Called by `evaluate.py` for runs of `train_text_to_image.py`.
 """
 
-import common
 import numpy as np
+
+from keras_mdm_recipes import judging
 
 # Splits of captions that training has not seen, and what they are called.
 SPLITS = {"test": "seen combinations", "test_held_out": "held-out combinations"}
@@ -42,7 +43,7 @@ def train_judge(sources, resolution, count, epochs):
 
     real = [read_real(source, resolution, count) for source in sources]
     judge = SceneJudge(resolution)
-    common.teach(
+    judging.teach(
         judge,
         np.concatenate([pictures for pictures, *_ in real]),
         np.stack([to_cells(items) for *_, scenes in real for items in scenes]),
@@ -67,7 +68,7 @@ def measure(judge, drawn, real, scenes, base):
         "captions": len(drawn),
         "drawn": read_scores(judge, drawn, scenes),
         "real_test": read_scores(judge, real, scenes),
-        **common.measure_distances(judge, drawn, real, base),
+        **judging.measure_distances(judge, drawn, real, base),
     }
 
 
@@ -78,7 +79,7 @@ def report(title, resolution, result):
     for key, row in (("drawn", "drawn"), ("real_test", "judge on real")):
         shares = "".join(f"{result[key][name]:>11.1%}" for name in names)
         print(f"  {row:<15}{shares}")
-    common.print_distances(result)
+    judging.print_distances(result)
 
 
 def evaluate(args, settings, mdm):
@@ -86,7 +87,7 @@ def evaluate(args, settings, mdm):
 
     Args:
         args: Flags of `evaluate.py`.
-        settings: dict of the flags of the run.
+        settings: dict of the section `data` of the run's settings.
         mdm: `MDM`.
 
     Returns:
@@ -111,7 +112,7 @@ def evaluate(args, settings, mdm):
         real, captions, scenes = read_real(
             open_split(own, split), mdm.resolution, args.num_samples
         )
-        drawn, taken = common.draw(args, mdm, captions)
+        drawn, taken = judging.draw(args, mdm, captions)
         seconds += taken
         results[split] = measure(judge, drawn, real, scenes, base)
         report(title, mdm.resolution, results[split])

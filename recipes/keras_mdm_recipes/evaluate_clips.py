@@ -3,9 +3,10 @@
 Called by `evaluate.py` for runs of `train_video.py`.
 """
 
-import common
 import numpy as np
-from evaluate_scenes import SPLITS
+
+from keras_mdm_recipes import judging
+from keras_mdm_recipes.evaluate_scenes import SPLITS
 
 JUDGE_EPOCHS = 4
 
@@ -57,7 +58,7 @@ def measure(judge, drawn, real, labels, base):
         "captions": len(drawn),
         "shares": {},
         "frame_change": {},
-        **common.measure_distances(judge, drawn, real, base),
+        **judging.measure_distances(judge, drawn, real, base),
     }
     shown = {"drawn": drawn, "real_test": real}
     # The control: clips whose frames are as good, and whose motion is not.
@@ -81,7 +82,7 @@ def report(title, level, result):
     ):
         shares = "".join(f"{result['shares'][key][name]:>11.1%}" for name in names)
         print(f"  {row:<17}{shares}{result['frame_change'][key]:>14.3f}")
-    common.print_distances(result)
+    judging.print_distances(result)
 
 
 def evaluate(args, settings, mdm):
@@ -89,7 +90,7 @@ def evaluate(args, settings, mdm):
 
     Args:
         args: Flags of `evaluate.py`.
-        settings: dict of the flags of the run.
+        settings: dict of the section `data` of the run's settings.
         mdm: `MDM`.
 
     Returns:
@@ -107,12 +108,12 @@ def evaluate(args, settings, mdm):
 
     reference, _, labels = read("train", args.max_real)
     judge = ClipJudge(*read_level(level))
-    common.teach(judge, reference, labels, args.judge_epochs)
+    judging.teach(judge, reference, labels, args.judge_epochs)
     base = judge.features(reference)
     results, seconds = {}, 0.0
     for split, title in SPLITS.items():
         real, captions, labels = read(split, args.num_samples)
-        drawn, taken = common.draw(args, mdm, captions)
+        drawn, taken = judging.draw(args, mdm, captions)
         seconds += taken
         results[split] = measure(judge, drawn, real, labels, base)
         report(title, level, results[split])
