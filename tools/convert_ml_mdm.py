@@ -27,6 +27,7 @@ import sys
 import time
 
 from convert_common import Progress, choose_backend
+from shared import is_foreseen
 
 
 def parse_arguments(argv=None):
@@ -87,7 +88,9 @@ def main(argv=None):
                 arguments.overwrite,
                 Progress("reading"),
             )
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not is_foreseen(error):
+            raise
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - started

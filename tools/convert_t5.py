@@ -13,6 +13,7 @@ import argparse
 import sys
 
 from convert_common import Progress, choose_backend
+from shared import is_foreseen
 
 
 def parse_arguments(argv=None):
@@ -56,7 +57,9 @@ def main(argv=None):
             arguments.overwrite,
             Progress("writing"),
         )
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not is_foreseen(error):
+            raise
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     print(f"wrote {arguments.output}", file=sys.stderr)

@@ -9,5 +9,6 @@ sys.path.append(str(FOLDER.parent / "recipes"))
 
 from keras_mdm_recipes import start  # noqa: E402
 
-# Calls a tool; a foreseen mistake ends it with a line, a bug with its traceback.
+# A foreseen mistake ends a tool with a line, a bug with its traceback.
 call = functools.partial(start.call, folder=FOLDER)
+is_foreseen = functools.partial(start.is_foreseen, folder=FOLDER)

@@ -66,7 +66,16 @@ def test_every_preset_and_no_picture_of_the_readme_is_in_it(wheel):
 
 def test_train_and_sample(keras_mdm, preset, tmp_path):
     flags = ["--output", "run", "--dataset", "digits", "--preset", preset]
-    flags += ["--backend", keras.backend.backend(), "--steps", 2, "--batch-size", 8]
+    flags += [
+        "--backend",
+        keras.backend.backend(),
+        "--steps",
+        2,
+        "--batch-size",
+        8,
+        "--resolutions",
+        8,
+    ]
     done = keras_mdm("train-image", *flags, "--set", "samples.num_samples=2")
     assert done.returncode == 0, done.stderr
     assert "Draw more: keras-mdm sample run" in done.stdout
