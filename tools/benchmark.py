@@ -32,7 +32,7 @@ import platform
 import sys
 
 import benchmark_machine as machine
-from benchmark_model import make_condition, make_model, read_json, widest_channels
+from benchmark_model import make_condition, make_model, read_json
 from benchmark_timing import time_forward, time_sampling, time_training
 from shared import call
 
@@ -128,10 +128,8 @@ def measure(arguments):
     import numpy as np
 
     import keras_mdm
-    from keras_mdm import backend
     from keras_mdm.networks.cost import count_condition_flops, count_flops
 
-    backend.prepare_processor(widest_channels(arguments))
     mdm = make_model(arguments)
     network = mdm.network
     _, tokens = make_condition(mdm, 1)

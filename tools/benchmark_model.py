@@ -20,18 +20,6 @@ def read_json(path):
     return value
 
 
-def widest_channels(arguments):
-    """The most channels of the network that the command line names."""
-    from keras_mdm.convert.released import RELEASED
-    from keras_mdm.model.widths import widest, widest_of_preset
-
-    path = arguments.config
-    if path is None or pathlib.Path(path).is_dir():
-        return widest_of_preset(arguments.preset or path)
-    config = read_json(path)
-    return widest([config, RELEASED.get(str(config.get("shipped")))])
-
-
 def make_model(arguments):
     """The MDM that the command line names, with random weights, compiled."""
     from keras_mdm import MDM

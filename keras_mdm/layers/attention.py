@@ -7,7 +7,6 @@ import keras
 from keras import ops
 
 from keras_mdm import backend
-from keras_mdm.layers.activations import gelu
 from keras_mdm.layers.normalization import GroupNormalization
 from keras_mdm.layers.primitives import (
     Dense,
@@ -55,51 +54,13 @@ def attend(query, *sources):
 
 def _attend_by_heads(query, key, value, mask):
     """Attention of a scaled query of shape `(batch, heads, queries, size)`."""
-    value = ops.transpose(value, (0, 2, 1, 3))
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))
+    scores = ops.cast(scores, "float32")
     if mask is not None:
         # Finite, so that a sample without any valid key gives a mean, not NaN.
-        scores = ops.cast(scores, "float32")
         scores = ops.where(mask[:, None, None, :], scores, -1e30)
-    return weighted_mean(scores, value)
-
-
-def weighted_mean(scores, value):
-    """Mean of values weighted by the softmax of scores.
-
-    The softmax's gradient needs, for each query, the sum over keys of weights times
-    their gradients. It equals the sum over features of the result times its gradient,
-    which is read from far smaller tensors; the other form goes twice more through
-    tensors of the size of `scores`.
-
-    Args:
-        scores: Tensor of shape `(batch, heads, queries, keys)`.
-        value: Tensor of shape `(batch, heads, keys, size)`.
-
-    Returns:
-        Tensor of shape `(batch, heads, queries, size)`.
-
-    Reference:
-        - [Dao et al., 2022](https://arxiv.org/abs/2205.14135), B.2
-    """
-
-    @ops.custom_gradient
-    def mean(scores, value):
-        weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
-        weights = ops.cast(weights, value.dtype)
-        result = ops.matmul(weights, value)
-
-        def gradient(*args, upstream=None):
-            slopes = args[0] if upstream is None else upstream
-            along = ops.cast(slopes, "float32") * ops.cast(result, "float32")
-            along = ops.cast(ops.sum(along, axis=-1, keepdims=True), value.dtype)
-            by_weight = ops.matmul(slopes, ops.swapaxes(value, -1, -2))
-            by_score = ops.cast(weights * (by_weight - along), scores.dtype)
-            return by_score, ops.matmul(ops.swapaxes(weights, -1, -2), slopes)
-
-        return result, gradient
-
-    return mean(scores, value)
+    weights = ops.cast(ops.softmax(scores, axis=-1), value.dtype)
+    return ops.matmul(weights, ops.transpose(value, (0, 2, 1, 3)))
 
 
 def split_heads(h, parts, num_heads):
@@ -155,7 +116,7 @@ class FeedForward(keras.layers.Layer):
         build_children(self)
 
     def call(self, x):
-        h = gelu(self.expand(self.norm(x)))
+        h = ops.gelu(self.expand(self.norm(x)), approximate=False)
         return x + self.project(h)
 
     def get_config(self):

@@ -5,7 +5,6 @@ import math
 import keras
 from keras import ops
 
-from keras_mdm.layers.activations import silu
 from keras_mdm.layers.primitives import Dense, build_children
 
 
@@ -64,7 +63,7 @@ class ScalarEmbedding(keras.layers.Layer):
 
     def call(self, values):
         features = sinusoidal_embedding(values, self.size // 4)
-        return self.output_projection(silu(self.hidden(features)))
+        return self.output_projection(ops.silu(self.hidden(features)))
 
     def get_config(self):
         return {**super().get_config(), "size": self.size, "zero": self.zero}

@@ -10,7 +10,6 @@ import math
 import keras
 from keras import ops
 
-from keras_mdm.layers.convolution import convolve_3x3, in_fast_dtype
 from keras_mdm.layers.initializers import HostConstant, HostUniform
 
 
@@ -116,10 +115,9 @@ class Conv3x3(keras.layers.Conv2D):
         super().build((None, None, None, self.inputs))
 
     def convolution_op(self, inputs, kernel):
-        if self.stride == 1:
-            return in_fast_dtype(convolve_3x3, inputs, kernel)
-        inputs = ops.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]])
-        return in_fast_dtype(super().convolution_op, inputs, kernel)
+        if self.stride > 1:
+            inputs = ops.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        return super().convolution_op(inputs, kernel)
 
     def get_config(self):
         return {
@@ -167,9 +165,6 @@ class FrameConv(keras.layers.Conv2D):
 
     def call(self, x):
         return super().call(ops.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]]))
-
-    def convolution_op(self, inputs, kernel):
-        return in_fast_dtype(super().convolution_op, inputs, kernel)
 
     def get_config(self):
         return {

@@ -3,7 +3,6 @@
 import keras
 from keras import ops
 
-from keras_mdm.layers.activations import silu
 from keras_mdm.layers.normalization import GroupNormalization
 from keras_mdm.layers.primitives import Conv3x3, Dense, build_children
 
@@ -11,8 +10,8 @@ from keras_mdm.layers.primitives import Conv3x3, Dense, build_children
 class ResidualBlock(keras.layers.Layer):
     """Two 3x3 convolutions, the second modulated by the time embedding.
 
-    `h = conv_1(silu(norm_1(x)))`, then
-    `x + conv_2(dropout(silu(norm_2(h) * (1 + scale) + shift)))`, where `scale`
+    `h = conv_1(ops.silu(norm_1(x)))`, then
+    `x + conv_2(dropout(ops.silu(norm_2(h) * (1 + scale) + shift)))`, where `scale`
     and `shift` are a projection of the embedding. The second convolution starts
     at zero: a new block is the identity (or its projection, where widths differ).
 
@@ -65,9 +64,9 @@ class ResidualBlock(keras.layers.Layer):
         build_children(self)
 
     def call(self, x, embedding, training=False):
-        h = self.conv_1(silu(self.norm_1(x)))
+        h = self.conv_1(ops.silu(self.norm_1(x)))
         scale, shift = ops.split(self.modulation(embedding), 2, axis=-1)
-        h = silu(self.norm_2(h, scale, shift))
+        h = ops.silu(self.norm_2(h, scale, shift))
         h = self.conv_2(self.dropout(h, training=training))
         return h + (x if self.skip is None else self.skip(x))
 

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mdm.layers.activations import silu
 from keras_mdm.layers.attention import FeedForward, attend, split_heads
 from keras_mdm.layers.primitives import (
     Conv3x3,
@@ -177,7 +176,7 @@ class FrameEmbedding(keras.layers.Layer):
         build_children(self)
 
     def call(self, embedding):
-        h = silu(self.hidden(embedding))[:, None]
+        h = ops.silu(self.hidden(embedding))[:, None]
         h = h * ops.cast(ops.convert_to_tensor(self._basis), h.dtype)
         return ops.reshape(
             embedding[:, None] + self.output_projection(h), (-1, self.size)

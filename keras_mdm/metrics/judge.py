@@ -8,7 +8,6 @@ which reads a clip, is in `clip_judge`.
 import keras
 import numpy as np
 
-from keras_mdm import backend
 from keras_mdm.metrics.scenes import COLOURS, NUM_CELLS, SHAPES
 
 
@@ -94,8 +93,6 @@ class Judge:
         size = len(images) // batch_size * batch_size
         steps = epochs * size // batch_size
         self._model.compile(optimizer=self._optimizer(steps), loss=self._loss())
-        with backend.with_compiler_options():
-            self._model.make_train_function()
         reach = self._reach(images.shape[-2])
         bar = keras.utils.Progbar(epochs, unit_name="epoch") if progress else None
         for _ in range(epochs):

@@ -122,7 +122,7 @@ class ExponentialMovingAverage(keras.layers.Layer):
         ):
             if wanted is None or id(source) in wanted:
                 value = ops.cast(source.value, "float32")
-                backend.move_towards(average, value, rates[level])
+                average.assign(average + (value - average) * rates[level])
         trained = [
             int(levels is None or level in levels) for level in range(len(rates))
         ]

@@ -318,8 +318,7 @@ class EntryPoints:
         """Compiles the training step; Keras calls it."""
         if self.train_function is not None and not force:
             return
-        with backend.with_compiler_options():
-            super().make_train_function(force=True)
+        super().make_train_function(force=True)
         self.train_function = backend.step_of_each_shape(
             self.train_function,
             lambda: self._make_function(self.train_step),
@@ -330,8 +329,7 @@ class EntryPoints:
         """Compiles the step of `evaluate`; Keras calls it."""
         if self.test_function is not None and not force:
             return
-        with backend.with_compiler_options():
-            super().make_test_function(force=True)
+        super().make_test_function(force=True)
         self.test_function = backend.step_of_each_shape(
             self.test_function,
             lambda: self._make_function(self.test_step),

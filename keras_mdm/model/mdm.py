@@ -256,12 +256,7 @@ class MDM(EntryPoints, ActiveDolls, backend.KeptState, keras.Model):
         if self.ema is not None and getattr(self._thread, "evaluates", False):
             weights = self.ema.lent()
         with weights:
-            outputs = backend.in_halves(
-                lambda inputs: network(inputs, training=training),
-                (inputs,),
-                self.jit_compile,
-                network.widest,
-            )
+            outputs = network(inputs, training=training)
         return [self.limit(output) for output in outputs]
 
     def limit(self, output):

@@ -6,8 +6,6 @@ The default optimizer of `MDM.compile` and of the stages of `ProgressiveSchedule
 import keras
 from keras import ops
 
-from keras_mdm import backend
-
 
 @keras.saving.register_keras_serializable("keras_mdm")
 class AdamW(keras.optimizers.AdamW):
@@ -70,7 +68,7 @@ class AdamW(keras.optimizers.AdamW):
         # Results of one operation: a number would be a constant of the program for each
         # weight.
         numbers = [rate, 1.0 - self.beta_1, 1.0 - self.beta_2, self.epsilon]
-        self._shared = (powers, *ops.unstack(ops.stack(numbers)))
+        self._shared = ops.unstack(ops.stack(numbers))
         try:
             super()._backend_update_step(grads, trainable_variables, learning_rate)
         finally:
@@ -83,20 +81,7 @@ class AdamW(keras.optimizers.AdamW):
             return
         index = self._get_variable_index(variable)
         first, second = self._momentums[index], self._velocities[index]
-        powers, rate, new_1, new_2, epsilon = self._shared
-        fused = backend.fused_adam()
-        if fused is not None:
-            fused(
-                variable,
-                first,
-                second,
-                powers,
-                learning_rate,
-                (self.beta_1, self.beta_2),
-                self.epsilon,
-                gradient,
-            )
-            return
+        rate, new_1, new_2, epsilon = self._shared
         gradient = ops.cast(gradient, variable.dtype)
         first.assign(first + (gradient - first) * new_1)
         second.assign(second + (ops.square(gradient) - second) * new_2)
@@ -107,7 +92,7 @@ class AdamW(keras.optimizers.AdamW):
             return super()._clip_gradients(grads)
         grads = [None if g is None else ops.convert_to_tensor(g) for g in grads]
         squares = [
-            backend.sum_of_squares(ops.cast(g, "float32"))
+            ops.sum(ops.square(ops.cast(g, "float32")))
             for g in grads
             if g is not None
         ]

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mdm import backend
 from keras_mdm.diffusion import predictions
 from keras_mdm.diffusion.guidance import guide, threshold
 from keras_mdm.diffusion.noise import noise_stream, sample_noise
@@ -187,11 +186,8 @@ class SamplingRun:
         timestep = ops.take(table["timesteps"], i)
         images = [ops.concatenate([level, level]) for level in x] if guided else x
         timesteps = ops.broadcast_to(timestep, (images[0].shape[0],))
-        outputs = backend.in_halves(
-            self._denoise,
-            (images, timesteps, condition),
-            self.mdm.jit_compile,
-            self.mdm.network.doll(self.kind.resolution).widest,
+        outputs, _ = self.network.denoise(
+            images, timesteps, condition["encoded"], condition["features"]
         )
         clean = []
         for level, (x_t, output) in enumerate(zip(x, outputs, strict=True)):
@@ -215,11 +211,6 @@ class SamplingRun:
             )
             clean.append(x0 / scale)
         return clean
-
-    def _denoise(self, images, timesteps, condition):
-        return self.network.denoise(
-            images, timesteps, condition["encoded"], condition["features"]
-        )[0]
 
     def step(self, i, x, history, noises, num_steps, prepared, table, options):
         """One sampler step from the `i`-th visited noise level to the next.

@@ -11,7 +11,6 @@ from keras_mdm.layers import (
     MicroConditioning,
     TimestepEmbedding,
 )
-from keras_mdm.layers.activations import silu
 from keras_mdm.layers.primitives import build_children
 from keras_mdm.networks.blocks import ResolutionBlock
 from keras_mdm.networks.nest_views import NestViews
@@ -264,7 +263,7 @@ class DenoisingNetwork(NestViews, keras.Model):
 
     def _predict(self, x):
         """The prediction, a clip if there are several frames."""
-        h = silu(self.norm_out(x))
+        h = ops.silu(self.norm_out(x))
         return self._as_clip(self.conv_out(ops.cast(h, "float32")))
 
     def _as_clip(self, x):

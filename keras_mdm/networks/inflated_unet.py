@@ -4,7 +4,6 @@ import keras
 from keras import ops
 
 from keras_mdm.layers import FrameEmbedding, TemporalAttention
-from keras_mdm.layers.activations import silu
 from keras_mdm.levels import level_name
 from keras_mdm.networks.base import first
 from keras_mdm.networks.outer_doll import OuterDoll
@@ -152,7 +151,7 @@ class InflatedUNet(OuterDoll):
         inner = condition["inner"] if condition is not None else None
         embedding = self.inner.embed(timesteps, inner, features or {})
         own = self.frame_embedding(first(embedding, clips.shape[0]))
-        embedding = silu(ops.concatenate([own, embedding], axis=0))
+        embedding = ops.silu(ops.concatenate([own, embedding], axis=0))
         if inner is not None:
             inner = {
                 **inner,

@@ -4,7 +4,6 @@ import keras
 from keras import ops
 
 from keras_mdm.layers import Conv3x3
-from keras_mdm.layers.activations import silu
 from keras_mdm.levels import level_name
 from keras_mdm.networks.base import DenoisingNetwork, first
 from keras_mdm.networks.outer_doll import OuterDoll
@@ -174,7 +173,7 @@ class NestedUNet(OuterDoll):
         features = features or {}
         image = images[0]
         samples = image.shape[0]  # of this doll: the first ones of a mixed batch
-        embedding = silu(self.embed(first(timesteps, samples), condition, features))
+        embedding = ops.silu(self.embed(first(timesteps, samples), condition, features))
         keys_values, mask = {}, None
         if condition is not None:
             keys_values = {

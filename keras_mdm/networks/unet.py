@@ -1,9 +1,9 @@
 """UNet: the innermost doll, which holds most of the parameters."""
 
 import keras
+from keras import ops
 
 from keras_mdm.layers import ResidualBlock, TokenConditioning, standardize
-from keras_mdm.layers.activations import silu
 from keras_mdm.levels import level_name
 from keras_mdm.networks.base import DenoisingNetwork, serialize
 from keras_mdm.networks.blocks import per_frame
@@ -187,7 +187,7 @@ class UNet(DenoisingNetwork):
         outside=None,
         training=False,
     ):
-        embedding = silu(self.embed(timesteps, condition, features or {}))
+        embedding = ops.silu(self.embed(timesteps, condition, features or {}))
         prediction, x = self.denoise_embedded(
             images[-1], embedding, condition, outside, training
         )

@@ -179,7 +179,7 @@ def evaluate(args):
         raise ValueError(
             f"'{args.run}' is not a finished run: it lacks config.json or preset/."
         )
-    start.choose_backend(args.backend, args.run)
+    start.choose_backend(args.backend)
 
     import keras_mdm
     from keras_mdm import files

@@ -76,12 +76,11 @@ def backend_choices(parser):
     )
 
 
-def choose_backend(name, preset=None):
+def choose_backend(name):
     """Sets the Keras backend, and this process for it, before Keras is imported.
 
     Args:
         name: str or `None` for a choice by what is installed.
-        preset: Preset or run that will be computed with, or `None` for a small one.
 
     Returns:
         The backend's name.
@@ -108,11 +107,6 @@ def choose_backend(name, preset=None):
         os.environ.setdefault(
             "JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "keras_mdm", "jax")
         )
-
-    from keras_mdm import backend
-    from keras_mdm.model.widths import widest_of_preset
-
-    backend.prepare_processor(widest_of_preset(preset))
     return name
 
 

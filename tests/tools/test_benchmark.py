@@ -52,12 +52,6 @@ def tool(monkeypatch):
     return importlib.import_module
 
 
-def test_width_of_a_released_configuration(tool, tmp_path):
-    path = tmp_path / "released.json"
-    path.write_text('{"shipped": "64", "px": 64}')
-    module = tool("benchmark_model")
-    assert module.widest_channels(SimpleNamespace(config=path, preset=None)) == 768
-
 
 def test_ratios(tool):
     ours = {"matmul_gflops": 100, "forward_s": 2.0, "train_step_s": None}
