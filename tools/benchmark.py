@@ -209,8 +209,8 @@ def configuration_name(arguments):
 
 
 def parameters_per_level(network):
-    """Parameters of each doll without those inside it, by resolution."""
-    counts = [doll.count_params() for doll in network.dolls] + [0]
+    """Parameters of each network without those inside it, by resolution."""
+    counts = [inner.count_params() for inner in network.dolls] + [0]
     return {
         resolution: whole - inside
         for resolution, whole, inside in zip(

@@ -26,8 +26,8 @@ import argparse
 import sys
 import time
 
-from convert_common import Progress, choose_backend
-from shared import is_foreseen
+from convert_common import Progress
+from shared import choose_backend, is_foreseen
 
 
 def parse_arguments(argv=None):
@@ -68,7 +68,7 @@ def main(argv=None):
         Exit status: 0, or 1 with a message on the standard error.
     """
     arguments = parse_arguments(argv)
-    choose_backend()
+    choose_backend(None)  # It only holds the numbers: what is written is the same.
     from keras_mdm.convert.convert import convert_checkpoint, convert_preset
 
     started = time.monotonic()

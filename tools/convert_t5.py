@@ -12,8 +12,8 @@ memory at a time.
 import argparse
 import sys
 
-from convert_common import Progress, choose_backend
-from shared import is_foreseen
+from convert_common import Progress
+from shared import choose_backend, is_foreseen
 
 
 def parse_arguments(argv=None):
@@ -46,7 +46,7 @@ def main(argv=None):
         Exit status: 0, or 1 with a message on the standard error.
     """
     arguments = parse_arguments(argv)
-    choose_backend()
+    choose_backend(None)  # It only holds the numbers: what is written is the same.
     from keras_mdm.convert.t5_folder import keep_encoder
 
     try:

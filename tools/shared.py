@@ -11,4 +11,5 @@ from keras_mdm_recipes import start  # noqa: E402
 
 # A foreseen mistake ends a tool with a line, a bug with its traceback.
 call = functools.partial(start.call, folder=FOLDER)
+choose_backend = start.choose_backend
 is_foreseen = functools.partial(start.is_foreseen, folder=FOLDER)

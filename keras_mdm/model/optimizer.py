@@ -92,9 +92,7 @@ class AdamW(keras.optimizers.AdamW):
             return super()._clip_gradients(grads)
         grads = [None if g is None else ops.convert_to_tensor(g) for g in grads]
         squares = [
-            ops.sum(ops.square(ops.cast(g, "float32")))
-            for g in grads
-            if g is not None
+            ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None
         ]
         norm = ops.sqrt(sum(squares))
         # A norm that is not finite makes all gradients NaN, as in Keras.

@@ -159,20 +159,20 @@ class ProgressiveSchedule:
             mdm: `MDM`.
 
         Raises:
-            ValueError: if the model lacks a resolution of a stage, or the shares or
+            ValueError: if the model lacks a resolution of a stage, or the fractions or
                 weights of a stage are wrong.
         """
         for stage in self.stages:
-            active = mdm.network.doll(stage.resolution)
-            if stage.freeze_inner and len(active.dolls) == 1:
+            resolutions = mdm.network.doll(stage.resolution).resolutions
+            if stage.freeze_inner and len(resolutions) == 1:
                 raise ValueError(
-                    "`freeze_inner` needs a doll inside that of resolution "
+                    "`freeze_inner` needs a network inside that of resolution "
                     f"{stage.resolution}, which is the innermost."
                 )
-            losses.level_weights(stage.loss_weights, active.resolutions, mdm.schedule)
-            shares = losses.mixed_shares(stage.mixed, active.resolutions)
-            if shares is not None:
-                losses.mixed_batch_sizes(shares, stage.batch_size)
+            losses.level_weights(stage.loss_weights, resolutions, mdm.schedule)
+            fractions = losses.mixed_shares(stage.mixed, resolutions)
+            if fractions is not None:
+                losses.mixed_batch_sizes(fractions, stage.batch_size)
 
 
 def _fit_stage(mdm, stage, begin, saver, **options):

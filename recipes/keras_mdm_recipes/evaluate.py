@@ -5,8 +5,8 @@
 
 Of a class-conditional run it draws pictures of all classes alike. At each resolution, a
 small classifier (the judge) is trained on the real training pictures; printed are its
-accuracy on real test pictures it has not seen, the share of drawn pictures it reads as
-the class asked for, and the Frechet and the kernel distance (KID) from the training
+accuracy on real test pictures it has not seen, the fraction of drawn pictures it reads
+as the class asked for, and the Frechet and the kernel distance (KID) from the training
 pictures in the judge's features, with those of real test pictures (as low as one can
 hope for) and of noise beside. All of it goes into `evaluation.json` in the run folder.
 
@@ -116,8 +116,8 @@ def report(resolution, result, class_names):
         f"{result['pictures']['real_test']} unseen real ones right."
     )
     entries = [
-        f"{class_title(label, class_names)} {share:.0%}"
-        for label, share in result["per_class"].items()
+        f"{class_title(label, class_names)} {right:.0%}"
+        for label, right in result["per_class"].items()
     ]
     width = max(map(len, entries)) + 2
     columns = max(1, 80 // width)

@@ -2,6 +2,9 @@
 
 import time
 
+# Splits of captions that training has not seen, and what they are called.
+SPLITS = {"test": "seen combinations", "test_held_out": "held-out combinations"}
+
 
 def draw(args, mdm, *captions, **options):
     """Draws as the flags of `evaluate.py` say.
@@ -26,6 +29,42 @@ def draw(args, mdm, *captions, **options):
         guidance_scale=args.guidance_scale,
     )
     return drawn, time.perf_counter() - start
+
+
+def evaluate_splits(args, mdm, judge, reference, read, measure, report):
+    """Draws the captions of splits that training has not seen, judges and reports.
+
+    Args:
+        args: Flags of `evaluate.py`.
+        mdm: `MDM`.
+        judge: `keras_mdm.metrics.Judge`.
+        reference: uint8 array of real pictures or clips that it was trained on.
+        read: Callable from a split and a number to real pictures or clips, their
+            captions and what is in them.
+        measure: Callable from the judge, drawn and real ones and what is in them to a
+            dict.
+        report: Callable that prints such a dict.
+
+    Returns:
+        A pair: seconds of drawing, and results by split.
+    """
+    base, results, seconds = judge.features(reference), {}, 0.0
+    for split, title in SPLITS.items():
+        real, captions, wanted = read(split, args.num_samples)
+        drawn, taken = draw(args, mdm, captions)
+        seconds += taken
+        result = {
+            "captions": len(drawn),
+            **measure(judge, drawn, real, wanted),
+            **measure_distances(judge, drawn, real, base),
+        }
+        level = mdm.resolution
+        level = level if isinstance(level, str) else f"{level} pixels"
+        print(f"\n{level}, {len(drawn)} captions, {title}:")
+        report(result)
+        print_distances(result)
+        results[split] = result
+    return seconds, results
 
 
 def teach(judge, real, labels, epochs):

@@ -18,12 +18,12 @@ chosen), `logs/` (TensorBoard) and `state/` (from which `--resume` goes on). Wit
 
 import sys
 
-from keras_mdm_recipes import training
+from keras_mdm_recipes import stages, training
 from keras_mdm_recipes.labels import class_title, spread_labels
 
 NAME = "train-image"
 DEFAULTS = {"data.dataset": "shapes", "samples.num_samples": 20}
-SMALL = training.SMALL
+SMALL = stages.SMALL
 
 
 def open_source(settings):

@@ -20,7 +20,7 @@ validation prompts, drawn with the averaged weights.
 
 import sys
 
-from keras_mdm_recipes import training
+from keras_mdm_recipes import stages, training
 
 NAME = "train-text"
 DEFAULTS = {
@@ -28,7 +28,7 @@ DEFAULTS = {
     "model.preset": "mdm_shapes_64",
     "samples.num_samples": 16,
 }
-SMALL = {**training.SMALL, "samples.sample_every": 500}
+SMALL = {**stages.SMALL, "samples.sample_every": 500}
 
 
 def open_source(settings):

@@ -11,39 +11,8 @@ import pathlib
 import random
 import sys
 
-from keras_mdm_recipes import command_line, start
+from keras_mdm_recipes import command_line, stages, start
 from keras_mdm_recipes.plot import plot_losses
-
-# Of the first, the second and every later stage of the small presets, for a CPU: most
-# is learned at the lowest resolution, and a large picture teaches as much as several
-# small ones. A level that starts from the enlarged picture of the one inside it is
-# spoilt by a rate at which that one learns well.
-SMALL = {
-    "stage.steps": [1200, 80, 80],
-    "stage.batch_size": [16, 8, 4],
-    "stage.learning_rate": [3e-3, 7e-4],
-    "stage.warmup_steps": [20],
-    "stage.decay": "cosine",
-    "stage.freeze_inner": True,
-}
-# As printed for the MDM baseline in Kaleido (arXiv 2405.21048), appendix B: 400,000
-# steps at 64 pixels first, then 400,000 more. What the last stage of the 1024-pixel
-# model took, or any of a video model, is not printed.
-PAPER = {
-    "stage.steps": [400_000],
-    "stage.batch_size": [512],
-    "stage.learning_rate": [1e-4],
-    "stage.warmup_steps": [10_000],
-    "stage.decay": "constant",
-    "stage.freeze_inner": False,
-    "samples.sample_every": 10_000,
-    "model.dtype": "mixed_bfloat16",
-}
-PAPER_PRESETS = tuple(
-    f"mdm_{size}{kind}" for size in ("s64", "s256", "s1024") for kind in ("", "_text")
-) + ("mdm_s64v", "mdm_s256v")
-# Settings with a value for each stage.
-PER_STAGE = ("steps", "batch_size", "learning_rate", "warmup_steps")
 
 
 @dataclasses.dataclass
@@ -110,22 +79,22 @@ def train(recipe, settings, output, resume):
     from keras_mdm import callbacks
 
     source = recipe.open_source(settings)
-    defaults = fill_defaults(recipe, settings)
+    defaults = stages.fill_defaults(recipe, settings)
     mdm = recipe.make_model(settings, source)
     if settings.model.start_from not in (None, "none"):
         mdm.load_weights(settings.model.start_from)
         print(f"Starting from the weights of '{settings.model.start_from}'.")
-    stages = make_stages(settings, mdm, defaults)
+    plan = stages.make_stages(settings, mdm, defaults)
     sampling = sampling_options(settings, mdm)
     grid = recipe.make_grid(settings, source, mdm)
     make_dataset = dataset_maker(settings, source, mdm, grid)
-    schedule = keras_mdm.ProgressiveSchedule(stages)
+    schedule = keras_mdm.ProgressiveSchedule(plan)
     schedule.check(mdm)
-    for stage in stages:
+    for stage in plan:
         # The largest stage may find pictures too small: say so before the first.
         next(iter(make_dataset(stage)))
     if not resume:
-        write_config(output, recipe, settings, mdm, stages, grid.class_names)
+        write_config(output, recipe, settings, mdm, plan, grid.class_names)
     print(
         f"{len(source)} {source.noun} of '{settings.data.dataset}', "
         f"{mdm.network.count_params():,} parameters, backend {settings.run.backend}; "
@@ -155,13 +124,12 @@ def train(recipe, settings, output, resume):
     )
     mdm.save_to_preset(output / "preset", overwrite=True)
     plot_losses(output / "history.csv", output / "losses.png")
-    found = list(
-        (output / "samples").glob(f"stage{len(stages)}_{stages[-1].resolution}px.*")
-    )
+    last = f"stage{len(plan)}_{plan[-1].resolution}px.*"
+    found = list((output / "samples").glob(last))
     if not found:
         # The run was stopped between its last step and its last grid.
         drawing.set_model(mdm)
-        drawing.on_stage_begin(len(stages) - 1, stages[-1])
+        drawing.on_stage_begin(len(plan) - 1, plan[-1])
         found = [drawing.draw("")]
     if source.skipped or source.notes:
         print(source.report())
@@ -170,91 +138,6 @@ def train(recipe, settings, output, resume):
         f"Pictures: {found[0]}\n"
         f"Draw more: {program('sample')} {output}"
     )
-
-
-def fill_defaults(recipe, settings):
-    """Sets what was not given: the paper's settings for its presets.
-
-    Returns:
-        dict of all of them for `make_stages`, which knows how many stages there are.
-    """
-    paper = settings.model.preset in PAPER_PRESETS
-    defaults = PAPER if paper else recipe.SMALL
-    settings.fill({k: v for k, v in defaults.items() if not isinstance(v, list)})
-    return defaults
-
-
-def make_stages(settings, mdm, defaults):
-    """The stages that the settings ask for, smallest resolution first.
-
-    Args:
-        settings: `Settings`. Its section `stage` is filled in.
-        mdm: `MDM`.
-        defaults: dict of key to the values of the first stages, for settings that were
-            not given. Further stages have that of the last.
-
-    Returns:
-        List of `Stage`.
-    """
-    import keras_mdm
-    from keras_mdm.levels import level_size
-
-    given = settings.stage
-    if given.resolutions is None:
-        given.resolutions = sorted(mdm.network.resolutions, key=level_size)
-    resolutions, count = given.resolutions, len(given.resolutions)
-    if sorted(set(resolutions), key=level_size) != resolutions:
-        raise ValueError(f"--resolutions must rise. Received: {resolutions}")
-    columns = {}
-    for name in PER_STAGE:
-        values = getattr(given, name)
-        if values is None:
-            default = defaults[f"stage.{name}"]
-            values = (default + default[-1:] * count)[:count]
-            setattr(given, name, values)
-        if len(values) not in (1, count):
-            raise ValueError(
-                f"stage.{name} must have one value, or one for each of the {count} "
-                f"stages. Received: {values}"
-            )
-        columns[name] = values if len(values) > 1 else values * count
-    if given.max_steps is not None:
-        columns["steps"] = [min(steps, given.max_steps) for steps in columns["steps"]]
-    save_every = settings.run.save_every
-    save_every = min(save_every, settings.samples.sample_every or save_every)
-    stages = []
-    for i, resolution in enumerate(resolutions):
-        doll = mdm.network.doll(resolution)
-        active = doll.resolutions
-        mixed = {r: part for r, part in (given.mixed or {}).items() if r in active}
-        weights = {r: w for r, w in (given.loss_weights or {}).items() if r in active}
-        stages.append(
-            keras_mdm.Stage(
-                resolution,
-                mixed=mixed if len(mixed) > 1 else None,
-                loss_weights=weights or None,
-                # An inner network that no stage before has trained must be trained now,
-                # and so must one whose layers denoise frames from now on.
-                freeze_inner=(
-                    given.freeze_inner
-                    and i > 0
-                    and active[1] == resolutions[i - 1]
-                    and not isinstance(doll, keras_mdm.InflatedUNet)
-                ),
-                accumulate=given.accumulate,
-                decay=given.decay,
-                steps_per_epoch=save_every,
-                **{name: values[i] for name, values in columns.items()},
-            )
-        )
-    for name in ("mixed", "loss_weights"):
-        unknown = {*(getattr(given, name) or ())} - {*active}
-        if unknown:
-            raise ValueError(
-                f"stage.{name} must have resolutions among {active}. "
-                f"Received: {sorted(unknown, key=level_size)}"
-            )
-    return stages
 
 
 def model_options(settings):
@@ -326,7 +209,7 @@ def readable(source, count):
         raise ValueError(f"no picture can be read. {source.report()}")
 
 
-def write_config(output, recipe, settings, mdm, stages, class_names):
+def write_config(output, recipe, settings, mdm, plan, class_names):
     """Writes all that was chosen, as a new file that is there whole or not at all."""
     import importlib.metadata
 
@@ -346,7 +229,7 @@ def write_config(output, recipe, settings, mdm, stages, class_names):
         "dtype": mdm.network.dtype_policy.name,
         "versions": versions,
         "class_names": class_names,
-        "stages": [dataclasses.asdict(stage) for stage in stages],
+        "stages": [dataclasses.asdict(stage) for stage in plan],
         "parameters": mdm.network.count_params(),
         "model": mdm.get_config(),
     }

@@ -103,7 +103,7 @@ def test_clips(judged, capsys):
     results = judged(evaluate_clips, "shapes/clips", "4x16", 12)
     printed = capsys.readouterr().out
     assert "seen combinations" in printed and "drawn, shuffled" in printed
-    right, wrong = results["test"]["shares"], results["test_held_out"]["shares"]
+    right, wrong = results["test"]["fractions"], results["test_held_out"]["fractions"]
     assert right["drawn"] == right["real_test"]
     assert right["drawn"]["direction"] > 0.85 and right["drawn"]["colour"] > 0.85
     assert right["drawn_shuffled"]["direction"] < 0.7

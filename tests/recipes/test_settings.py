@@ -9,10 +9,10 @@ from helpers import tiny_mdm
 from keras_mdm_recipes import (
     command_line,
     settings,
+    stages,
     train_image,
     train_text_to_image,
     train_video,
-    training,
 )
 from recipe_runs import ROOT
 
@@ -194,28 +194,28 @@ def make_stages():
     def make(*flags):
         found = parse(*flags)
         found.fill({"stage.decay": "cosine", "stage.freeze_inner": True})
-        return found, training.make_stages(found, mdm, training.SMALL)
+        return found, stages.make_stages(found, mdm, stages.SMALL)
 
     return make
 
 
 def test_stages_that_are_not_described_have_defaults(make_stages):
-    found, stages = make_stages("--batch-size", "2")
-    assert [stage.resolution for stage in stages] == [4, 8, 16]
-    assert [stage.steps for stage in stages] == training.SMALL["stage.steps"]
-    first, later = training.SMALL["stage.learning_rate"]
-    assert [stage.learning_rate for stage in stages] == [first, later, later]
-    warmup = training.SMALL["stage.warmup_steps"]
-    assert [stage.warmup_steps for stage in stages] == warmup * 3
-    assert [stage.batch_size for stage in stages] == [2, 2, 2]
-    assert {stage.decay for stage in stages} == {"cosine"}
+    chosen, found = make_stages("--batch-size", "2")
+    assert [stage.resolution for stage in found] == [4, 8, 16]
+    assert [stage.steps for stage in found] == stages.SMALL["stage.steps"]
+    first, later = stages.SMALL["stage.learning_rate"]
+    assert [stage.learning_rate for stage in found] == [first, later, later]
+    warmup = stages.SMALL["stage.warmup_steps"]
+    assert [stage.warmup_steps for stage in found] == warmup * 3
+    assert [stage.batch_size for stage in found] == [2, 2, 2]
+    assert {stage.decay for stage in found} == {"cosine"}
     # What config.json says, for `--resume`.
-    assert found.stage.steps == training.SMALL["stage.steps"]
+    assert chosen.stage.steps == stages.SMALL["stage.steps"]
 
 
 def test_one_stage_takes_the_first_default(make_stages):
     _, (stage,) = make_stages("--resolutions", "8")
-    assert stage.steps == training.SMALL["stage.steps"][0]
+    assert stage.steps == stages.SMALL["stage.steps"][0]
     assert not stage.freeze_inner
 
 
@@ -229,9 +229,9 @@ def test_inner_networks_are_frozen_where_a_stage_before_has_trained_them(make_st
 
 
 def test_a_value_for_each_stage(make_stages):
-    _, stages = make_stages("--steps", 3, 4, 5, "--set", "stage.mixed=8=2,4=1")
-    assert [stage.steps for stage in stages] == [3, 4, 5]
-    assert [stage.mixed for stage in stages] == [None, {8: 2, 4: 1}, {8: 2, 4: 1}]
+    _, found = make_stages("--steps", 3, 4, 5, "--set", "stage.mixed=8=2,4=1")
+    assert [stage.steps for stage in found] == [3, 4, 5]
+    assert [stage.mixed for stage in found] == [None, {8: 2, 4: 1}, {8: 2, 4: 1}]
     with pytest.raises(ValueError, match="one for each of the 3 stages"):
         make_stages("--steps", 3, 4)
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import tiny_mdm
-from keras_mdm_recipes import command_line, sample, training
+from keras_mdm_recipes import command_line, sample, stages
 from keras_mdm_recipes import train_text_to_image as recipe
 from PIL import Image
 from recipe_runs import run_recipe
@@ -102,14 +102,14 @@ def test_bad_input_is_told_before_the_first_step(flags, message, folder, tmp_pat
 def test_defaults_of_the_paper_presets_are_the_papers(name):
     """Numbers of Kaleido (arXiv 2405.21048), appendix B, in every stage."""
     settings, _ = command_line.parse(recipe, ["--output", "x", "--preset", name])
-    defaults = training.fill_defaults(recipe, settings)
-    stages = training.make_stages(settings, tiny_mdm(2, resolution=64), defaults)
-    assert [stage.resolution for stage in stages] == [64, 128]
-    for stage in stages:
+    defaults = stages.fill_defaults(recipe, settings)
+    found = stages.make_stages(settings, tiny_mdm(2, resolution=64), defaults)
+    assert [stage.resolution for stage in found] == [64, 128]
+    for stage in found:
         assert (stage.steps, stage.batch_size) == (400_000, 512)
         assert (stage.learning_rate, stage.warmup_steps) == (1e-4, 10_000)
         assert (stage.decay, stage.freeze_inner) == ("constant", False)
-    optimizer = default_optimizer(stages[0]).get_config()
+    optimizer = default_optimizer(found[0]).get_config()
     assert (optimizer["beta_1"], optimizer["beta_2"]) == (0.9, 0.99)
     assert (optimizer["weight_decay"], optimizer["global_clipnorm"]) == (0, 2)
     model = keras_mdm.MDM.builtin_presets()[name]["config"]["config"]

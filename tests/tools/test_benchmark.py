@@ -6,7 +6,6 @@ import os
 import pathlib
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import keras
 import pytest
@@ -50,7 +49,6 @@ def tool(monkeypatch):
     """A function that imports a module of `tools/`."""
     monkeypatch.syspath_prepend(str(TOOLS))
     return importlib.import_module
-
 
 
 def test_ratios(tool):
