@@ -102,8 +102,8 @@ class Stage:
 class StageLearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate that rises linearly, then stays or falls to zero as a cosine.
 
-    Step n of the warm-up has the fraction `max(1, n) / warmup_steps`, as in the official
-    training, which knows no decay.
+    Step n of the warm-up has the fraction `max(1, n) / warmup_steps`, as in the
+    official training, which knows no decay.
 
     Args:
         learning_rate: float. Rate after the warm-up.

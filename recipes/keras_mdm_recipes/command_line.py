@@ -57,7 +57,12 @@ def parse(recipe, arguments=None):
         metavar="KEY=VALUE",
         help="any setting: those below, or those with flags, such as stage.steps",
     )
-    given = vars(parser.parse_args(arguments))
+    given, rest = parser.parse_known_args(arguments)
+    if rest:
+        close = settings.closest(rest[0].lstrip("-").replace("-", "_"))
+        hint = f". Did you mean --set {close}=...?" if close else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    given = vars(given)
     resume, file, texts = (given.pop(name) for name in ("resume", "config", "set"))
     values = read_config(recipe, file) if file else {}
     for key, value in given.items():
@@ -87,7 +92,7 @@ def read_config(recipe, file):
     """
     tree = start.read_json(pathlib.Path(file))
     if "recipe" in tree:
-        tree = tree.get("settings", tree)
+        tree = start.settings_of(tree, file)
     values = {}
     for section, names in tree.items():
         if not isinstance(names, dict):
@@ -117,7 +122,11 @@ def check_output(output, resume):
 
 def _resumed(recipe, given):
     """The settings of the run in `run.output`; those given must be the same."""
-    saved = read_config(recipe, pathlib.Path(given["run.output"]) / "config.json")
+    file = pathlib.Path(given["run.output"]) / "config.json"
+    saved = read_config(recipe, file)
+    kind = start.read_json(file)["recipe"]
+    if kind != recipe.NAME:
+        raise ValueError(f"--resume: '{file.parent}' is a run of {kind}.")
     for key, value in given.items():
         if key not in FREE and value != saved.get(key):
             raise ValueError(

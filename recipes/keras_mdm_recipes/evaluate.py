@@ -127,7 +127,7 @@ def report(resolution, result, class_names):
     judging.print_distances(result)
 
 
-def evaluate_classes(args, config, mdm):
+def evaluate_classes(args, settings, mdm, class_names):
     """Draws, judges and reports a class-conditional run.
 
     Returns:
@@ -135,7 +135,6 @@ def evaluate_classes(args, config, mdm):
     """
     from keras_mdm import data, metrics
 
-    settings = config["settings"]["data"]
     num_classes = mdm.batch_spec.num_classes
     if num_classes is None:
         raise ValueError(f"the model of '{args.run}' is not conditional.")
@@ -169,7 +168,7 @@ def evaluate_classes(args, config, mdm):
         judge = metrics.Judge(resolution, channels, num_classes)
         judging.teach(judge, *train, args.judge_epochs)
         results[resolution] = measure(judge, drawn, wanted, train, test)
-        report(resolution, results[resolution], config["class_names"])
+        report(resolution, results[resolution], class_names)
     return seconds, results
 
 
@@ -179,6 +178,7 @@ def evaluate(args):
         raise ValueError(
             f"'{args.run}' is not a finished run: it lacks config.json or preset/."
         )
+    settings = start.settings_of(config, args.run)["data"]
     start.choose_backend(args.backend)
 
     import keras_mdm
@@ -191,11 +191,11 @@ def evaluate(args):
         judged = evaluate_clips if draws_clips else evaluate_scenes
         if args.judge_epochs is None:
             args.judge_epochs = judged.JUDGE_EPOCHS
-        judged.check(config["settings"]["data"]["dataset"])
-        seconds, results = judged.evaluate(args, config["settings"]["data"], mdm)
+        judged.check(settings["dataset"])
+        seconds, results = judged.evaluate(args, settings, mdm)
     else:
         args.judge_epochs = args.judge_epochs or JUDGE_EPOCHS
-        seconds, results = evaluate_classes(args, config, mdm)
+        seconds, results = evaluate_classes(args, settings, mdm, config["class_names"])
     path = pathlib.Path(args.run) / "evaluation.json"
     arguments = {key: value for key, value in vars(args).items() if key != "run"}
     found = {"arguments": arguments, "drawing_seconds": seconds, "results": results}
@@ -205,7 +205,3 @@ def evaluate(args):
 
 def main(arguments=None):
     start.call(evaluate, parse_arguments(arguments))
-
-
-if __name__ == "__main__":
-    main()

@@ -188,7 +188,3 @@ def save(path, frames, frame_rate):
 
 def main(arguments=None):
     start.call(draw, parse_arguments(arguments))
-
-
-if __name__ == "__main__":
-    main()

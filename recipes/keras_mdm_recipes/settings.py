@@ -242,14 +242,20 @@ def known(key, recipe):
     if key in FIELDS:
         only = ", ".join(FIELDS[key][0].metadata["only"])
         raise ValueError(f"'{key}' is a setting of {only}, not of {recipe}.")
-    names = {k.split(".")[1]: k for k in keys}
-    close = difflib.get_close_matches(key, keys, 1) or [
-        names[name] for name in difflib.get_close_matches(key.split(".")[-1], names, 1)
-    ]
-    hint = f"Did you mean '{close[0]}'? " if close else ""
+    close = closest(key, keys)
+    hint = f"Did you mean '{close}'? " if close else ""
     raise ValueError(
         f"there is no setting '{key}'. {hint}Settings are: {', '.join(keys)}."
     )
+
+
+def closest(name, keys=FIELDS):
+    """The key that is most like a name, with or without its section, or `None`."""
+    names = {key.split(".")[1]: key for key in keys}
+    found = difflib.get_close_matches(name, keys, 1) or [
+        names[last] for last in difflib.get_close_matches(name.split(".")[-1], names, 1)
+    ]
+    return found[0] if found else None
 
 
 def has(recipe, key):

@@ -128,9 +128,18 @@ def test_a_file_of_settings(tmp_path):
     assert found.data.flip
 
 
+def test_a_flag_that_there_is_not_is_told_its_setting(capsys):
+    for flags in (["--mixed", "16=2"], ["--freeze-inner"]):
+        with pytest.raises(SystemExit):
+            parse(*flags)
+        key = f"stage.{flags[0].strip('-').replace('-', '_')}"
+        assert f"Did you mean --set {key}=...?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
+        ({"recipe": "train_image.py", "arguments": {}}, "of another version"),
         ({"stage": {"step": 7}}, "Did you mean 'stage.steps'"),
         ({"steps": 7}, "Did you mean 'stage.steps'"),
         ({"stage": {"steps": "x"}}, "stage.steps must be a whole number"),

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import tiny_mdm
-from keras_mdm_recipes import train_image
+from keras_mdm_recipes import train_image, train_text_to_image
 from keras_mdm_recipes.settings import Settings
 from PIL import Image
 from recipe_runs import ROOT, run_recipe
@@ -198,6 +198,11 @@ def test_resume_refuses_other_settings(finished, main):
         main(["--output", str(finished[0]), "--resume", "--learning-rate", "0.5"])
     with pytest.raises(SystemExit, match="data.flip=False. Received: data.flip=True"):
         main(["--output", str(finished[0]), "--resume", "--set", "data.flip=true"])
+
+
+def test_resume_refuses_the_run_of_another_recipe(finished):
+    with pytest.raises(SystemExit, match="is a run of train-image"):
+        train_text_to_image.main(["--output", str(finished[0]), "--resume"])
 
 
 def test_resume_needs_a_run(tmp_path, main):
