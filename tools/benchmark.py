@@ -34,7 +34,7 @@ import sys
 import benchmark_machine as machine
 from benchmark_model import make_condition, make_model, read_json
 from benchmark_timing import time_forward, time_sampling, time_training
-from shared import call
+from shared import errors_as_lines
 
 TIMINGS = {
     "forward": "forward_s",
@@ -276,11 +276,7 @@ def main(argv=None):
     os.environ["KERAS_BACKEND"] = arguments.backend
     # As the recipes do; TensorFlow turns it off on CPUs without AVX-512.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    call(run, arguments)
-
-
-def run(arguments):
-    with stdout_to_stderr():
+    with errors_as_lines(), stdout_to_stderr():
         result = measure(arguments)
     print(json.dumps(result))
 

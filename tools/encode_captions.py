@@ -39,7 +39,7 @@ import dataclasses
 import pathlib
 import time
 
-from shared import call
+from shared import errors_as_lines
 
 from keras_mdm.data.embeddings import (
     EmbeddingShards,
@@ -214,19 +214,17 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     args = vars(parse_arguments(arguments))
     runner, options = args.pop("runner"), args.pop("beam_options")
-    call(run, Job(**args), runner, options)
-
-
-def run(job, runner, options):
-    if job.shard_size < 1 or job.batch_size < 1:
-        raise ValueError("--shard-size and --batch-size must be at least 1.")
-    if runner == "beam":
-        source = encode_with_beam(job, options)
-    else:
-        source = encode_here(job)
-    found = EmbeddingShards(job.output)
-    print(source.report())
-    print(f"{len(found)} captions of size {found.size} in {printable(job.output)}")
+    with errors_as_lines():
+        job = Job(**args)
+        if job.shard_size < 1 or job.batch_size < 1:
+            raise ValueError("--shard-size and --batch-size must be at least 1.")
+        if runner == "beam":
+            source = encode_with_beam(job, options)
+        else:
+            source = encode_here(job)
+        found = EmbeddingShards(job.output)
+        print(source.report())
+        print(f"{len(found)} captions of size {found.size} in {printable(job.output)}")
 
 
 if __name__ == "__main__":

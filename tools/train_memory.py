@@ -21,7 +21,7 @@ import os
 import sys
 import time
 
-from shared import call
+from shared import errors_as_lines
 
 
 def parse_arguments(argv=None):
@@ -158,7 +158,8 @@ def run(arguments):
 def main(argv=None):
     arguments = parse_arguments(argv)
     os.environ["KERAS_BACKEND"] = "jax"
-    call(lambda: print(json.dumps(run(arguments))))
+    with errors_as_lines():
+        print(json.dumps(run(arguments)))
 
 
 if __name__ == "__main__":

@@ -204,4 +204,6 @@ def evaluate(args):
 
 
 def main(arguments=None):
-    start.call(evaluate, parse_arguments(arguments))
+    args = parse_arguments(arguments)
+    with start.errors_as_lines():
+        evaluate(args)

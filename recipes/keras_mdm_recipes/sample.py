@@ -187,4 +187,6 @@ def save(path, frames, frame_rate):
 
 
 def main(arguments=None):
-    start.call(draw, parse_arguments(arguments))
+    args = parse_arguments(arguments)
+    with start.errors_as_lines():
+        draw(args)

@@ -4,6 +4,7 @@ Nothing here imports Keras at the top: the backend must be chosen before that.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,18 +16,17 @@ FOLDER = pathlib.Path(__file__).parent
 BACKENDS = ("jax", "tensorflow", "torch")
 
 
-def call(function, *args, folder=FOLDER):
-    """Calls what a program does; an error that was foreseen ends it with one line.
+@contextlib.contextmanager
+def errors_as_lines(folder=FOLDER):
+    """Within it, an error that was foreseen ends the program with one line.
 
     Errors that nobody foresaw are bugs and keep their traceback.
 
     Args:
-        function: Callable.
-        *args: What it is called with.
         folder: Path of the folder that the program is in.
     """
     try:
-        function(*args)
+        yield
     except Exception as error:
         if not is_foreseen(error, folder):
             raise
@@ -46,8 +46,7 @@ def is_foreseen(error, folder=FOLDER):
         return not (error.name or "").startswith("keras_mdm")
     if not isinstance(error, (ValueError, OSError, ImportError, ArithmeticError)):
         return False
-    frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1]
+    last = traceback.extract_tb(error.__traceback__)[-1]
     package = importlib.util.find_spec("keras_mdm").submodule_search_locations
     folders = [folder, FOLDER, *map(pathlib.Path, package)]
     ours = any(folder in pathlib.Path(last.filename).parents for folder in folders)

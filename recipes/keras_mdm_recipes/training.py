@@ -43,7 +43,7 @@ def run(recipe, arguments=None):
         arguments: List of str. Defaults to those of the program.
     """
 
-    def told():
+    with start.errors_as_lines():
         settings, resume = command_line.parse(recipe, arguments)
         output = pathlib.Path(settings.run.output)
         try:
@@ -57,8 +57,6 @@ def run(recipe, arguments=None):
                 again = "The run had not begun."
             print(f"\nInterrupted. {again}", file=sys.stderr)
             sys.exit(code)
-
-    start.call(told)
 
 
 def train(recipe, settings, output, resume):

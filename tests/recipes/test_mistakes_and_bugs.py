@@ -13,7 +13,8 @@ from keras_mdm.data import open_source
 def ends(function):
     """The line that the recipe ended with, or the error that came through."""
     try:
-        start.call(function)
+        with start.errors_as_lines():
+            function()
     except SystemExit as end:
         return end.code
     except Exception as error:
