@@ -90,7 +90,8 @@ class ProgressiveSchedule:
         logs = []
         for index in range(first, len(self.stages)):
             stage = self.stages[index]
-            mdm.set_active(stage.resolution, stage.freeze_inner)
+            # `set_active` would compile with a copy of the optimizer of the last stage.
+            mdm._choose_dolls(stage.resolution, stage.freeze_inner)
             mdm.compile(
                 optimizer=self.make_optimizer(stage),
                 loss_weights=stage.loss_weights,

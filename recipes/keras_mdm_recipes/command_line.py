@@ -77,9 +77,7 @@ def parse(recipe, arguments=None):
     check_output(pathlib.Path(values["run.output"]), resume)
     if resume:
         values = _resumed(recipe, values)
-    found = settings.Settings()
-    for key, value in values.items():
-        found.set(key, value)
+    found = settings.Settings.of(values)
     found.fill(recipe.DEFAULTS)
     return found, resume
 
@@ -99,8 +97,8 @@ def read_config(recipe, file):
             settings.known(section, recipe.NAME)
         for name, value in names.items():
             key = f"{section}.{name}"
-            if value is None and key in settings.FIELDS:
-                continue
+            if key in settings.FIELDS and value == settings.FIELDS[key][0].default:
+                continue  # Also of another recipe.
             values[key] = _converted(recipe, key, value, f"'{file}': {key}")
     return values
 
@@ -123,15 +121,16 @@ def check_output(output, resume):
 def _resumed(recipe, given):
     """The settings of the run in `run.output`; those given must be the same."""
     file = pathlib.Path(given["run.output"]) / "config.json"
-    saved = read_config(recipe, file)
-    kind = start.read_json(file)["recipe"]
+    kind = start.read_json(file).get("recipe")
     if kind != recipe.NAME:
         raise ValueError(f"--resume: '{file.parent}' is a run of {kind}.")
+    saved = read_config(recipe, file)
+    before = settings.Settings.of(saved)
     for key, value in given.items():
-        if key not in FREE and value != saved.get(key):
+        if key not in FREE and value != before.get(key):
             raise ValueError(
                 "--resume goes on with the settings of the run. It has "
-                f"{key}={saved.get(key)}. Received: {key}={value}"
+                f"{key}={before.get(key)}. Received: {key}={value}"
             )
     return saved | {key: given[key] for key in FREE if key in given}
 

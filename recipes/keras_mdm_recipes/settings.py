@@ -56,8 +56,8 @@ class Data:
 
     dataset: str | None = setting(
         None,
-        "'shapes', 'digits', 'folder:PATH', 'webdataset:PATH', 'clips:PATH' or a TFDS "
-        "set; see keras_mdm.data.open_source",
+        "'shapes', 'digits', 'folder:PATH', 'webdataset:PATH', 'clips:PATH', 'hf:NAME' "
+        "or a TFDS set; see keras_mdm.data.open_source",
         flag=True,
     )
     split: str = setting("train", "split of the data set")
@@ -199,6 +199,14 @@ class Settings:
     stage: Stages = dataclasses.field(default_factory=Stages)
     model: Model = dataclasses.field(default_factory=Model)
     samples: Samples = dataclasses.field(default_factory=Samples)
+
+    @classmethod
+    def of(cls, values):
+        """Settings from a dict of key to value."""
+        settings = cls()
+        for key, value in values.items():
+            settings.set(key, value)
+        return settings
 
     def get(self, key):
         section, name = key.split(".")

@@ -1,5 +1,6 @@
 """From command lines and files to settings, and from settings to stages."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -161,6 +162,21 @@ def test_the_config_of_a_run_can_be_given_back(finished, finished_config, tmp_pa
         saved.set(key, value)
     saved.run.output = str(tmp_path)
     assert found == saved
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_resume_takes_the_settings_of_the_run(recipe, tmp_path):
+    saved = parse("--steps", 5, "--set", "data.crop=random", recipe=recipe)
+    saved.run.output = str(tmp_path)
+    tree = {"recipe": recipe.NAME, "settings": dataclasses.asdict(saved)}
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    flags = ["--output", str(tmp_path), "--resume", "--seed", "0", "--steps", "5"]
+    assert command_line.parse(recipe, flags) == (saved, True)
+    with pytest.raises(ValueError, match="run.seed=0. Received: run.seed=1"):
+        command_line.parse(recipe, [*flags, "--seed", "1"])
+    # Where it is computed is free.
+    found, _ = command_line.parse(recipe, [*flags, "--set", "data.data_dir=sets"])
+    assert found.data.data_dir == "sets"
 
 
 # === Help ===
