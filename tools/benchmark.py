@@ -34,6 +34,7 @@ import sys
 import benchmark_machine as machine
 from benchmark_model import make_condition, make_model, read_json
 from benchmark_timing import time_forward, time_sampling, time_training
+from shared import errors_as_lines
 
 TIMINGS = {
     "forward": "forward_s",
@@ -208,8 +209,8 @@ def configuration_name(arguments):
 
 
 def parameters_per_level(network):
-    """Parameters of each doll without those inside it, by resolution."""
-    counts = [doll.count_params() for doll in network.networks] + [0]
+    """Parameters of each network without those inside it, by resolution."""
+    counts = [inner.count_params() for inner in network.networks] + [0]
     return {
         resolution: whole - inside
         for resolution, whole, inside in zip(
@@ -275,11 +276,8 @@ def main(argv=None):
     os.environ["KERAS_BACKEND"] = arguments.backend
     # As the recipes do; TensorFlow turns it off on CPUs without AVX-512.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    try:
-        with stdout_to_stderr():
-            result = measure(arguments)
-    except (ImportError, ValueError) as error:
-        sys.exit(f"benchmark.py: error: {error}")
+    with errors_as_lines(), stdout_to_stderr():
+        result = measure(arguments)
     print(json.dumps(result))
 
 

@@ -35,6 +35,7 @@ import time
 
 import compile_report
 import compile_targets
+from shared import errors_as_lines
 
 
 def parse_arguments(arguments=None):
@@ -217,7 +218,8 @@ def main(arguments=None):
         sys.path[:0] = [str(project), str(project / "tools")]
     compile_targets.prepare_process(args.device, not args.no_compile)
     compile_targets.pretend(args.device)
-    print(json.dumps(compile_step(args)))
+    with errors_as_lines():
+        print(json.dumps(compile_step(args)))
 
 
 if __name__ == "__main__":

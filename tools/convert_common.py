@@ -1,20 +1,7 @@
-"""What the converters share: choice of the backend, progress."""
+"""Progress of the converters."""
 
-import importlib.util
-import os
 import sys
 import time
-
-
-def choose_backend():
-    """Takes the first backend that is installed, if none is chosen.
-
-    It only holds the weights; what is written is the same with each.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in ("jax", "tensorflow", "torch"):
-        if importlib.util.find_spec(name):
-            os.environ.setdefault("KERAS_BACKEND", name)
 
 
 class Progress:

@@ -23,7 +23,8 @@ import argparse
 import sys
 import time
 
-from convert_common import Progress, choose_backend
+from convert_common import Progress
+from shared import choose_backend, is_foreseen
 
 
 def parse_arguments(argv=None):
@@ -64,7 +65,7 @@ def main(argv=None):
         Exit status: 0, or 1 with a message on the standard error.
     """
     arguments = parse_arguments(argv)
-    choose_backend()
+    choose_backend(None)  # It only holds the numbers: what is written is the same.
     from keras_mdm.convert.convert import convert_checkpoint, convert_preset
 
     started = time.monotonic()
@@ -84,7 +85,9 @@ def main(argv=None):
                 arguments.overwrite,
                 Progress("reading"),
             )
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not is_foreseen(error):
+            raise
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     seconds = time.monotonic() - started

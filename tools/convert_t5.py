@@ -11,7 +11,8 @@ shrinks from 11.4 GB to 2.4 GB, which are in memory until they are written.
 import argparse
 import sys
 
-from convert_common import Progress, choose_backend
+from convert_common import Progress
+from shared import choose_backend, is_foreseen
 
 
 def parse_arguments(argv=None):
@@ -44,7 +45,7 @@ def main(argv=None):
         Exit status: 0, or 1 with a message on the standard error.
     """
     arguments = parse_arguments(argv)
-    choose_backend()
+    choose_backend(None)  # It only holds the numbers: what is written is the same.
     from keras_mdm.convert.t5_folder import keep_encoder
 
     try:
@@ -55,7 +56,9 @@ def main(argv=None):
             arguments.overwrite,
             Progress("writing"),
         )
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not is_foreseen(error):
+            raise
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     print(f"wrote {arguments.output}", file=sys.stderr)

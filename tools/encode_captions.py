@@ -3,7 +3,7 @@
     python tools/encode_captions.py --dataset webdataset:cc12m --output cc12m_t5 \\
         --encoder flan-t5-xl
     python recipes/train_text_to_image.py --output runs/cc12m --preset mdm_s64_text \\
-        --dataset webdataset:cc12m --embeddings cc12m_t5
+        --dataset webdataset:cc12m --set data.embeddings=cc12m_t5
 
 `--encoder` is a local folder of a Hugging Face T5 model. Captions are encoded in
 shards; a shard is there whole or not at all, so a run that was stopped goes on with the
@@ -37,8 +37,9 @@ to a shared `--output_folder` (a local one or any fsspec address, such as s3://.
 import argparse
 import dataclasses
 import pathlib
-import sys
 import time
+
+from shared import errors_as_lines
 
 from keras_mdm.data.embeddings import (
     EmbeddingShards,
@@ -213,8 +214,8 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     args = vars(parse_arguments(arguments))
     runner, options = args.pop("runner"), args.pop("beam_options")
-    job = Job(**args)
-    try:
+    with errors_as_lines():
+        job = Job(**args)
         if job.shard_size < 1 or job.batch_size < 1:
             raise ValueError("--shard-size and --batch-size must be at least 1.")
         if runner == "beam":
@@ -222,10 +223,8 @@ def main(arguments=None):
         else:
             source = encode_here(job)
         found = EmbeddingShards(job.output)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
-    print(source.report())
-    print(f"{len(found)} captions of size {found.size} in {printable(job.output)}")
+        print(source.report())
+        print(f"{len(found)} captions of size {found.size} in {printable(job.output)}")
 
 
 if __name__ == "__main__":

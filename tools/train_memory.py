@@ -21,6 +21,8 @@ import os
 import sys
 import time
 
+from shared import errors_as_lines
+
 
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(
@@ -156,10 +158,8 @@ def run(arguments):
 def main(argv=None):
     arguments = parse_arguments(argv)
     os.environ["KERAS_BACKEND"] = "jax"
-    try:
+    with errors_as_lines():
         print(json.dumps(run(arguments)))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -125,45 +125,46 @@ class History(StageCallback):
 
     def _take_up(self):
         """Reads the file that is there: refuses another model's, drops lost steps."""
+        now, columns, cause = (self.stage_index + 1, self.step), self._columns(), None
         try:
             with self.path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 rows = list(reader)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"'{self.path}' can't be continued: {error}") from error
-        if reader.fieldnames != self._columns():
-            raise ValueError(
-                f"'{self.path}' can't be continued: it has the columns "
-                f"{reader.fieldnames}, and this model writes {self._columns()}. Choose "
-                "another path, or remove the file."
+            raise self._refused(error) from error
+        if reader.fieldnames != columns:
+            cause = (
+                f"it has the columns {reader.fieldnames}, and this model writes "
+                f"{columns}"
             )
         # The last row may be half a row, of a run that was killed.
-        if rows and not _is_row(rows[-1]):
-            rows.pop()
-        if not all(map(_is_row, rows)):
-            raise ValueError(
-                f"'{self.path}' can't be continued: it has rows without a step, or of "
-                "more values than columns. Choose another path, or remove the file."
-            )
-        now = (self.stage_index + 1, self.step)
+        elif not all(map(_is_row, rows[:-1])):
+            cause = "it has rows without a step, or of more values than columns"
+        if cause is not None:
+            raise self._refused(cause)
+        rows = [row for row in rows if _is_row(row)]
         kept = [row for row in rows if (int(row["stage"]), int(row["step"])) <= now]
         if self.stage is None and len(kept) < len(rows):
-            raise ValueError(
-                f"'{self.path}' can't be continued: it has step {rows[-1]['step']} of "
-                f"another training, and this one is at step {self.step}. Choose "
-                "another path, or remove the file."
+            raise self._refused(
+                f"it has step {rows[-1]['step']} of another training, and this one is "
+                f"at step {self.step}"
             )
         with whole_file(self.path) as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns())
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(kept)
+
+    def _refused(self, cause):
+        return ValueError(
+            f"'{self.path}' can't be continued: {cause}. Choose another path, or "
+            "remove the file."
+        )
 
 
 def _is_row(row):
     """Whether a row of a history has a value for each column, and knows its step."""
-    numbers = (row["stage"], row["step"])
     whole = None not in row and None not in row.values()
-    return whole and all(value.isdecimal() for value in numbers)
+    return whole and row["stage"].isdecimal() and row["step"].isdecimal()
 
 
 class SampleGrid(StageCallback):

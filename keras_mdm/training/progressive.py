@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import keras
-
 from keras_mdm.diffusion import losses
 from keras_mdm.fitting import interrupts
 from keras_mdm.training.stage import default_optimizer
@@ -41,6 +39,7 @@ class ProgressiveSchedule:
         if not self.stages:
             raise ValueError("`stages` must have at least one `Stage`. Received: []")
 
+    @interrupts.held()
     def fit(
         self,
         mdm,
@@ -74,56 +73,56 @@ class ProgressiveSchedule:
             ValueError: if a stage does not fit the model, or the model or the stages
                 are not those of the run to resume; no step has run then.
         """
-        with interrupts.held():
-            return self._fit(
-                mdm,
-                make_dataset,
-                callbacks,
-                validation_data,
-                checkpoint_dir,
-                resume,
-                verbose,
-            )
-
-    def _fit(
-        self,
-        mdm,
-        make_dataset,
-        callbacks,
-        validation_data,
-        checkpoint_dir,
-        resume,
-        verbose,
-    ):
         self.check(mdm)
         if resume and checkpoint_dir is None:
             raise ValueError("`resume` needs `checkpoint_dir`. Received: None")
-        state = {"stage": 0, "epoch": 0, "step": 0}
-        if resume and has_state(checkpoint_dir):
-            check_settings(checkpoint_dir, self.settings(mdm))
+        resume = resume and has_state(checkpoint_dir)
+        settings = self.settings(mdm) if checkpoint_dir is not None else None
+        first, begin = 0, (0, 0)
+        if resume:
+            check_settings(checkpoint_dir, settings)
             state = read_progress(checkpoint_dir, len(self.stages))
-        logs = []
-        if state["stage"] >= len(self.stages):
-            mdm.set_active(self.stages[-1].resolution)
+            first, begin = state["stage"], (state["epoch"], state["step"])
+        if resume and not any(begin):
+            # A stage has ended: the next one has an optimizer of its own.
+            mdm.set_active(self.stages[max(first - 1, 0)].resolution)
             restore_weights(mdm, checkpoint_dir)
-        for index in range(state["stage"], len(self.stages)):
-            begin = (0, 0)
-            if index == state["stage"]:
-                begin = (state["epoch"], state["step"])
-            restore = checkpoint_dir if resume and any(begin) else None
-            if resume and index == state["stage"] and index and not any(begin):
-                restore_weights(mdm, checkpoint_dir)
-            logs += self._fit_stage(
-                mdm,
-                index,
-                begin,
-                restore,
-                make_dataset,
-                list(callbacks),
-                validation_data,
-                checkpoint_dir,
-                verbose,
+        logs = []
+        for index in range(first, len(self.stages)):
+            stage = self.stages[index]
+            # `set_active` would compile with a copy of the optimizer of the last stage.
+            mdm.set_active(stage.resolution, stage.freeze_inner)
+            mdm.compile(
+                optimizer=self.make_optimizer(stage),
+                loss_weights=stage.loss_weights,
+                mixed_resolution=stage.mixed,
             )
+            if any(begin):
+                restore_state(mdm, checkpoint_dir)
+            saver = None
+            if checkpoint_dir is not None:
+                saver = SaveState(checkpoint_dir, settings, index, stage)
+            dataset = make_dataset(stage)
+            validation = validation_data(stage) if validation_data else None
+            _tell(callbacks, "on_stage_begin", index, stage, mdm)
+            for history in _fit_stage(
+                mdm,
+                stage,
+                begin,
+                saver,
+                x=dataset,
+                validation_data=validation,
+                # Keras warns if it is told to shuffle anything but arrays.
+                shuffle=isinstance(dataset, dict),
+                callbacks=[*callbacks, *([saver] if saver else [])],
+                verbose=verbose,
+            ):
+                for row in range(len(history.epoch)):
+                    values = {key: v[row] for key, v in history.history.items()}
+                    row = {"stage": index, "resolution": stage.resolution, **values}
+                    logs.append(row)
+            _tell(callbacks, "on_stage_end", index, stage, mdm)
+            begin = (0, 0)
         return logs
 
     def settings(self, mdm):
@@ -135,12 +134,22 @@ class ProgressiveSchedule:
         Returns:
             dict of JSON values: the model, the stages and their optimizers.
         """
-        optimizers = [_described(self.make_optimizer(stage)) for stage in self.stages]
+        # Their schedules follow the stages; Keras imports TensorFlow to serialize one.
+        constant = {"warmup_steps": 0, "decay": "constant"}
+        optimizers = [
+            self.make_optimizer(dataclasses.replace(stage, **constant))
+            for stage in self.stages
+        ]
         model = {**mdm.get_config(), "dtype": mdm.network.dtype_policy.name}
         del model["sampling"], model["name"]
         return {
             "model": without_names(model),
-            "optimizers": without_names(optimizers),
+            "optimizers": without_names(
+                [
+                    {"class_name": type(o).__name__, "config": o.get_config()}
+                    for o in optimizers
+                ]
+            ),
             "stages": [dataclasses.asdict(stage) for stage in self.stages],
         }
 
@@ -151,100 +160,48 @@ class ProgressiveSchedule:
             mdm: `MDM`.
 
         Raises:
-            ValueError: if the model lacks a resolution of a stage, or the shares or
+            ValueError: if the model lacks a resolution of a stage, or the fractions or
                 weights of a stage are wrong.
         """
         for stage in self.stages:
-            active = mdm.network.at_level(stage.resolution)
-            if stage.freeze_inner and len(active.networks) == 1:
+            resolutions = mdm.network.at_level(stage.resolution).resolutions
+            if stage.freeze_inner and len(resolutions) == 1:
                 raise ValueError(
-                    "`freeze_inner` needs a doll inside that of resolution "
+                    "`freeze_inner` needs a network inside that of resolution "
                     f"{stage.resolution}, which is the innermost."
                 )
-            losses.level_weights(stage.loss_weights, active.levels, mdm.schedule)
-            shares = losses.mixed_fractions(stage.mixed, active.levels)
-            if shares is not None:
-                losses.mixed_batch_sizes(shares, stage.batch_size)
-
-    def _fit_stage(
-        self,
-        mdm,
-        index,
-        first,
-        restore,
-        make_dataset,
-        callbacks,
-        validation_data,
-        checkpoint_dir,
-        verbose,
-    ):
-        stage = self.stages[index]
-        mdm.set_active(stage.resolution, stage.freeze_inner)
-        mdm.compile(
-            optimizer=self.make_optimizer(stage),
-            loss_weights=stage.loss_weights,
-            mixed_resolution=stage.mixed,
-        )
-        if restore is not None:
-            restore_state(mdm, restore)
-        dataset = make_dataset(stage)
-        validation = validation_data(stage) if validation_data else None
-        _tell(callbacks, "on_stage_begin", index, stage, mdm)
-        rounds = stage.rounds()
-        settings = self.settings(mdm) if checkpoint_dir is not None else None
-        logs = []
-        for begin, end, skipped, steps in _runs(rounds, *first):
-            savers = []
-            if checkpoint_dir is not None:
-                savers = [SaveState(checkpoint_dir, settings, index, rounds, skipped)]
-            for saver in savers:
-                saver.set_model(mdm)
-            try:
-                interrupts.check()
-                history = mdm.fit(
-                    dataset,
-                    initial_epoch=begin,
-                    epochs=end,
-                    steps_per_epoch=steps,
-                    validation_data=validation,
-                    # Keras warns if it is told to shuffle anything but arrays.
-                    shuffle=isinstance(dataset, dict),
-                    callbacks=[*callbacks, *savers],
-                    verbose=verbose,
-                )
-            except (KeyboardInterrupt, SystemExit):
-                for saver in savers:
-                    saver.save_now()
-                    print(
-                        f"\nStopped after step {saver.count()} of stage {index + 1}. "
-                        "`resume=True` goes on from the state in "
-                        f"'{checkpoint_dir}'.",
-                        flush=True,
-                    )
-                raise
-            for row in range(len(history.epoch)):
-                values = {key: value[row] for key, value in history.history.items()}
-                logs.append({"stage": index, "resolution": stage.resolution, **values})
-            if mdm.stop_training:
-                break
-        _tell(callbacks, "on_stage_end", index, stage, mdm)
-        return logs
+            losses.level_weights(stage.loss_weights, resolutions, mdm.schedule)
+            fractions = losses.mixed_fractions(stage.mixed, resolutions)
+            if fractions is not None:
+                losses.mixed_batch_sizes(fractions, stage.batch_size)
 
 
-def _described(optimizer):
-    """Class and configuration of an optimizer that is not used for anything else.
+def _fit_stage(mdm, stage, begin, saver, **options):
+    """Calls `fit` for epochs of equal length, from a step of the first one on.
 
-    Keras would import TensorFlow to serialize its schedule.
+    Yields:
+        The history of each call.
     """
-    rate = optimizer._learning_rate
-    scheduled = isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
-    if scheduled:
-        optimizer._learning_rate = None
-    config = optimizer.get_config()
-    if scheduled:
-        kind = type(rate).__name__
-        config["learning_rate"] = {"class_name": kind, "config": rate.get_config()}
-    return {"class_name": type(optimizer).__name__, "config": config}
+    rounds, (epoch, done) = stage.rounds(), begin
+    while epoch < len(rounds):
+        end = epoch + 1
+        while not done and end < len(rounds) and rounds[end] == rounds[epoch]:
+            end += 1
+        if saver is not None:
+            saver.begin_fit(mdm, done)
+        steps = rounds[epoch] and rounds[epoch] - done
+        try:
+            interrupts.check()
+            yield mdm.fit(
+                initial_epoch=epoch, epochs=end, steps_per_epoch=steps, **options
+            )
+        except (KeyboardInterrupt, SystemExit):
+            if saver is not None:
+                saver.save_now()
+            raise
+        if mdm.stop_training:
+            return
+        epoch, done = end, 0
 
 
 def without_names(value):
@@ -262,24 +219,6 @@ def without_names(value):
         left_out = ("name", "remat")
         value["config"] = {k: v for k, v in config.items() if k not in left_out}
     return value
-
-
-def _runs(rounds, first, step):
-    """Groups epochs of equal length, from a step of the first one on.
-
-    Yields:
-        First epoch, end epoch, steps of the first one that are done, steps of each.
-    """
-    if step:
-        yield first, first + 1, step, rounds[first] - step
-        first += 1
-    begin = first
-    while begin < len(rounds):
-        end = begin
-        while end < len(rounds) and rounds[end] == rounds[begin]:
-            end += 1
-        yield begin, end, 0, rounds[begin]
-        begin = end
 
 
 def _tell(callbacks, method, index, stage, mdm):

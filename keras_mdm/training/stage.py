@@ -26,10 +26,10 @@ class Stage:
             zero. Defaults to 0.
         decay: str. `"constant"`, or `"cosine"`: the learning rate falls to zero at the
             end of the stage, which must count `steps`. Defaults to `"constant"`.
-        mixed: dict or `None`. Resolution to its share of the batch; see
+        mixed: dict or `None`. Resolution to its fraction of the batch; see
             `MDM.compile(mixed_resolution=...)`.
         loss_weights: dict, `"ratio"` or `None`. See `MDM.compile`.
-        freeze_inner: bool. Whether only the outermost doll of the stage is trained.
+        freeze_inner: bool. Whether only the outermost network of the stage is trained.
         accumulate: int. Batches whose gradients are averaged for one update.
             `steps` counts batches. Defaults to 1.
         steps_per_epoch: int or `None`. After how many steps callbacks see the end of
@@ -102,8 +102,8 @@ class Stage:
 class StageLearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate that rises linearly, then stays or falls to zero as a cosine.
 
-    Step n of the warm-up has the share `max(1, n) / warmup_steps`, as in the official
-    training, which knows no decay.
+    Step n of the warm-up has the fraction `max(1, n) / warmup_steps`, as in the
+    official training, which knows no decay.
 
     Args:
         learning_rate: float. Rate after the warm-up.

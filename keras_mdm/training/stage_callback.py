@@ -20,11 +20,7 @@ class StageCallback(keras.callbacks.Callback):
         self.stage_index, self.stage = index, stage
 
     def on_train_begin(self, logs=None):
-        # The optimizer's count is kept over a resume and over a second `fit`.
-        optimizer = self.model.optimizer
-        # Of a `LossScaleOptimizer`, the one inside counts.
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        self.step = int(keras.ops.convert_to_numpy(optimizer._iterations))
+        self.step = steps_done(self.model)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch_start = self.step
@@ -46,6 +42,14 @@ class StageCallback(keras.callbacks.Callback):
             purge_step=self.step + 1 if self.step else None,
             filename_suffix=f".{kind}",
         )
+
+
+def steps_done(mdm):
+    """Training steps by the optimizer's count, over a resume and a second `fit`."""
+    # Of a `LossScaleOptimizer`, the one inside counts. `iterations` would be the
+    # updates, which are fewer where gradients are accumulated: a private name of Keras.
+    optimizer = getattr(mdm.optimizer, "inner_optimizer", mdm.optimizer)
+    return int(keras.ops.convert_to_numpy(optimizer._iterations))
 
 
 class Stopwatch:

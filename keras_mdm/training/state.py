@@ -3,14 +3,15 @@
 One HDF5 file, replaced whole. Written and read by `ProgressiveSchedule.fit`.
 """
 
+import contextlib
 import json
-import os
 
 import h5py
 import keras
 
-from keras_mdm.files import as_path
+from keras_mdm.files import as_path, whole_file
 from keras_mdm.saving.finite import check_finite
+from keras_mdm.training.stage_callback import steps_done
 
 STATE_FILE = "training_state.h5"
 _SHOWN = 8  # Differences of settings that an error lists.
@@ -22,47 +23,55 @@ class SaveState(keras.callbacks.Callback):
     Args:
         folder: Path.
         settings: dict of JSON values; see `ProgressiveSchedule.settings`.
-        stage: int. Index of the stage.
-        rounds: List of the steps of each epoch of the stage; see `Stage.rounds`.
-        skipped: int. Steps of its first epoch that were done before.
+        index: int. Index of the stage.
+        stage: `Stage`.
     """
 
-    def __init__(self, folder, settings, stage, rounds, skipped=0):
+    def __init__(self, folder, settings, index, stage):
         super().__init__()
         self.folder = folder
         self.settings = settings
-        self.stage = stage
-        self.rounds = rounds
-        self.skipped = skipped
-        self.epoch = None
+        self.index = index
+        self.rounds = stage.rounds()
+
+    def begin_fit(self, mdm, done):
+        """Must be called before each `fit`, with the steps of its epoch that are done.
+
+        Args:
+            mdm: `MDM`.
+            done: int.
+        """
+        self.set_model(mdm)
+        self.epoch, self.done = None, done
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch, self.begin = epoch, self.count()
+        self.epoch, self.begin = epoch, steps_done(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
         self._save(epoch + 1, 0)
-        self.epoch, self.skipped = None, 0
-
-    def count(self):
-        """Steps of the stage that are done, by the optimizer's count."""
-        return int(keras.ops.convert_to_numpy(self.model.optimizer._iterations))
+        self.epoch, self.done = None, 0
 
     def save_now(self):
         """Writes the state in the middle of an epoch, if a step of it was done.
 
         A pass over data of unknown length is begun anew from there.
         """
-        if self.epoch is None or self.count() == self.begin:
-            return
-        step = self.skipped + self.count() - self.begin
-        whole = step == self.rounds[self.epoch]
-        self._save(self.epoch + whole, 0 if whole else step)
+        count = steps_done(self.model)
+        if self.epoch is not None and count > self.begin:
+            step = self.done + count - self.begin
+            whole = step == self.rounds[self.epoch]
+            self._save(self.epoch + whole, 0 if whole else step)
+        print(
+            f"\nStopped after step {count} of stage {self.index + 1}. `resume=True` "
+            f"goes on from the state in '{self.folder}'.",
+            flush=True,
+        )
 
     def _save(self, epoch, step):
-        done = epoch == len(self.rounds)
+        ended = epoch == len(self.rounds)
         progress = {
-            "stage": self.stage + done,
-            "epoch": 0 if done else epoch,
+            "stage": self.index + ended,
+            "epoch": 0 if ended else epoch,
             "step": 0 if self.rounds[0] is None else step,
         }
         save_state(self.model, self.folder, progress, self.settings)
@@ -98,11 +107,9 @@ def save_state(mdm, folder, progress, settings=None):
     Raises:
         ValueError: if a weight is NaN or infinite; an older state stays.
     """
-    folder = as_path(folder)
     check_finite([*mdm.variables, *mdm.optimizer.variables], folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{STATE_FILE}.part"
-    with h5py.File(temporary, "w") as file:
+    whole = whole_file(as_path(folder) / STATE_FILE)
+    with whole as temporary, h5py.File(temporary, "w") as file:
         file.attrs["progress"] = json.dumps(progress)
         # No attribute, which holds 64 KiB at most: vocabularies are longer.
         file["settings"] = json.dumps(settings or {}, default=str)
@@ -110,7 +117,6 @@ def save_state(mdm, folder, progress, settings=None):
             file[name] = keras.ops.convert_to_numpy(variable.value)
         for i, variable in enumerate(mdm.optimizer.variables):
             file[f"optimizer/{i}"] = keras.ops.convert_to_numpy(variable.value)
-    os.replace(temporary, folder / STATE_FILE)
 
 
 def read_progress(folder, num_stages=None):
@@ -120,15 +126,12 @@ def read_progress(folder, num_stages=None):
         ValueError: if it is none, or of a run of fewer than `num_stages`.
     """
     with _open_state(folder) as file:
-        try:
-            progress = {"step": 0, **json.loads(file.attrs["progress"])}
-            numbers = [progress[key] for key in ("stage", "epoch", "step")]
-            if not all(isinstance(n, int) and n >= 0 for n in numbers):
-                raise ValueError(f"progress={progress}")
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(folder, error) from error
-    if num_stages is not None and progress["stage"] > num_stages:
-        raise _damaged(folder, f"it has {progress['stage']} stages")
+        progress = {"step": 0, **json.loads(file.attrs["progress"])}
+        numbers = [progress[key] for key in ("stage", "epoch", "step")]
+        if not all(isinstance(n, int) and n >= 0 for n in numbers):
+            raise KeyError(f"progress={progress}")
+        if num_stages is not None and progress["stage"] > num_stages:
+            raise KeyError(f"it has {progress['stage']} stages")
     return progress
 
 
@@ -143,10 +146,7 @@ def check_settings(folder, settings):
         ValueError: with each value that differs.
     """
     with _open_state(folder) as file:
-        try:
-            saved = json.loads(file["settings"].asstr()[()])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _damaged(folder, error) from error
+        saved = json.loads(file["settings"].asstr()[()])
     found = list(differences(saved, json.loads(json.dumps(settings, default=str))))
     if found:
         more = len(found) - _SHOWN
@@ -168,11 +168,8 @@ def differences(saved, now, name=""):
     if isinstance(saved, dict) and isinstance(now, dict):
         for key in sorted({*saved, *now}):
             inside = f"{name}.{key}" if name else key
-            if key in saved and key in now:
-                yield from differences(saved[key], now[key], inside)
-            else:
-                kinds = (_short(part.get(key, "missing")) for part in (saved, now))
-                yield "{} was {} and is {}".format(inside, *kinds)
+            parts = (part.get(key, "missing") for part in (saved, now))
+            yield from differences(*parts, inside)
     elif isinstance(saved, list) and isinstance(now, list) and len(saved) == len(now):
         for index, pair in enumerate(zip(saved, now, strict=True)):
             yield from differences(*pair, f"{name}[{index}]")
@@ -203,19 +200,24 @@ def restore_state(mdm, folder):
         _assign({**state_variables(mdm), **optimizer}, file, folder)
 
 
+@contextlib.contextmanager
 def _open_state(folder):
-    try:
-        return h5py.File(as_path(folder) / STATE_FILE, "r")
-    except OSError as error:
-        raise _damaged(folder, error) from error
-
-
-def _damaged(folder, cause):
+    """The file of the state; whatever it lacks or can't be read is told in one way."""
     path = as_path(folder) / STATE_FILE
-    return ValueError(
-        f"the state of training in '{path}' can't be read: it is damaged, missing or "
-        f"of another version. Cause: {cause}"
-    )
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        json.JSONDecodeError,
+    ) as error:
+        raise ValueError(
+            f"the state of training in '{path}' can't be read: it is damaged, missing "
+            f"or of another version. Cause: {error}"
+        ) from error
 
 
 def _assign(variables, file, folder):

@@ -5,7 +5,8 @@ import json
 import keras
 import pytest
 from helpers import tiny_mdm
-from recipe_runs import imported, run_recipe
+from keras_mdm_recipes import train_image
+from recipe_runs import run_recipe
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,7 @@ def training_flags(preset):
     return (
         *("--dataset", "digits", "--preset", preset, "--backend"),
         *(keras.backend.backend(), "--max-steps", 3, "--save-every", 2),
-        *("--batch-size", 8, "--num-samples", 3, "--seed", 5),
+        *("--batch-size", 8, "--set", "samples.num_samples=3", "--seed", 5),
     )
 
 
@@ -46,14 +47,7 @@ def finished_config(finished):
     return json.loads((finished[0] / "config.json").read_text())
 
 
-@pytest.fixture(scope="session")
-def recipe():
-    """The module `recipes/train_image.py`."""
-    with imported("train_image") as module:
-        yield module
-
-
 @pytest.fixture
-def main(recipe):
+def main():
     """The function that `python recipes/train_image.py` calls."""
-    return recipe.main
+    return train_image.main

@@ -1,7 +1,5 @@
 """Starts recipes as users do."""
 
-import contextlib
-import importlib
 import pathlib
 import subprocess
 import sys
@@ -28,13 +26,3 @@ def run_recipe(name, *arguments, without_tensorflow=False):
         )
         command = [sys.executable, "-c", code, *command[1:]]
     return subprocess.run(command, capture_output=True, text=True)
-
-
-@contextlib.contextmanager
-def imported(name):
-    """Imports a recipe's module, beside which it finds the modules that it shares."""
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        yield importlib.import_module(name)
-    finally:
-        sys.path.remove(str(ROOT / "recipes"))

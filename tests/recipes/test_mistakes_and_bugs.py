@@ -4,22 +4,17 @@ import errno
 
 import numpy as np
 import pytest
-from recipe_runs import imported
+from keras_mdm_recipes import start
 
 from keras_mdm import Stage
 from keras_mdm.data import open_source
 
 
-@pytest.fixture(scope="module")
-def common():
-    with imported("common") as module:
-        yield module
-
-
-def ends(common, function):
+def ends(function):
     """The line that the recipe ended with, or the error that came through."""
     try:
-        common.call(function)
+        with start.errors_as_lines():
+            function()
     except SystemExit as end:
         return end.code
     except Exception as error:
@@ -35,8 +30,8 @@ def ends(common, function):
         (lambda: __import__("no_such_package"), "no_such_package"),
     ],
 )
-def test_mistakes_end_in_a_line(common, mistake, told):
-    line = ends(common, mistake)
+def test_mistakes_end_in_a_line(mistake, told):
+    line = ends(mistake)
     assert isinstance(line, str) and line.startswith("error: ") and told in line
 
 
@@ -59,5 +54,5 @@ def out_of_disk():
         (out_of_disk, OSError),
     ],
 )
-def test_bugs_keep_their_traceback(common, bug, kind):
-    assert isinstance(ends(common, bug), kind)
+def test_bugs_keep_their_traceback(bug, kind):
+    assert isinstance(ends(bug), kind)

@@ -1,22 +1,12 @@
 """`recipes/sample.py` and `recipes/evaluate.py` on the tiny run of the session."""
 
-import importlib
 import json
 import shutil
 
 import numpy as np
 import pytest
+from keras_mdm_recipes import evaluate, labels, sample
 from PIL import Image
-
-
-@pytest.fixture
-def sample(recipe):
-    return importlib.import_module("sample")
-
-
-@pytest.fixture
-def evaluate(recipe):
-    return importlib.import_module("evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +15,7 @@ def run(finished, tmp_path_factory):
     return shutil.copytree(finished[0], tmp_path_factory.mktemp("copy") / "run")
 
 
-def test_draws_numbered_files_and_never_over_them(sample, run, tmp_path, capsys):
+def test_draws_numbered_files_and_never_over_them(run, tmp_path, capsys):
     flags = [str(run), "--labels", "3", "7", "--num-samples", "2", "--output"]
     flags += [str(tmp_path), "--no-progress"]
     sample.main(flags)
@@ -46,7 +36,7 @@ def test_draws_numbered_files_and_never_over_them(sample, run, tmp_path, capsys)
     assert "numbered from 00004" in capsys.readouterr().out
 
 
-def test_grid_is_not_replaced_unless_asked(sample, run, tmp_path):
+def test_grid_is_not_replaced_unless_asked(run, tmp_path):
     file = tmp_path / "grid.png"
     flags = [str(run), "--num-samples", "2", "--grid", "--output", str(file)]
     sample.main(flags)
@@ -57,7 +47,7 @@ def test_grid_is_not_replaced_unless_asked(sample, run, tmp_path):
     assert Image.open(file).size == (129 + 8, 2 * 82 + 4)
 
 
-def test_a_grid_is_a_file_in_other_formats_too(sample, run, tmp_path):
+def test_a_grid_is_a_file_in_other_formats_too(run, tmp_path):
     flags = [str(run), "--num-samples", "2", "--grid", "--output"]
     sample.main([*flags, str(tmp_path / "grid.jpg")])
     assert Image.open(tmp_path / "grid.jpg").format == "JPEG"
@@ -66,7 +56,7 @@ def test_a_grid_is_a_file_in_other_formats_too(sample, run, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["grid.jpg"]
 
 
-def test_home(sample, run, tmp_path, monkeypatch):
+def test_home(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, tmp_path / "run")
@@ -74,7 +64,7 @@ def test_home(sample, run, tmp_path, monkeypatch):
     assert (tmp_path / "out").is_dir() and not (tmp_path / "~").exists()
 
 
-def test_draws_at_an_inner_resolution_into_the_run_by_default(sample, run):
+def test_draws_at_an_inner_resolution_into_the_run_by_default(run):
     sample.main([str(run), "--labels", "0", "--resolution", "8", "--num-samples", "1"])
     assert [e.name for e in (run / "drawn").iterdir()] == ["00000_0_8px.png"]
 
@@ -90,7 +80,7 @@ def test_draws_at_an_inner_resolution_into_the_run_by_default(sample, run):
         (["--output", "x.png"], "--grid"),
     ],
 )
-def test_wrong_flags_are_told(sample, run, flags, message, tmp_path, monkeypatch):
+def test_wrong_flags_are_told(run, flags, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     output = [] if "--output" in flags else ["--output", "out"]
     with pytest.raises(SystemExit, match=message):
@@ -98,31 +88,30 @@ def test_wrong_flags_are_told(sample, run, flags, message, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_model_is_told(sample):
+def test_unknown_model_is_told():
     with pytest.raises(SystemExit, match="Unknown preset"):
         sample.main(["no_such_preset"])
 
 
-def test_labels_by_name(sample):
+def test_labels_by_name():
     names = ["red circle", "blue star"]
-    assert sample.find_labels(["blue star", "0"], 2, names, 3) == ([1, 0], 3)
-    assert sample.find_labels(None, 2, names, 3) == ([0, 1, 0], 1)
-    assert sample.find_labels(None, None, None, 3) == (None, 3)
+    assert labels.find_labels(["blue star", "0"], 2, names, 3) == ([1, 0], 3)
+    assert labels.find_labels(None, 2, names, 3) == ([0, 1, 0], 1)
+    assert labels.find_labels(None, None, None, 3) == (None, 3)
     with pytest.raises(ValueError, match="not class-conditional"):
-        sample.find_labels(["1"], None, None, 3)
+        labels.find_labels(["1"], None, None, 3)
 
 
-def test_spread_labels_reach_far(recipe):
-    common = importlib.import_module("common")
-    assert common.spread_labels(12, 10) == [*range(10), 0, 1]
-    some = common.spread_labels(20, 30)
+def test_spread_labels_reach_far():
+    assert labels.spread_labels(12, 10) == [*range(10), 0, 1]
+    some = labels.spread_labels(20, 30)
     assert len(set(some)) == 20
     # Colours and shapes of the 30 classes of shapes: all of them occur.
     assert {label % 6 for label in some} == set(range(6))
     assert {label // 6 for label in some} == set(range(5))
 
 
-def test_evaluation_of_a_run(evaluate, run, capsys):
+def test_evaluation_of_a_run(run, capsys):
     flags = ["--num-samples", "20", "--judge-epochs", "8", "--max-real", "200"]
     evaluate.main([str(run), *flags])
     printed = capsys.readouterr().out
@@ -138,7 +127,7 @@ def test_evaluation_of_a_run(evaluate, run, capsys):
             assert result[name]["real_test"] < result[name]["drawn"]
 
 
-def test_evaluation_needs_a_conditional_run(evaluate, tmp_path, run):
+def test_evaluation_needs_a_conditional_run(tmp_path, run):
     with pytest.raises(SystemExit, match="not a finished run"):
         evaluate.main([str(tmp_path)])
     with pytest.raises(SystemExit, match="at least the 10 classes"):

@@ -14,10 +14,13 @@ import keras
 import numpy as np
 import pytest
 from helpers import tiny_mdm
+from keras_mdm_recipes import train_image, train_text_to_image
+from keras_mdm_recipes.settings import Settings
 from PIL import Image
 from recipe_runs import ROOT, run_recipe
 
 import keras_mdm
+from keras_mdm import data
 
 
 def rows_of(folder):
@@ -74,9 +77,12 @@ def test_grid_has_every_resolution_side_by_side(finished):
 
 def test_config_says_all_that_was_chosen(finished_config, preset):
     config = finished_config
-    assert config["backend"] == keras.backend.backend()
-    assert config["seed"] == 5 and config["arguments"]["seed"] == 5
-    assert config["arguments"]["preset"] == str(preset)
+    settings = config["settings"]
+    assert settings["run"]["backend"] == keras.backend.backend()
+    assert settings["run"]["seed"] == 5 and config["recipe"] == "train-image"
+    assert settings["model"]["preset"] == str(preset)
+    assert settings["samples"]["num_samples"] == 3
+    assert settings["stage"]["learning_rate"] == [3e-3, 7e-4]
     assert config["class_names"] == [str(digit) for digit in range(10)]
     assert [stage["resolution"] for stage in config["stages"]] == [8, 16]
     assert [stage["steps"] for stage in config["stages"]] == [3, 3]
@@ -163,12 +169,16 @@ def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
         (["--resolutions", "16", "24"], r"\(16, 8\)"),
         (["--resolutions", "16", "8"], "must rise"),
         (["--steps", "1", "2", "3"], "one for each of the 2 stages"),
-        (["--mixed", "16=2", "32=1"], r"\[32\]"),
-        (["--mixed", "16:2"], "RESOLUTION=NUMBER"),
-        (["--guidance-scale", "-1"], "guidance_scale"),
-        (["--prediction", "w"], "invalid choice"),
+        (["--set", "stage.mixed=16=2,32=1"], r"\[32\]"),
+        (["--set", "stage.mixed=16:2"], "RESOLUTION=NUMBER"),
+        (["--set", "samples.guidance_scale=-1"], "guidance_scale"),
+        (["--set", "samples.sampler=dd"], "`sampler` must be one of"),
+        (["--set", "samples.num_samples=0"], "samples.num_samples"),
+        (["--set", "model.prediction=w"], "prediction.*'w'"),
+        (["--set", "model.loss_weighting=w"], "weighting.*'w'"),
+        (["--set", "stage.decay=linear"], "one of constant, cosine"),
         (["--batch-size", "100000"], "fewer than"),
-        (["--resolutions", "8", "--freeze-inner", "--learning-rate", "0"], "above 0"),
+        (["--resolutions", "8", "--learning-rate", "0"], "above 0"),
         (["--bogus"], "unrecognized"),
     ],
 )
@@ -186,21 +196,18 @@ def test_bad_input_is_told_before_anything_is_written(
 def test_resume_refuses_other_settings(finished, main):
     with pytest.raises(SystemExit, match="learning_rate"):
         main(["--output", str(finished[0]), "--resume", "--learning-rate", "0.5"])
+    with pytest.raises(SystemExit, match="data.flip=False. Received: data.flip=True"):
+        main(["--output", str(finished[0]), "--resume", "--set", "data.flip=true"])
+
+
+def test_resume_refuses_the_run_of_another_recipe(finished):
+    with pytest.raises(SystemExit, match="is a run of train-image"):
+        train_text_to_image.main(["--output", str(finished[0]), "--resume"])
 
 
 def test_resume_needs_a_run(tmp_path, main):
     with pytest.raises(SystemExit, match="no run"):
         main(["--output", str(tmp_path), "--resume"])
-
-
-def test_help_explains_every_flag(main, capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    text = capsys.readouterr().out
-    for flag in ("--output", "--dataset", "--preset", "--backend", "--seed"):
-        assert flag in text
-    assert "--max-steps" in text and "(default: shapes)" in text
-    assert "default: None" not in text
 
 
 def test_folder_with_a_corrupt_picture_is_reported(preset, tmp_path):
@@ -218,9 +225,9 @@ def test_folder_with_a_corrupt_picture_is_reported(preset, tmp_path):
     done = run_recipe(
         "train_image.py",
         *("--output", tmp_path / "run", "--preset", small, "--batch-size", 4),
-        *("--dataset", f"folder:{tmp_path / 'pictures'}", "--split", "all"),
-        *("--steps", 10, "--num-samples", 2, "--flip", "--crop", "random"),
-        *("--backend", keras.backend.backend()),
+        *("--dataset", f"folder:{tmp_path / 'pictures'}", "--steps", 10),
+        *("--backend", keras.backend.backend(), "--set", "data.split=all"),
+        *("data.flip=true", "data.crop=random", "samples.num_samples=2"),
     )
     assert done.returncode == 0, done.stderr
     assert "1 of 31 pictures" in done.stdout and "broken.png" in done.stdout
@@ -228,9 +235,9 @@ def test_folder_with_a_corrupt_picture_is_reported(preset, tmp_path):
     assert config["class_names"] == ["cats", "dogs"]
 
 
-def test_data_without_labels_train_an_unconditional_model(tmp_path, recipe):
+def test_data_without_labels_train_an_unconditional_model(monkeypatch):
     class Source:
-        num_classes, channels, class_names = None, 1, None
+        num_classes, channels, class_names, is_video = None, 1, None, False
 
         def __len__(self):
             return 1
@@ -238,8 +245,9 @@ def test_data_without_labels_train_an_unconditional_model(tmp_path, recipe):
         def __getitem__(self, index):
             return {"image": np.zeros((32, 32, 1), "uint8")}
 
-    args, _ = recipe.parse_arguments(["--output", str(tmp_path)])
-    args.preset = recipe.choose_preset(args, Source())
-    mdm = recipe.make_model(args, Source())
+    source, settings = Source(), Settings()
+    monkeypatch.setattr(data, "open_source", lambda *args: source)
+    train_image.open_source(settings)
+    mdm = train_image.make_model(settings, source)
     assert mdm.network.levels == (32, 16)
     assert mdm.batch_spec.num_classes is None and mdm.network.image_channels == 1

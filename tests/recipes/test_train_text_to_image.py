@@ -1,14 +1,15 @@
 """`recipes/train_text_to_image.py` end to end, and its way from flags to a model."""
 
-import importlib
 import json
 
 import keras
 import numpy as np
 import pytest
 from helpers import tiny_mdm
+from keras_mdm_recipes import command_line, sample, stages
+from keras_mdm_recipes import train_text_to_image as recipe
 from PIL import Image
-from recipe_runs import imported, run_recipe
+from recipe_runs import run_recipe
 from text_helpers import text_mdm
 
 import keras_mdm
@@ -16,12 +17,6 @@ from keras_mdm.data.embeddings import write_about, write_shard
 from keras_mdm.training.stage import default_optimizer
 
 TEXTS = [f"{colour} square" for colour in ("red", "blue", "green")] * 4
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    with imported("train_text_to_image") as module:
-        yield module
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +33,20 @@ def folder(tmp_path_factory):
 def _flags(folder, preset, output, *more):
     return (
         *("--output", output, "--preset", preset, "--dataset", f"folder:{folder}"),
-        *("--split", "all", "--backend", keras.backend.backend(), "--steps", 4),
-        *("--batch-size", 4, "--sample-every", 2, "--num-samples", 2, *more),
+        *("--backend", keras.backend.backend(), "--steps", 4, "--batch-size", 4),
+        *("--sample-every", 2, "--set", "data.split=all", "samples.num_samples=2"),
+        *more,
     )
 
 
-def test_run_with_validation_prompts(folder, tmp_path, recipe):
+def test_run_with_validation_prompts(folder, tmp_path):
     small = text_mdm(keras_mdm.TextEncoder(8, max_tokens=16, num_heads=2))
     small.save_to_preset(tmp_path / "small")
     run = tmp_path / "run"
     done = run_recipe(
         "train_text_to_image.py",
-        *_flags(folder, tmp_path / "small", run, "--prompts", "a red square", ""),
+        *_flags(folder, tmp_path / "small", run),
+        'samples.prompts=["a red square", ""]',
     )
     assert done.returncode == 0, done.stdout + done.stderr
     names = {entry.name for entry in (run / "samples").iterdir()}
@@ -58,11 +55,10 @@ def test_run_with_validation_prompts(folder, tmp_path, recipe):
     assert kinds == {".history", ".samples"}
     assert "1 of 12 pictures" in done.stdout and "0.png" in done.stdout
     config = json.loads((run / "config.json").read_text())
-    assert config["arguments"]["decay"] == "log_snr_cosine"
+    assert config["settings"]["stage"]["decay"] == "cosine"
     mdm = keras_mdm.MDM.from_preset(run)
     assert mdm.generate("a red square", seed=0).shape == (1, 8, 8, 1)
 
-    sample = importlib.import_module("sample")
     flags = [str(run), "--num-samples", "2", "--output", str(tmp_path), "--no-progress"]
     sample.main([*flags, "--prompts", "a red square", "--negative-prompt", "blue"])
     assert (tmp_path / "00001_a-red-square_8px.png").is_file()
@@ -70,30 +66,29 @@ def test_run_with_validation_prompts(folder, tmp_path, recipe):
         sample.main(flags)
 
 
-def test_run_on_embeddings_needs_no_encoder(folder, tmp_path, recipe):
+def test_run_on_embeddings_needs_no_encoder(folder, tmp_path):
     small = text_mdm(keras_mdm.TextEmbeddings(8, max_tokens=4))
     small.save_to_preset(tmp_path / "small")
     rows = np.ones((3, 2, 8), "float32")
     write_about(tmp_path / "embeddings", "fake", 8, 4)
     write_shard(tmp_path / "embeddings", 0, TEXTS[:3], rows, rows[..., 0] > 0)
-    flags = _flags(folder, tmp_path / "small", tmp_path / "run", "--embeddings")
-    recipe.main([str(flag) for flag in (*flags, tmp_path / "embeddings")])
+    embeddings = f"data.embeddings={tmp_path / 'embeddings'}"
+    flags = _flags(folder, tmp_path / "small", tmp_path / "run", embeddings)
+    recipe.main([str(flag) for flag in flags])
     assert (tmp_path / "run" / "samples" / "stage1_8px.png").is_file()
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dataset", "digits", "--split", "train"], "'digits' has no captions"),
+        (["data.split=train", "--dataset", "digits"], "'digits' has no captions"),
         (["--preset", "mdm_tiny_32"], "not conditional on text"),
-        (["--embeddings", "nowhere"], "presets on embeddings"),
-        (["--preset", "EMBEDDINGS"], "give --embeddings, or --text-encoder"),
-        (["--preset", "EMBEDDINGS", "--embeddings", "nowhere"], "has no embeddings"),
+        (["data.embeddings=nowhere"], "presets on embeddings"),
+        (["--preset", "EMBEDDINGS"], "give data.embeddings, or model.text_enc"),
+        (["data.embeddings=nowhere", "--preset", "EMBEDDINGS"], "has no embeddings"),
     ],
 )
-def test_bad_input_is_told_before_the_first_step(
-    flags, message, folder, tmp_path, recipe
-):
+def test_bad_input_is_told_before_the_first_step(flags, message, folder, tmp_path):
     small = text_mdm(keras_mdm.TextEmbeddings(8, max_tokens=4))
     small.save_to_preset(tmp_path / "small")
     flags = [str(tmp_path / "small") if f == "EMBEDDINGS" else f for f in flags]
@@ -104,30 +99,30 @@ def test_bad_input_is_told_before_the_first_step(
 
 
 @pytest.mark.parametrize("name", ["mdm_s256_text", "mdm_s256"])
-def test_defaults_of_the_paper_presets_are_the_papers(name, recipe):
+def test_defaults_of_the_paper_presets_are_the_papers(name):
     """Numbers of Kaleido (arXiv 2405.21048), appendix B, in every stage."""
-    args, _ = recipe.parse_arguments(["--output", "x", "--preset", name])
-    training = importlib.import_module("training")
-    defaults = training.fill_defaults(args)
-    stages = training.make_stages(args, tiny_mdm(2, resolution=64), defaults)
-    assert [stage.resolution for stage in stages] == [64, 128]
-    for stage in stages:
+    settings, _ = command_line.parse(recipe, ["--output", "x", "--preset", name])
+    defaults = stages.fill_defaults(recipe, settings)
+    found = stages.make_stages(settings, tiny_mdm(2, resolution=64), defaults)
+    assert [stage.resolution for stage in found] == [64, 128]
+    for stage in found:
         assert (stage.steps, stage.batch_size) == (400_000, 512)
         assert (stage.learning_rate, stage.warmup_steps) == (1e-4, 10_000)
         assert (stage.decay, stage.freeze_inner) == ("constant", False)
-    optimizer = default_optimizer(stages[0]).get_config()
+    optimizer = default_optimizer(found[0]).get_config()
     assert (optimizer["beta_1"], optimizer["beta_2"]) == (0.9, 0.99)
     assert (optimizer["weight_decay"], optimizer["global_clipnorm"]) == (0, 2)
     model = keras_mdm.MDM.builtin_presets()[name]["config"]["config"]
-    assert model["ema_momentum"] == 0.9999 and args.dtype == "mixed_bfloat16"
+    assert model["ema_momentum"] == 0.9999 and settings.model.dtype == "mixed_bfloat16"
 
 
 @pytest.mark.parametrize("tokens", ["words", "bytes", None])
-def test_tokens_of_other_data(recipe, folder, tokens):
+def test_tokens_of_other_data(folder, tokens):
     flags = ["--output", "x", "--dataset", f"folder:{folder}"]
-    args, _ = recipe.parse_arguments(flags + (["--tokens", tokens] if tokens else []))
-    source = keras_mdm.data.open_source(args.dataset, "all")
-    encoder = recipe.make_model(args, source).network.conditioner
+    flags += ["--set", f"model.tokens={tokens or 'null'}"]
+    settings, _ = command_line.parse(recipe, flags)
+    source = keras_mdm.data.open_source(settings.data.dataset, "all")
+    encoder = recipe.make_model(settings, source).network.conditioner
     if tokens == "words":
         assert encoder.vocabulary == ("square", "blue", "green", "red")
         assert encoder.max_tokens == 40

@@ -1,21 +1,15 @@
 """`recipes/train_video.py` as users run it, on a tiny model and files of few frames."""
 
-import importlib
-
 import keras
 import numpy as np
 import pytest
+from keras_mdm_recipes import command_line, sample
+from keras_mdm_recipes import train_video as recipe
 from PIL import Image
-from recipe_runs import imported, run_recipe
+from recipe_runs import run_recipe
 from text_helpers import text_mdm
 
 import keras_mdm
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    with imported("train_video") as module:
-        yield module
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +44,9 @@ def preset(tmp_path_factory):
 def _flags(clips, preset, output, *more):
     return (
         *("--output", output, "--preset", preset, "--dataset", f"clips:{clips}"),
-        *("--split", "all", "--backend", keras.backend.backend(), "--steps", 2),
-        *("--batch-size", 2, "--num-samples", 2, "--num-frames", 4, *more),
+        *("--backend", keras.backend.backend(), "--steps", 2, "--batch-size", 2),
+        *("--set", "data.split=all", "samples.num_samples=2", "data.num_frames=4"),
+        *more,
     )
 
 
@@ -66,7 +61,7 @@ def finished(clips, preset, tmp_path_factory):
     return run, done.stdout
 
 
-def test_run_from_pictures_to_clips(finished, tmp_path, recipe):
+def test_run_from_pictures_to_clips(finished, tmp_path):
     run, printed = finished
     assert "7 videos" in printed and "broken.gif" in printed
     names = sorted(entry.name for entry in (run / "samples").iterdir())
@@ -84,7 +79,6 @@ def test_run_from_pictures_to_clips(finished, tmp_path, recipe):
     mdm = keras_mdm.MDM.from_preset(run)
     assert mdm.generate("a red square", seed=0).shape == (1, 4, 8, 8, 1)
 
-    sample = importlib.import_module("sample")
     flags = [str(run), "--num-samples", "1", "--no-progress", "--prompts", "a square"]
     sample.main([*flags, "--output", str(tmp_path / "drawn"), "--pyramid"])
     found = sorted(entry.name for entry in (tmp_path / "drawn").iterdir())
@@ -104,14 +98,14 @@ def test_run_from_pictures_to_clips(finished, tmp_path, recipe):
     ("flags", "message"),
     [
         (["--dataset", "digits"], "digits.*has pictures, not clips"),
-        (["--num-frames", "6"], "have 6 frames, which can't be divided into 4"),
+        (["data.num_frames=6"], "have 6 frames, which can't be divided into 4"),
         (["--preset", "mdm_shapes_64"], "'mdm_shapes_64' draws pictures, not clips"),
         (["--resolutions", "4x8", "8"], "--resolutions must rise"),
         (["--resolutions", "8x8"], r"one of the network's.*8x8"),
     ],
 )
 def test_bad_input_is_told_before_the_first_step(
-    flags, message, clips, preset, tmp_path, recipe
+    flags, message, clips, preset, tmp_path
 ):
     base = _flags(clips, preset, tmp_path / "run")
     with pytest.raises(SystemExit, match=message):
@@ -119,11 +113,10 @@ def test_bad_input_is_told_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
-def test_run_starts_from_the_weights_of_another(
-    finished, clips, preset, tmp_path, recipe
-):
+def test_run_starts_from_the_weights_of_another(finished, clips, preset, tmp_path):
     flags = _flags(clips, preset, tmp_path / "run", "--resolutions", "4x8")
-    start = ("--start-from", finished[0], "--learning-rate", 1e-9, "--max-steps", 1)
+    start = ("--learning-rate", 1e-9, "--max-steps", 1)
+    start += ("--set", f"model.start_from={finished[0]}")
     recipe.main([str(flag) for flag in (*flags, *start)])
 
     def weights(path):
@@ -138,11 +131,11 @@ def test_run_starts_from_the_weights_of_another(
     np.testing.assert_allclose(weights(tmp_path / "run"), first, atol=1e-6)
 
 
-def test_the_default_run_starts_from_pictures(recipe):
+def test_the_default_run_starts_from_pictures():
     def begins(*flags):
-        return recipe.starts_from_shapes(recipe.parse_arguments([*flags])[0])
+        return recipe.starts_from_pictures(command_line.parse(recipe, flags)[0])
 
     assert begins("--output", "run")
     assert not begins("--output", "run", "--dataset", "ucf101")
-    assert not begins("--output", "run", "--tokens", "bytes")
+    assert not begins("--output", "run", "--set", "model.tokens=bytes")
     assert not begins("--output", "run", "--preset", "mdm_s64v")

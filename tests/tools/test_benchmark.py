@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 from keras_mdm import MDM, NestedUNet, UNet
@@ -203,6 +204,17 @@ def test_bad_comparison_is_found_before_anything_is_timed(tool, tmp_path, capfd)
         tool("benchmark").main(arguments)
     assert "no 'matmul_gflops'" in str(caught.value.code)
     assert capfd.readouterr().out == ""
+
+
+def test_a_bug_keeps_its_traceback(tool, monkeypatch):
+    def measure(arguments):
+        return np.zeros(3) + np.zeros(4)
+
+    module = tool("benchmark")
+    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
+    with pytest.raises(ValueError, match="broadcast"):
+        module.main(["--preset", "a", "--backend", keras.backend.backend()])
 
 
 def test_help_explains(tool, capsys):

@@ -246,12 +246,6 @@ def test_stopwatch_leaves_out_pauses(monkeypatch):
     assert watch.rate() == 1.25
 
 
-def test_clock_format():
-    assert progress._clock(0.4) == "0:00"
-    assert progress._clock(61) == "1:01"
-    assert progress._clock(3 * 3600 + 65) == "3:01:05"
-
-
 def test_sample_grid_files(tmp_path):
     grid = SampleGrid(tmp_path, every=2, titles=["a", "b"], labels=[1, 2], num_steps=3)
     model = FakeModel()

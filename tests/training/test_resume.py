@@ -174,7 +174,7 @@ def resumed(folder, stages=STAGES, mdm=None, **options):
         ({"loss_weights": {16: 1.0}}, "loss_weights was None and is"),
         ({"accumulate": 2}, "accumulate was 1 and is 2"),
         ({"freeze_inner": True}, "freeze_inner was False and is True"),
-        ({"decay": "log_snr_cosine"}, "decay was constant and is cosine"),
+        ({"decay": "cosine"}, "decay was constant and is cosine"),
     ],
 )
 def test_resume_refuses_other_stages(changes, told, whole):

@@ -96,12 +96,12 @@ def test_a_cosine_falls_to_zero_at_the_end_of_the_stage():
     rates = [float(schedule(step)) for step in (1, 2, 4, 6, 10, 11)]
     quarter = 0.2 * (1 + np.cos(np.pi / 4))
     np.testing.assert_allclose(rates, [0.2, 0.4, quarter, 0.2, 0, 0], atol=1e-7)
-    optimizer = default_optimizer(Stage(8, steps=10, decay="log_snr_cosine"))
+    optimizer = default_optimizer(Stage(8, steps=10, decay="cosine"))
     assert optimizer._learning_rate.decay_steps == 10
     with pytest.raises(ValueError, match="`decay` must be one of"):
         Stage(8, steps=1, decay="linear")
     with pytest.raises(ValueError, match="`decay` needs"):
-        Stage(8, epochs=1, decay="log_snr_cosine")
+        Stage(8, epochs=1, decay="cosine")
 
 
 def test_default_optimizer_follows_the_stage():

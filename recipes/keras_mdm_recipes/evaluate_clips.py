@@ -3,9 +3,9 @@
 Called by `evaluate.py` for runs of `train_video.py`.
 """
 
-import common
 import numpy as np
-from evaluate_scenes import SPLITS
+
+from keras_mdm_recipes import judging
 
 JUDGE_EPOCHS = 4
 
@@ -40,8 +40,8 @@ def shuffle_frames(clips):
     return np.stack([clip[rng.permutation(len(clip))] for clip in clips])
 
 
-def shares_right(judge, clips, labels):
-    """Share of the clips of which each attribute is read right, and all of them."""
+def fractions_right(judge, clips, labels):
+    """Fraction of the clips of which each attribute is read right, and all of them."""
     from keras_mdm.metrics import CLIP_ATTRIBUTES
 
     right = judge.classify(clips) == labels
@@ -49,29 +49,26 @@ def shares_right(judge, clips, labels):
     return {**result, "clips": float(right.all(axis=1).mean())}
 
 
-def measure(judge, drawn, real, labels, base):
+def measure(judge, drawn, real, labels):
     """What the judge says of drawn and of real clips of the same captions."""
     from keras_mdm.metrics import frame_change
 
-    result = {
-        "captions": len(drawn),
-        "shares": {},
-        "frame_change": {},
-        **common.measure_distances(judge, drawn, real, base),
-    }
+    result = {"fractions": {}, "frame_change": {}}
     shown = {"drawn": drawn, "real_test": real}
     # The control: clips whose frames are as good, and whose motion is not.
     shown |= {f"{key}_shuffled": shuffle_frames(clips) for key, clips in shown.items()}
     for key, clips in shown.items():
-        result["shares"][key] = shares_right(judge, clips, labels)
+        result["fractions"][key] = fractions_right(judge, clips, labels)
         result["frame_change"][key] = frame_change(judge.frame_features(clips))
     return result
 
 
-def report(title, level, result):
-    print(f"\n{level}, {result['captions']} captions, {title}:")
-    names = list(result["shares"]["drawn"])
-    print(f"  {'share right':<17}" + "".join(f"{name:>11}" for name in names), end="")
+def report(result):
+    fractions = result["fractions"]
+    names = list(fractions["drawn"])
+    print(
+        f"  {'fraction right':<17}" + "".join(f"{name:>11}" for name in names), end=""
+    )
     print(f"{'frame change':>14}")
     for key, row in (
         ("drawn", "drawn"),
@@ -79,21 +76,17 @@ def report(title, level, result):
         ("drawn_shuffled", "drawn, shuffled"),
         ("real_test_shuffled", "real, shuffled"),
     ):
-        shares = "".join(f"{result['shares'][key][name]:>11.1%}" for name in names)
-        print(f"  {row:<17}{shares}{result['frame_change'][key]:>14.3f}")
-    common.print_distances(result)
+        values = "".join(f"{fractions[key][name]:>11.1%}" for name in names)
+        print(f"  {row:<17}{values}{result['frame_change'][key]:>14.3f}")
 
 
 def evaluate(args, settings, mdm):
-    """Draws, judges and reports.
+    """Draws, judges and reports; see `judging.evaluate_splits`.
 
     Args:
         args: Flags of `evaluate.py`.
-        settings: dict of the flags of the run.
+        settings: dict of the section `data` of the run's settings.
         mdm: `MDM`.
-
-    Returns:
-        A pair: seconds of drawing, and results by split.
     """
     from keras_mdm import data
     from keras_mdm.levels import read_level
@@ -107,13 +100,5 @@ def evaluate(args, settings, mdm):
 
     reference, _, labels = read("train", args.max_real)
     judge = ClipJudge(*read_level(level))
-    common.teach(judge, reference, labels, args.judge_epochs)
-    base = judge.features(reference)
-    results, seconds = {}, 0.0
-    for split, title in SPLITS.items():
-        real, captions, labels = read(split, args.num_samples)
-        drawn, taken = common.draw(args, mdm, captions)
-        seconds += taken
-        results[split] = measure(judge, drawn, real, labels, base)
-        report(title, level, results[split])
-    return seconds, results
+    judging.teach(judge, reference, labels, args.judge_epochs)
+    return judging.evaluate_splits(args, mdm, judge, reference, read, measure, report)

@@ -3,11 +3,10 @@
 Called by `evaluate.py` for runs of `train_text_to_image.py`.
 """
 
-import common
 import numpy as np
 
-# Splits of captions that training has not seen, and what they are called.
-SPLITS = {"test": "seen combinations", "test_held_out": "held-out combinations"}
+from keras_mdm_recipes import judging
+
 JUDGE_EPOCHS = 4
 
 
@@ -33,26 +32,22 @@ def read_real(source, resolution, count):
     )
 
 
-def train_judge(sources, resolution, count, epochs):
-    """A judge of one and of several shapes; also returns its first training pictures.
-
-    Whatever the run draws, the judge has learned to count.
-    """
+def train_judge(real, resolution, epochs):
+    """A judge of one and of several shapes: whatever the run draws, it can count."""
     from keras_mdm.metrics import SceneJudge, to_cells
 
-    real = [read_real(source, resolution, count) for source in sources]
     judge = SceneJudge(resolution)
-    common.teach(
+    judging.teach(
         judge,
         np.concatenate([pictures for pictures, *_ in real]),
         np.stack([to_cells(items) for *_, scenes in real for items in scenes]),
         epochs,
     )
-    return judge, real[0][0]
+    return judge
 
 
 def read_scores(judge, pictures, scenes):
-    """Shares of right attributes of pictures, as the judge reads them."""
+    """Fractions of right attributes of pictures, as the judge reads them."""
     from keras_mdm.metrics import score, summarize
 
     cells = judge.classify(pictures)
@@ -61,58 +56,39 @@ def read_scores(judge, pictures, scenes):
     )
 
 
-def measure(judge, drawn, real, scenes, base):
+def measure(judge, drawn, real, scenes):
     """What the judge says of drawn and of real pictures of the same captions."""
     return {
-        "captions": len(drawn),
         "drawn": read_scores(judge, drawn, scenes),
         "real_test": read_scores(judge, real, scenes),
-        **common.measure_distances(judge, drawn, real, base),
     }
 
 
-def report(title, resolution, result):
+def report(result):
     names = ("attributes", "shape", "colour", "place", "count", "pictures")
-    print(f"\n{resolution} pixels, {result['captions']} captions, {title}:")
-    print("  share right    " + "".join(f"{name:>11}" for name in names))
+    print("  fraction right " + "".join(f"{name:>11}" for name in names))
     for key, row in (("drawn", "drawn"), ("real_test", "judge on real")):
-        shares = "".join(f"{result[key][name]:>11.1%}" for name in names)
-        print(f"  {row:<15}{shares}")
-    common.print_distances(result)
+        values = "".join(f"{result[key][name]:>11.1%}" for name in names)
+        print(f"  {row:<15}{values}")
 
 
 def evaluate(args, settings, mdm):
-    """Draws, judges and reports.
+    """Draws, judges and reports; see `judging.evaluate_splits`.
 
     Args:
         args: Flags of `evaluate.py`.
-        settings: dict of the flags of the run.
+        settings: dict of the section `data` of the run's settings.
         mdm: `MDM`.
-
-    Returns:
-        A pair: seconds of drawing, and results by split.
     """
     from keras_mdm import data
 
-    def open_split(name, split):
-        return data.open_source(name, split, settings["data_dir"])
-
     own = "shapes/single" if settings["dataset"] == "shapes" else settings["dataset"]
     other = {"shapes/single": "shapes/scenes"}.get(own, "shapes/single")
-    judge, reference = train_judge(
-        [open_split(own, "train"), open_split(other, "train")],
-        mdm.resolution,
-        args.max_real,
-        args.judge_epochs,
-    )
-    base = judge.features(reference)
-    results, seconds = {}, 0.0
-    for split, title in SPLITS.items():
-        real, captions, scenes = read_real(
-            open_split(own, split), mdm.resolution, args.num_samples
-        )
-        drawn, taken = common.draw(args, mdm, captions)
-        seconds += taken
-        results[split] = measure(judge, drawn, real, scenes, base)
-        report(title, mdm.resolution, results[split])
-    return seconds, results
+
+    def read(split, count, name=own):
+        source = data.open_source(name, split, settings["data_dir"])
+        return read_real(source, mdm.resolution, count)
+
+    real = [read("train", args.max_real, name) for name in (own, other)]
+    judge = train_judge(real, mdm.resolution, args.judge_epochs)
+    return judging.evaluate_splits(args, mdm, judge, real[0][0], read, measure, report)

@@ -1,0 +1,1 @@
+"""The recipes: programs that train, draw and judge, behind `keras-mdm NAME`."""

@@ -1,0 +1,181 @@
+"""From a command line, a settings file or the run to resume to `Settings`."""
+
+import argparse
+import pathlib
+import textwrap
+from typing import get_args, get_origin
+
+from keras_mdm_recipes import settings, start
+
+# Settings that may differ on `--resume`.
+FREE = ("run.output", "run.backend", "data.data_dir")
+
+
+def parse(recipe, arguments=None):
+    """Reads what was asked for.
+
+    Args:
+        recipe: Module of a training recipe.
+        arguments: List of str. Defaults to those of the program.
+
+    Returns:
+        A pair: `Settings`, and whether to resume.
+    """
+    parser = argparse.ArgumentParser(
+        description=recipe.__doc__,
+        epilog=_epilog(recipe),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for key, (field, hint) in settings.FIELDS.items():
+        if field.metadata["flag"]:
+            name = key.split(".")[1].replace("_", "-")
+            several = any(get_origin(part) is list for part in get_args(hint))
+            parser.add_argument(
+                f"--{name}",
+                dest=key,
+                metavar=name.rpartition("-")[2].upper(),
+                nargs="+" if several else None,
+                required=key == "run.output",
+                help=_help(recipe, key),
+            )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --output, with the settings in its config.json",
+    )
+    parser.add_argument(
+        "--config",
+        type=start.path,
+        metavar="FILE",
+        help="JSON file of settings, such as the config.json of a run",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting: those below, or those with flags, such as stage.steps",
+    )
+    given, rest = parser.parse_known_args(arguments)
+    if rest:
+        close = settings.closest(rest[0].lstrip("-").replace("-", "_"))
+        hint = f". Did you mean --set {close}=...?" if close else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    given = vars(given)
+    resume, file, texts = (given.pop(name) for name in ("resume", "config", "set"))
+    values = read_config(recipe, file) if file else {}
+    for key, value in given.items():
+        if value is not None:
+            flag = f"--{key.split('.')[1].replace('_', '-')}"
+            values[key] = _converted(recipe, key, value, flag)
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set must be KEY=VALUE. Received: {text!r}")
+        values[key] = _converted(recipe, key, value, f"--set {key}")
+    check_output(pathlib.Path(values["run.output"]), resume)
+    if resume:
+        values = _resumed(recipe, values)
+    found = settings.Settings.of(values)
+    found.fill(recipe.DEFAULTS)
+    return found, resume
+
+
+def read_config(recipe, file):
+    """Settings in a file, by key: nested sections, or a run's `config.json`.
+
+    Raises:
+        ValueError: if it can't be read, or has settings that the recipe has not.
+    """
+    tree = start.read_json(pathlib.Path(file))
+    if "recipe" in tree:
+        tree = start.settings_of(tree, file)
+    values = {}
+    for section, names in tree.items():
+        if not isinstance(names, dict):
+            settings.known(section, recipe.NAME)
+        for name, value in names.items():
+            key = f"{section}.{name}"
+            if key in settings.FIELDS and value == settings.FIELDS[key][0].default:
+                continue  # Also of another recipe.
+            values[key] = _converted(recipe, key, value, f"'{file}': {key}")
+    return values
+
+
+def check_output(output, resume):
+    """Raises a `ValueError` if the run folder can't be begun, or gone on with."""
+    if resume and not (output / "config.json").is_file():
+        raise ValueError(f"--resume: there is no run in '{output}' (no config.json).")
+    if (
+        not resume
+        and output.exists()
+        and (not output.is_dir() or any(output.iterdir()))
+    ):
+        raise ValueError(
+            f"--output '{output}' is not empty. Pass --resume to go on with the run in "
+            "it, or choose another folder."
+        )
+
+
+def _resumed(recipe, given):
+    """The settings of the run in `run.output`; those given must be the same."""
+    file = pathlib.Path(given["run.output"]) / "config.json"
+    kind = start.read_json(file).get("recipe")
+    if kind != recipe.NAME:
+        raise ValueError(f"--resume: '{file.parent}' is a run of {kind}.")
+    saved = read_config(recipe, file)
+    before = settings.Settings.of(saved)
+    for key, value in given.items():
+        if key not in FREE and value != before.get(key):
+            raise ValueError(
+                "--resume goes on with the settings of the run. It has "
+                f"{key}={before.get(key)}. Received: {key}={value}"
+            )
+    return saved | {key: given[key] for key in FREE if key in given}
+
+
+def _converted(recipe, key, value, where):
+    field, hint = settings.known(key, recipe.NAME)
+    try:
+        return settings.convert(hint, value)
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from None
+
+
+def _default(recipe, key):
+    """What a setting is if it is not given, or `None` if its help says so."""
+    field = settings.FIELDS[key][0]
+    return {**recipe.SMALL, **recipe.DEFAULTS}.get(key, field.default)
+
+
+def _help(recipe, key):
+    text, default = settings.FIELDS[key][0].metadata["help"], _default(recipe, key)
+    if default is None:
+        return text
+    values = default if isinstance(default, list) else [default]
+    # `True` is written as in JSON.
+    shown = [str(v).lower() if isinstance(v, bool) else str(v) for v in values]
+    return f"{text} (default: {', '.join(shown)})"
+
+
+def _epilog(recipe):
+    """The settings without flags, for `--help`."""
+    lines = ["settings for --set KEY=VALUE and --config:"]
+    for key in settings.FIELDS:
+        if (
+            settings.has(recipe.NAME, key)
+            and not settings.FIELDS[key][0].metadata["flag"]
+        ):
+            lines += textwrap.wrap(
+                f"{key:<24} {_help(recipe, key)}",
+                width=88,
+                initial_indent="  ",
+                subsequent_indent=" " * 27,
+            )
+    lines.append(
+        "Settings of a stage have one value for all stages, or one for each: "
+        "stage.steps=900,80.\nPresets of the paper (mdm_s64 and larger) have its "
+        "settings as defaults."
+    )
+    return "\n".join(lines)

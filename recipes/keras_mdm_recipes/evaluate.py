@@ -1,0 +1,209 @@
+"""Measures a run: do its pictures show what was asked for?
+
+    keras-mdm evaluate runs/digits --num-samples 500
+    keras-mdm evaluate runs/sentences
+
+Of a class-conditional run it draws pictures of all classes alike. At each resolution, a
+small classifier (the judge) is trained on the real training pictures; printed are its
+accuracy on real test pictures it has not seen, the fraction of drawn pictures it reads
+as the class asked for, and the Frechet and the kernel distance (KID) from the training
+pictures in the judge's features, with those of real test pictures (as low as one can
+hope for) and of noise beside. All of it goes into `evaluation.json` in the run folder.
+
+Of a run of train_text_to_image.py on shapes it draws captions of the test split, and of
+`test_held_out`, whose combinations of colour, shape and place training never had; the
+judge reads shapes, colours, places and their number at the largest resolution. Of a run
+of train_video.py on shapes/clips, whose clips are drawn from captions likewise, a judge
+of clips reads shape, colour and direction of motion, and tells how much changes from
+frame to frame; as a control it is asked about the same clips with shuffled frames.
+
+The judge knows only these classes: it tells whether a class can be recognised, not
+whether a picture is beautiful.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+
+from keras_mdm_recipes import evaluate_clips, evaluate_scenes, judging, start
+from keras_mdm_recipes.labels import class_title
+
+JUDGE_EPOCHS = 15
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=start.HelpFormatter
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", type=start.path, help="run folder of a training recipe")
+    add(
+        "--num-samples",
+        type=int,
+        default=500,
+        help="pictures drawn, of all classes or of a split's captions",
+    )
+    add("--seed", type=int, default=1000, help="of the pictures drawn")
+    add("--batch-size", type=int, default=100, help="pictures drawn at once")
+    add("--sampler", help="such as ddim or dpm_solver (default: the model's)")
+    add("--num-steps", type=int, help="sampler steps (default: the model's)")
+    add("--guidance-scale", type=float, help="1 is none (default: the model's)")
+    add("--test-split", default="test", help="split of the real test pictures")
+    add("--max-real", type=int, default=8000, help="cap on real pictures of a split")
+    add(
+        "--judge-epochs",
+        type=int,
+        help=f"passes that train the judge (default: {JUDGE_EPOCHS} for classes, "
+        f"{evaluate_scenes.JUDGE_EPOCHS} for scenes, {evaluate_clips.JUDGE_EPOCHS} for "
+        "clips)",
+    )
+    start.backend_choices(parser)
+    return parser.parse_args(arguments)
+
+
+def read_real(source, resolution, channels, count, upscale):
+    """Up to `count` real pictures and their labels, as arrays."""
+    from keras_mdm import data
+
+    batch_size = min(20, len(source))
+    dataset = data.make_dataset(
+        source,
+        resolution,
+        batch_size,
+        shuffle=len(source) > count,
+        upscale=upscale,
+        channels=channels,
+    )
+    batches, found = [], 0
+    for batch in dataset:
+        batches.append(batch)
+        found += batch_size
+        if found >= count:
+            break
+    return tuple(
+        np.concatenate([batch[key] for batch in batches])[:count]
+        for key in ("images", "labels")
+    )
+
+
+def measure(judge, drawn, wanted, train, test):
+    """Accuracies and distances at one resolution, as a dict of plain values."""
+    seen = judge.classify(drawn)
+    return {
+        "judge_accuracy_real": judge.accuracy(*test),
+        "accuracy": float(np.mean(seen == wanted)),
+        "per_class": {
+            int(label): float(np.mean(seen[wanted == label] == label))
+            for label in np.unique(wanted)
+        },
+        "pictures": {
+            "drawn": len(drawn),
+            "real_train": len(train[0]),
+            "real_test": len(test[0]),
+        },
+        **judging.measure_distances(judge, drawn, test[0], judge.features(train[0])),
+    }
+
+
+def report(resolution, result, class_names):
+    real = result["judge_accuracy_real"]
+    print(
+        f"\n{resolution} pixels: {result['accuracy']:.1%} of "
+        f"{result['pictures']['drawn']} drawn pictures are read as the class asked "
+        f"for; the judge reads {real:.1%} of "
+        f"{result['pictures']['real_test']} unseen real ones right."
+    )
+    entries = [
+        f"{class_title(label, class_names)} {right:.0%}"
+        for label, right in result["per_class"].items()
+    ]
+    width = max(map(len, entries)) + 2
+    columns = max(1, 80 // width)
+    for begin in range(0, len(entries), columns):
+        row = entries[begin : begin + columns]
+        print("  " + "".join(f"{entry:<{width}}" for entry in row).rstrip())
+    judging.print_distances(result)
+
+
+def evaluate_classes(args, settings, mdm, class_names):
+    """Draws, judges and reports a class-conditional run.
+
+    Returns:
+        A pair: seconds of drawing, and results by resolution.
+    """
+    from keras_mdm import data, metrics
+
+    num_classes = mdm.batch_spec.num_classes
+    if num_classes is None:
+        raise ValueError(f"the model of '{args.run}' is not conditional.")
+    if args.num_samples < num_classes:
+        raise ValueError(
+            f"--num-samples must be at least the {num_classes} classes. "
+            f"Received: {args.num_samples}"
+        )
+    dataset, folder = settings["dataset"], settings["data_dir"]
+    sources = [
+        data.open_source(dataset, split, folder)
+        for split in (settings["split"], args.test_split)
+    ]
+    each = args.num_samples // num_classes
+    pyramid, seconds = judging.draw(
+        args,
+        mdm,
+        labels=list(range(num_classes)),
+        num_samples=each,
+        return_pyramid=True,
+    )
+    wanted = np.repeat(np.arange(num_classes), each)
+    results = {}
+    for resolution in sorted(pyramid):
+        drawn = pyramid[resolution]
+        channels = drawn.shape[-1]
+        train, test = (
+            read_real(source, resolution, channels, args.max_real, settings["upscale"])
+            for source in sources
+        )
+        judge = metrics.Judge(resolution, channels, num_classes)
+        judging.teach(judge, *train, args.judge_epochs)
+        results[resolution] = measure(judge, drawn, wanted, train, test)
+        report(resolution, results[resolution], class_names)
+    return seconds, results
+
+
+def evaluate(args):
+    config = start.read_run(args.run)
+    if not config:
+        raise ValueError(
+            f"'{args.run}' is not a finished run: it lacks config.json or preset/."
+        )
+    settings = start.settings_of(config, args.run)["data"]
+    start.choose_backend(args.backend)
+
+    import keras_mdm
+    from keras_mdm import files
+    from keras_mdm.levels import read_level
+
+    mdm = keras_mdm.MDM.from_preset(args.run)
+    if mdm.batch_spec.text is not None:
+        draws_clips = read_level(mdm.resolution)[0] > 1
+        judged = evaluate_clips if draws_clips else evaluate_scenes
+        if args.judge_epochs is None:
+            args.judge_epochs = judged.JUDGE_EPOCHS
+        judged.check(settings["dataset"])
+        seconds, results = judged.evaluate(args, settings, mdm)
+    else:
+        args.judge_epochs = args.judge_epochs or JUDGE_EPOCHS
+        seconds, results = evaluate_classes(args, settings, mdm, config["class_names"])
+    path = pathlib.Path(args.run) / "evaluation.json"
+    arguments = {key: value for key, value in vars(args).items() if key != "run"}
+    found = {"arguments": arguments, "drawing_seconds": seconds, "results": results}
+    files.write_text(path, json.dumps(found, indent=1) + "\n")
+    print(f"\nDrawing took {seconds:.0f} s. Written to {path}")
+
+
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    with start.errors_as_lines():
+        evaluate(args)

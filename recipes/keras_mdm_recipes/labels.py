@@ -1,0 +1,58 @@
+"""Labels to draw: spread over the classes, or found by name."""
+
+import math
+import re
+
+
+def spread_labels(num_samples, num_classes):
+    """Labels for a grid: classes in turn, or some from all over if they don't fit.
+
+    Args:
+        num_samples: int.
+        num_classes: int.
+
+    Returns:
+        List of `num_samples` int.
+    """
+    stride = 1
+    if num_samples < num_classes:
+        # Neighbouring classes are often alike: colours of a shape, breeds of a dog.
+        stride = max(1, num_classes // 4)
+        while math.gcd(stride, num_classes) != 1:
+            stride += 1
+    return [i * stride % num_classes for i in range(num_samples)]
+
+
+def class_title(label, class_names):
+    """Name of a class, or its number."""
+    return class_names[label] if class_names else str(label)
+
+
+def find_labels(given, num_classes, class_names, num_samples):
+    """Turns `--labels` into numbers; returns them and the pictures of each.
+
+    Args:
+        given: List of str, or `None`.
+        num_classes: int, or `None` for an unconditional model.
+        class_names: List of str, or `None`.
+        num_samples: int.
+    """
+    if num_classes is None:
+        if given:
+            raise ValueError("--labels: the model is not class-conditional.")
+        return None, num_samples
+    if given is None:
+        return spread_labels(num_samples, num_classes), 1
+    labels = []
+    for label in given:
+        # Names first: the digits' are numbers, and the same ones.
+        if class_names and label in class_names:
+            labels.append(class_names.index(label))
+        elif re.fullmatch(r"\d+", label) and int(label) < num_classes:
+            labels.append(int(label))
+        else:
+            known = f"0 to {num_classes - 1}"
+            if class_names:
+                known += f", or one of {', '.join(class_names[:40])}"
+            raise ValueError(f"--labels must be {known}. Received: {label!r}")
+    return labels, num_samples

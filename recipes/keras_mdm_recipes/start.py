@@ -1,0 +1,146 @@
+"""How every program starts: errors as lines or tracebacks, the backend, saved runs.
+
+Nothing here imports Keras at the top: the backend must be chosen before that.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import traceback
+
+FOLDER = pathlib.Path(__file__).parent
+BACKENDS = ("jax", "tensorflow", "torch")
+
+
+@contextlib.contextmanager
+def errors_as_lines(folder=FOLDER):
+    """Within it, an error that was foreseen ends the program with one line.
+
+    Errors that nobody foresaw are bugs and keep their traceback.
+
+    Args:
+        folder: Path of the folder that the program is in.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_foreseen(error, folder):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def is_foreseen(error, folder=FOLDER):
+    """Whether an error tells the user of a mistake, not of a bug.
+
+    It does if a `raise` of the package, of a recipe or of a program in `folder` made
+    it, with words for the user, or if the system refused a file by its name.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
+    if isinstance(error, ModuleNotFoundError):
+        # One that is not installed.
+        return not (error.name or "").startswith("keras_mdm")
+    if not isinstance(error, (ValueError, OSError, ImportError, ArithmeticError)):
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    package = importlib.util.find_spec("keras_mdm").submodule_search_locations
+    folders = [folder, FOLDER, *map(pathlib.Path, package)]
+    ours = any(folder in pathlib.Path(last.filename).parents for folder in folders)
+    return ours and (last.line or "").startswith("raise ")
+
+
+class HelpFormatter(
+    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
+):
+    """Shows the defaults of flags, and a module's docstring as it was written."""
+
+    def _get_help_string(self, action):
+        # "default: None" says nothing: those flags explain it in words.
+        if action.default is None or isinstance(action.default, bool):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def backend_choices(parser):
+    """Adds the flag `--backend`."""
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="Keras backend (default: that of KERAS_BACKEND, or else the first "
+        "installed of jax, tensorflow, torch)",
+    )
+
+
+def choose_backend(name):
+    """Sets the Keras backend, and this process for it, before Keras is imported.
+
+    Args:
+        name: str or `None` for a choice by what is installed.
+
+    Returns:
+        The backend's name.
+    """
+    # Names of folders need not be text that the terminal can show.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    name = name or os.environ.get("KERAS_BACKEND")
+    if name is None:
+        installed = [b for b in BACKENDS if importlib.util.find_spec(b)]
+        if not installed:
+            sys.exit("error: no backend is installed; try `pip install jax`.")
+        name = installed[0]
+    if importlib.util.find_spec(name) is None:
+        sys.exit(f"error: backend '{name}' is not installed; try `pip install {name}`.")
+    os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow turns oneDNN off on CPUs without AVX-512, where it is faster too.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if name == "jax":
+        # Compiled functions are kept, so that a second run starts sooner.
+        cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+        os.environ.setdefault(
+            "JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "keras_mdm", "jax")
+        )
+    return name
+
+
+def read_run(folder):
+    """`config.json` of a run folder as a dict; empty if there is none."""
+    path = pathlib.Path(folder) / "config.json"
+    if not path.is_file() or not (path.parent / "preset").is_dir():
+        return {}
+    return read_json(path)
+
+
+def settings_of(config, path):
+    """The settings in a run's `config.json`."""
+    if "settings" not in config:
+        raise ValueError(f"'{path}' has no settings: it is of another version.")
+    return config["settings"]
+
+
+def read_json(path):
+    """A JSON file as a dict, with or without the byte order mark that editors write."""
+    # Not by the package, which would import Keras before its backend is chosen.
+    try:
+        value = json.loads(path.read_text("utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"'{path}' is damaged: it is not JSON. {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"'{path}' is damaged: it is no JSON object.")
+    return value
+
+
+def path(text):
+    """A file or folder that was given as a flag; `~` is the user's home folder."""
+    return os.path.expanduser(text)
+
+
+def level(text):
+    """A resolution that was given as a flag: `64`, or `"8x64"` with frames."""
+    return int(text) if text.isdecimal() else text

@@ -1,0 +1,245 @@
+"""From the settings of a training recipe to a finished run folder.
+
+A training recipe is a module with `NAME`, `DEFAULTS` (settings), `SMALL` (those of
+small presets) and the functions `open_source(settings)`, `make_model(settings, source)`
+and `make_grid(settings, source, mdm)`.
+"""
+
+import dataclasses
+import json
+import pathlib
+import random
+import sys
+
+from keras_mdm_recipes import command_line, stages, start
+from keras_mdm_recipes.plot import plot_losses
+
+
+@dataclasses.dataclass
+class Grid:
+    """What a recipe makes of its data for batches and for the grids of samples.
+
+    Attributes:
+        keep: Tuple of what a batch has; see `keras_mdm.data.make_dataset`.
+        options: dict of arguments of `SampleGrid`.
+        class_names: List of str, or `None`.
+        embeddings: Optional `EmbeddingShards`.
+    """
+
+    keep: tuple
+    options: dict
+    class_names: list | None = None
+    embeddings: object = None
+
+
+def run(recipe, arguments=None):
+    """The main program of a training recipe.
+
+    Mistakes of the user end it with a line, and an interrupted run is told how to go
+    on.
+
+    Args:
+        recipe: Module.
+        arguments: List of str. Defaults to those of the program.
+    """
+
+    with start.errors_as_lines():
+        settings, resume = command_line.parse(recipe, arguments)
+        output = pathlib.Path(settings.run.output)
+        try:
+            train(recipe, settings, output, resume)
+        except (KeyboardInterrupt, SystemExit) as end:
+            code = 130 if isinstance(end, KeyboardInterrupt) else end.code
+            if code not in (130, 143):
+                raise
+            again = f"Go on with\n  {program(recipe.NAME)} --output {output} --resume"
+            if not (output / "config.json").is_file():
+                again = "The run had not begun."
+            print(f"\nInterrupted. {again}", file=sys.stderr)
+            sys.exit(code)
+
+
+def train(recipe, settings, output, resume):
+    """Runs the stages and writes the run folder.
+
+    Args:
+        recipe: Module.
+        settings: `Settings`, whose missing values are filled in.
+        output: Path of the run folder.
+        resume: bool.
+    """
+    settings.run.backend = start.choose_backend(settings.run.backend)
+    # What Keras draws the seeds of weights from. Its own `set_random_seed` imports
+    # TensorFlow.
+    random.seed(settings.run.seed)
+
+    import keras_mdm
+    from keras_mdm import callbacks
+
+    source = recipe.open_source(settings)
+    defaults = stages.fill_defaults(recipe, settings)
+    mdm = recipe.make_model(settings, source)
+    if settings.model.start_from not in (None, "none"):
+        mdm.load_weights(settings.model.start_from)
+        print(f"Starting from the weights of '{settings.model.start_from}'.")
+    plan = stages.make_stages(settings, mdm, defaults)
+    sampling = sampling_options(settings, mdm)
+    grid = recipe.make_grid(settings, source, mdm)
+    make_dataset = dataset_maker(settings, source, mdm, grid)
+    schedule = keras_mdm.ProgressiveSchedule(plan)
+    schedule.check(mdm)
+    for stage in plan:
+        # The largest stage may find pictures too small: say so before the first.
+        next(iter(make_dataset(stage)))
+    if not resume:
+        write_config(output, recipe, settings, mdm, plan, grid.class_names)
+    print(
+        f"{len(source)} {source.noun} of '{settings.data.dataset}', "
+        f"{mdm.network.count_params():,} parameters, backend {settings.run.backend}; "
+        f"writing to {output}",
+        flush=True,
+    )
+    logs = output / "logs"
+    drawing = callbacks.SampleGrid(
+        output / "samples",
+        settings.samples.sample_every,
+        log_dir=logs,
+        **sampling,
+        **grid.options,
+    )
+    schedule.fit(
+        mdm,
+        make_dataset,
+        callbacks=[
+            callbacks.StopOnNaN(),
+            callbacks.Progress(),
+            callbacks.History(output / "history.csv", log_dir=logs),
+            drawing,
+        ],
+        checkpoint_dir=output / "state",
+        resume=resume,
+        verbose=0,
+    )
+    mdm.save_to_preset(output / "preset", overwrite=True)
+    plot_losses(output / "history.csv", output / "losses.png")
+    last = f"stage{len(plan)}_{plan[-1].resolution}px.*"
+    found = list((output / "samples").glob(last))
+    if not found:
+        # The run was stopped between its last step and its last grid.
+        drawing.set_model(mdm)
+        drawing.on_stage_begin(len(plan) - 1, plan[-1])
+        found = [drawing.draw("")]
+    if source.skipped or source.notes:
+        print(source.report())
+    print(
+        f"Done. Model: {output / 'preset'}  Losses: {output / 'losses.png'}\n"
+        f"Pictures: {found[0]}\n"
+        f"Draw more: {program('sample')} {output}"
+    )
+
+
+def model_options(settings):
+    """Arguments of `MDM.from_preset` that replace what the preset says."""
+    names = (
+        "dtype",
+        "prediction",
+        "loss_target",
+        "loss_weighting",
+        "condition_dropout",
+        "ema_momentum",
+        "remat",
+    )
+    given = {name: getattr(settings.model, name) for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    return {**given, "seed": settings.run.seed}
+
+
+def sampling_options(settings, mdm):
+    """Arguments of `SampleGrid` that do not depend on the condition."""
+    names, samples = ("sampler", "num_steps", "guidance_scale"), settings.samples
+    given = {name: getattr(samples, name) for name in names}
+    mdm.sampling.override(**given)  # Raises an error for a wrong value.
+    if samples.num_samples < 1:
+        raise ValueError(
+            f"samples.num_samples must be at least 1. Received: {samples.num_samples}"
+        )
+    return {**given, "seed": settings.run.seed}
+
+
+def dataset_maker(settings, source, mdm, grid):
+    """The function from a stage to its data set."""
+    from keras_mdm import data
+    from keras_mdm.levels import read_level
+
+    def make_dataset(stage):
+        return data.make_dataset(
+            data.at_level(source, stage.resolution),
+            read_level(stage.resolution)[1],
+            stage.batch_size,
+            seed=settings.run.seed,
+            flip=settings.data.flip,
+            crop=settings.data.crop,
+            upscale=settings.data.upscale,
+            repeat=True,
+            num_workers=settings.data.num_workers,
+            channels=mdm.network.image_channels,
+            keep=grid.keep,
+            numbers=mdm.batch_spec.optional,
+            embeddings=grid.embeddings,
+        )
+
+    return make_dataset
+
+
+def readable(source, count):
+    """Yields up to `count` items that can be read, the first ones."""
+    found = 0
+    for index in range(min(len(source), count + 100)):
+        try:
+            item = source[index]
+        except ValueError:  # Damaged: skipped and counted.
+            continue
+        found += 1
+        yield item
+        if found == count:
+            return
+    if not found:
+        raise ValueError(f"no picture can be read. {source.report()}")
+
+
+def write_config(output, recipe, settings, mdm, plan, class_names):
+    """Writes all that was chosen, as a new file that is there whole or not at all."""
+    import importlib.metadata
+
+    import keras
+
+    from keras_mdm import files
+
+    versions = {"python": sys.version.split()[0]}
+    for name in ("keras-mdm", "keras", "numpy", keras.backend.backend(), "grain"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    config = {
+        "recipe": recipe.NAME,
+        "settings": dataclasses.asdict(settings),
+        "dtype": mdm.network.dtype_policy.name,
+        "versions": versions,
+        "class_names": class_names,
+        "stages": [dataclasses.asdict(stage) for stage in plan],
+        "parameters": mdm.network.count_params(),
+        "model": mdm.get_config(),
+    }
+    text = json.dumps(config, indent=1, default=str)
+    files.write_text(output / "config.json", text + "\n")
+
+
+def program(name):
+    """How the user calls a program, by how this one was called."""
+    called = pathlib.Path(sys.argv[0])
+    if called.suffix != ".py":
+        return f"keras-mdm {name}"
+    files = {"train-text": "train_text_to_image"}
+    name = files.get(name, name.replace("-", "_"))
+    return f"python {called.with_name(name + '.py')}"
