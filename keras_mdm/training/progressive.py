@@ -90,7 +90,6 @@ class ProgressiveSchedule:
         logs = []
         for index in range(first, len(self.stages)):
             stage = self.stages[index]
-            # `set_active` would compile with a copy of the optimizer of the last stage.
             mdm.set_active(stage.resolution, stage.freeze_inner)
             mdm.compile(
                 optimizer=self.make_optimizer(stage),

@@ -4,6 +4,7 @@ import time
 
 import keras
 
+from keras_mdm import backend
 from keras_mdm.files import as_path
 
 
@@ -46,10 +47,7 @@ class StageCallback(keras.callbacks.Callback):
 
 def steps_done(mdm):
     """Training steps by the optimizer's count, over a resume and a second `fit`."""
-    # Of a `LossScaleOptimizer`, the one inside counts. `iterations` would be the
-    # updates, which are fewer where gradients are accumulated: a private name of Keras.
-    optimizer = getattr(mdm.optimizer, "inner_optimizer", mdm.optimizer)
-    return int(keras.ops.convert_to_numpy(optimizer._iterations))
+    return int(keras.ops.convert_to_numpy(backend.steps_taken(mdm.optimizer)))
 
 
 class Stopwatch:
