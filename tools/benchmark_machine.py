@@ -11,8 +11,7 @@ import time
 def matmul_gflops(size, repeat=8):
     """Rate of the fastest of several float32 products of square matrices.
 
-    On a CPU by numpy too, since an operation of TensorFlow may use one core only
-    (`keras_mdm.backend.prepare_processor`).
+    On a CPU by numpy too, since an operation of TensorFlow may use one core only.
     """
     import numpy as np
     from keras import ops

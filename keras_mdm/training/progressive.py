@@ -163,7 +163,7 @@ class ProgressiveSchedule:
                 weights of a stage are wrong.
         """
         for stage in self.stages:
-            resolutions = mdm.network.at_level(stage.resolution).resolutions
+            resolutions = mdm.network.at_level(stage.resolution).levels
             if stage.freeze_inner and len(resolutions) == 1:
                 raise ValueError(
                     "`freeze_inner` needs a network inside that of resolution "
