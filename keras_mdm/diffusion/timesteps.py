@@ -35,3 +35,7 @@ class LogitNormal:
 
     def get_config(self):
         return {"mean": self.mean, "std": self.std}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)

@@ -15,6 +15,7 @@ from keras_mdm.training.pictures import pyramid_frames, save_picture
 from keras_mdm.training.stage_callback import StageCallback, Stopwatch
 
 _FRAME_RATE = 8  # Of animated samples, frames a second.
+_PLACE = ("stage", "resolution", "step")  # Columns that say where a row belongs.
 
 
 class History(StageCallback):
@@ -36,15 +37,11 @@ class History(StageCallback):
         self.log_dir = log_dir
         self.writer = None
 
-    def on_stage_begin(self, index, stage):
-        super().on_stage_begin(index, stage)
-        self._close()
-
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         if self.path is not None and self.path.exists() and self.path.stat().st_size:
             self._take_up()
-        if self.log_dir is not None and self.writer is None:
+        if self.log_dir is not None:
             self.writer = self.open_writer(self.log_dir, "history")
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -69,13 +66,9 @@ class History(StageCallback):
             for key, value in validation.items():
                 self.writer.add_scalar(key, float(value), self.step)
 
-    def on_stage_end(self, index, stage):
-        self._close()
-
-    def _close(self):
+    def on_train_end(self, logs=None):
         if self.writer is not None:
             self.writer.close()
-        self.writer = None
 
     def _write(self, logs):
         """Writes a row of means since the last row."""
@@ -83,13 +76,9 @@ class History(StageCallback):
         seen = self.step - self.epoch_start
         means = {key: float(value) for key, value in logs.items()}
         row = {
-            "stage": self.stage_index + 1,
-            "resolution": self.model.resolution,
-            "step": self.step,
+            key: (mean * seen - self.means.get(key, 0.0) * before) / (seen - before)
+            for key, mean in means.items()
         }
-        for key, mean in means.items():
-            total = mean * seen - self.means.get(key, 0.0) * before
-            row[key] = total / (seen - before)
         rate = self.watch.rate()
         if self.stage is not None and rate:
             row["images_per_second"] = round(rate * self.stage.batch_size, 1)
@@ -98,21 +87,17 @@ class History(StageCallback):
         self.means, self.written = means, self.step
         self.watch = Stopwatch()
         self.watch.tick(self.step)
-        if self.path is not None:
-            self._append(row)
         if self.writer is not None:
             for key, value in row.items():
-                if key not in ("stage", "resolution", "step"):
-                    self.writer.add_scalar(key, value, self.step)
+                self.writer.add_scalar(key, value, self.step)
             self.writer.flush()
+        if self.path is not None:
+            place = (self.stage_index + 1, self.model.resolution, self.step)
+            self._append(dict(zip(_PLACE, place, strict=True)) | row)
 
     def _columns(self):
         losses = [f"loss_{r}" for r in self.model.network.levels]
-        return (
-            ["stage", "resolution", "step", "loss"]
-            + losses
-            + ["images_per_second", "learning_rate"]
-        )
+        return [*_PLACE, "loss", *losses, "images_per_second", "learning_rate"]
 
     def _append(self, row):
         self.path.parent.mkdir(parents=True, exist_ok=True)

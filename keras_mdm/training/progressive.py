@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_mdm.diffusion import losses
-from keras_mdm.fitting import interrupts
+from keras_mdm.fitting import active_levels, interrupts
 from keras_mdm.training.stage import default_optimizer
 from keras_mdm.training.state import (
     SaveState,
@@ -90,7 +90,7 @@ class ProgressiveSchedule:
         logs = []
         for index in range(first, len(self.stages)):
             stage = self.stages[index]
-            mdm.set_active(stage.resolution, stage.freeze_inner)
+            active_levels.choose(mdm, stage.resolution, stage.freeze_inner)
             mdm.compile(
                 optimizer=self.make_optimizer(stage),
                 loss_weights=stage.loss_weights,

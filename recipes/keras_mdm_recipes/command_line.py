@@ -6,6 +6,7 @@ import textwrap
 from typing import get_args, get_origin
 
 from keras_mdm_recipes import settings, start
+from keras_mdm_recipes.values import convert
 
 # Settings that may differ on `--resume`.
 FREE = ("run.output", "run.backend", "data.data_dir")
@@ -138,7 +139,7 @@ def _resumed(recipe, given):
 def _converted(recipe, key, value, where):
     field, hint = settings.known(key, recipe.NAME)
     try:
-        return settings.convert(hint, value)
+        return convert(hint, value)
     except ValueError as error:
         raise ValueError(f"{where} {error}") from None
 

@@ -165,8 +165,7 @@ def test_tensorboard_logs_are_in_a_folder_for_each_stage(tmp_path):
         model = FakeModel()
         begin([history, grid], model, index, stage_of(1))
         model.run([history, grid], [[1.0]])
-        for callback in (history, grid):
-            callback.on_stage_end(index, stage_of(1))
+        grid.on_stage_end(index, stage_of(1))
     for name in ("stage1_16px", "stage2_16px"):
         files = sorted(entry.suffix for entry in (tmp_path / name).iterdir())
         assert files == [".history", ".samples"]
