@@ -226,7 +226,7 @@ def dataset_maker(args, source, mdm, keep, embeddings=None):
             num_workers=args.num_workers,
             channels=mdm.network.image_channels,
             keep=keep,
-            numbers=mdm.batch_spec.optional,
+            micro_conditioning=mdm.batch_spec.optional,
             embeddings=embeddings,
         )
 

@@ -13,8 +13,7 @@ import re
 
 import numpy as np
 
-from keras_mdm.data.paths import local_path
-from keras_mdm.files import whole_file
+from keras_mdm.files import local_path, whole_file
 from keras_mdm.text_files import printable, read_json
 
 _ABOUT = "embeddings.json"

@@ -59,7 +59,7 @@ def open_picture(file):
 def read_picture(path, name=None):
     """Reads a picture file as 8-bit RGB.
 
-    The EXIF orientation is applied, transparency is laid on white, 16-bit greys
+    The EXIF orientation is applied, transparency is laid on white, 16-bit grays
     are scaled, and of an animation the first frame is taken.
 
     Args:
@@ -100,10 +100,10 @@ def _to_rgb(picture):
     from PIL import Image
 
     if picture.mode.startswith("I"):
-        # 16-bit greys; Pillow's own conversion would clip them at 255.
+        # 16-bit grays; Pillow's own conversion would clip them at 255.
         wide = np.asarray(picture).astype(np.float64)
-        grey = np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
+        gray = np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=-1)
     if picture.mode == "F":
         raise ValueError("floating-point pictures have no known range")
     if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or (

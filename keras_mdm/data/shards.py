@@ -13,9 +13,8 @@ import tarfile
 import numpy as np
 
 from keras_mdm.data.file_walk import count_endings, name_some
-from keras_mdm.data.paths import local_path
 from keras_mdm.data.pictures import EXTENSIONS
-from keras_mdm.files import whole_file
+from keras_mdm.files import local_path, whole_file
 from keras_mdm.text_files import printable
 
 PARTS = ("picture", "text", "json")
@@ -35,9 +34,9 @@ _UNPACKERS = {
     b"7z\xbc\xaf\x27\x1c": "7z x",
     b"Rar!": "unrar x",
 }
-_PACKED = (
-    *(f".tar.{ending}" for ending in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "Z")),
-    *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".zip", ".7z", ".rar"),
+_PACKED = tuple(
+    ".tar.gz .tar.bz2 .tar.xz .tar.zst .tar.lz4 .tar.lzma .tar.Z "
+    ".tgz .tbz .tbz2 .txz .tzst .zip .7z .rar".split()
 )
 
 

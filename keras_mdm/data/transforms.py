@@ -31,12 +31,12 @@ def prepare(
         pictures: uint8 array `(height, width, channels)` or
             `(frames, height, width, channels)`, with 1 to 4 channels.
         resolution: Int. Side of the result in pixels.
-        crop: `"center"` (the largest centred square) or `"random"` (a square
-            anywhere whose side is a random share of the shorter side).
+        crop: `"center"` (the largest centered square) or `"random"` (a square
+            anywhere whose side is a random fraction of the shorter side).
         rng: `numpy.random.Generator`, needed by a random crop.
         upscale: Bool. Whether smaller pictures are enlarged.
         channels: 1 or 3. Defaults to what the picture has (1 or 3).
-        crop_scale: Pair of floats in (0, 1], the range of that share.
+        crop_scale: Pair of floats in (0, 1], the range of that fraction.
 
     Returns:
         uint8 array `([frames,] resolution, resolution, channels)`.
@@ -149,7 +149,7 @@ def area_downscale(pictures, resolution):
 def to_channels(pictures, channels=None):
     """Converts pictures to 1 or 3 channels.
 
-    Grey becomes three equal channels; colours become grey by luma (ITU-R BT.601);
+    Gray becomes three equal channels; colors become gray by luma (ITU-R BT.601);
     an alpha channel (the second of two or the fourth of four) is laid on white.
 
     Args:
@@ -207,13 +207,11 @@ def _covered_rows(side, resolution):
 def _enlarge(pictures, resolution):
     from PIL import Image
 
-    def enlarge_plane(plane):
-        return np.asarray(
-            Image.fromarray(plane).resize((resolution, resolution), Image.BICUBIC)
-        )
-
     *leading, side, _, channels = pictures.shape
-    planes = np.moveaxis(pictures, -1, -3).reshape((-1, side, side))
-    planes = np.stack([enlarge_plane(plane) for plane in planes])
-    planes = planes.reshape((*leading, channels, resolution, resolution))
-    return np.moveaxis(planes, -3, -1)
+    # Pillow knows gray pictures without an axis of channels.
+    shape = (-1, side, side) if channels == 1 else (-1, side, side, channels)
+    large = [
+        np.asarray(Image.fromarray(one).resize((resolution, resolution), Image.BICUBIC))
+        for one in pictures.reshape(shape)
+    ]
+    return np.stack(large).reshape((*leading, resolution, resolution, channels))

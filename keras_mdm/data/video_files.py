@@ -168,16 +168,6 @@ def write_video(path, frames, frame_rate=8):
             _write_animation(temporary, frames, frame_rate)
 
 
-def check_num_frames(num_frames):
-    """Raises a `ValueError` if a number of frames is no positive integer."""
-    whole = isinstance(num_frames, numbers.Integral)
-    if not whole or isinstance(num_frames, bool) or num_frames < 1:
-        raise ValueError(
-            "`num_frames` must be a positive integer. "
-            f"Received: num_frames={num_frames!r}"
-        )
-
-
 def check_frame_rate(frame_rate):
     """Raises a `ValueError` if a frame rate is no number in [0.001, 1000]."""
     real = isinstance(frame_rate, numbers.Real) and not isinstance(frame_rate, bool)
