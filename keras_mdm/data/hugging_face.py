@@ -43,12 +43,12 @@ from keras_mdm.data.source import (
 from keras_mdm.files import as_path
 from keras_mdm.text_files import printable
 
-_OPTIONS = ("config", "split", "image", "label", "caption", "stream", "length")
 _USUAL_NAMES = {
     "image": ("image",),
     "label": ("label",),
     "caption": ("caption", "captions", "text"),
 }
+_OPTIONS = ("config", "split", *_USUAL_NAMES, "stream", "length")
 _SHUFFLE_BUFFER = 1000
 
 
@@ -68,24 +68,28 @@ class HuggingFace(Source):
 
     def __init__(self, path, split="train"):
         name, options = _read_name(path)
-        self._split = split = _choose_split(path, options.get("split"), split)
+        if options.get("split", split) != split != "train":
+            raise ValueError(
+                f"'hf:{path}' names another split than the argument `split`. "
+                f"Received: split={split!r}"
+            )
+        self._split = split = options.get("split", split)
         streams = options.get("stream", "0") == "1"
         builder, rows = _load(name, options.get("config"), split, streams)
-        features = rows.features or next(iter(rows.take(1)), {})
-        columns = {
-            kind: _find_column(path, features, kind, options.get(kind))
+        features = rows.features or {}
+        self._image, self._label, self._caption = (
+            _find_column(path, features, kind, options.get(kind))
             for kind in _USUAL_NAMES
-        }
-        if columns["image"] is None:
+        )
+        if self._image is None:
             raise ValueError(
                 f"'hf:{path}' has no pictures. Its columns are: {_list(features)}."
             )
-        self._columns = columns
-        self._micro = [key for key, feature in features.items() if _is_number(feature)]
-        used = [column for column in columns.values() if column is not None]
+        self._micro = _columns(features, "number")
+        used = {self._image, self._label, self._caption, *self._micro} - {None}
         # Pictures stay bytes: `read_picture` alone decodes them, once.
-        self._rows = rows.select_columns([*used, *self._micro]).cast_column(
-            columns["image"], datasets.Image(decode=False)
+        self._rows = rows.select_columns(sorted(used)).cast_column(
+            self._image, datasets.Image(decode=False)
         )
         if streams:
             self._length = _count_rows(path, builder, split, options.get("length"))
@@ -94,12 +98,11 @@ class HuggingFace(Source):
             self._length = len(rows)
         if not self._length:
             raise ValueError(f"The split {split!r} of 'hf:{path}' is empty.")
-        label, caption = columns["label"], columns["caption"]
-        texts = [key for key, feature in features.items() if _is_text(feature)]
+        texts = _columns(features, "caption")
         super().__init__(
             f"hf:{path}",
-            class_names=features[label].names if label else None,
-            has_captions=caption is not None,
+            class_names=features[self._label].names if self._label else None,
+            has_captions=self._caption is not None,
             no_captions=f"no column is chosen from those with texts, {texts}",
         )
         self._cursor = None
@@ -109,7 +112,7 @@ class HuggingFace(Source):
 
     def describe(self, index):
         if isinstance(index, dict):
-            picture = index[self._columns["image"]] or {}
+            picture = index[self._image] or {}
             digest = hashlib.sha256(picture.get("bytes") or b"").hexdigest()[:12]
             index = picture.get("path") or f"picture with the SHA-256 {digest}..."
         return printable(f"{self.name}/{self._split}[{index}]")
@@ -139,15 +142,14 @@ class HuggingFace(Source):
 
     def _read(self, index):
         row = index if isinstance(index, dict) else self._row(index)
-        item = {"image": self._read_picture(row[self._columns["image"]], index)}
-        label, caption = self._columns["label"], self._columns["caption"]
-        if label is not None:
-            item["label"] = row[label]
+        item = {"image": self._read_picture(row[self._image], index)}
+        if self._label is not None:
+            item["label"] = row[self._label]
             if item["label"] is None or item["label"] < 0:
                 raise UnusablePicture(self.describe(index), "has no label")
-        if caption is not None:
+        if self._caption is not None:
             try:
-                item |= caption_items(read_captions(row[caption]))
+                item |= caption_items(read_captions(row[self._caption]))
             except ValueError as error:
                 raise UnusablePicture(self.describe(index), str(error)) from error
         micro = {key: row[key] for key in self._micro if row[key] is not None}
@@ -202,15 +204,6 @@ def _read_name(path):
     return name, options
 
 
-def _choose_split(path, named, split):
-    if named and split not in ("train", named):
-        raise ValueError(
-            f"'hf:{path}' names another split than the argument `split`. "
-            f"Received: split={split!r}"
-        )
-    return named or split
-
-
 def _load(name, config, split, streams):
     """The builder of a set and the rows of a split; library errors say how to go on."""
     try:
@@ -257,8 +250,7 @@ def _count_rows(path, builder, split, length):
 
 def _find_column(path, features, kind, named):
     """Name of the column of pictures, labels or captions, or `None`."""
-    fits = {"image": _is_picture, "label": _is_label, "caption": _is_text}[kind]
-    found = [key for key, feature in features.items() if fits(feature)]
+    found = _columns(features, kind)
     if named is not None:
         if named and named not in found:
             raise ValueError(
@@ -276,24 +268,21 @@ def _find_column(path, features, kind, named):
     return (usual if len(found) > 1 else [*found, None])[0]
 
 
-def _is_picture(feature):
-    return isinstance(feature, datasets.Image)
+def _columns(features, kind):
+    """Names of the columns whose type fits to a kind."""
+    return [key for key, feature in features.items() if _fits(feature, kind)]
 
 
-def _is_label(feature):
-    return isinstance(feature, datasets.ClassLabel)
-
-
-def _is_text(feature):
-    if isinstance(feature, datasets.List | datasets.LargeList):
+def _fits(feature, kind):
+    if kind == "image":
+        return isinstance(feature, datasets.Image)
+    if kind == "label":
+        return isinstance(feature, datasets.ClassLabel)
+    if kind == "caption" and isinstance(feature, datasets.List | datasets.LargeList):
         feature = feature.feature
+    starts = {"caption": ("string", "large_string"), "number": ("int", "uint", "float")}
     is_value = isinstance(feature, datasets.Value)
-    return is_value and feature.dtype in ("string", "large_string", "string_view")
-
-
-def _is_number(feature):
-    is_value = isinstance(feature, datasets.Value)
-    return is_value and feature.dtype.startswith(("int", "uint", "float"))
+    return is_value and feature.dtype.startswith(starts[kind])
 
 
 def _list(features):

@@ -127,3 +127,25 @@ def _png(picture):
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG", compress_level=1)
     return file.getvalue()
+
+
+def attributes_of(record):
+    """Returns what a record tells of its `shapes.Scene`, as plain values."""
+
+    def plain(value):
+        return value.decode() if isinstance(value, bytes) else float(value)
+
+    columns = record["items"]
+    items = [
+        {key: plain(value) for key, value in zip(columns, row, strict=True)}
+        for row in zip(*columns.values(), strict=True)
+    ]
+    attributes = {
+        "background": record["background"].decode(),
+        "count": len(items),
+        "items": items,
+    }
+    if "direction" in record:
+        attributes["direction"] = record["direction"].decode()
+        attributes["velocity"] = tuple(float(v) for v in record["velocity"])
+    return attributes

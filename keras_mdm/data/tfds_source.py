@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow_datasets as tfds
 
-from keras_mdm.data import shapes_builder  # noqa: F401 (registers the set)
+from keras_mdm.data import shapes_builder
 from keras_mdm.data.pictures import open_picture
 from keras_mdm.data.source import (
     Source,
@@ -108,7 +108,7 @@ class TfdsSource(Source):
             except ValueError as error:
                 raise UnusablePicture(self.describe(index), str(error)) from error
         if self._has_attributes:
-            item["attributes"] = _shape_attributes(record)
+            item["attributes"] = shapes_builder.attributes_of(record)
         return item
 
 
@@ -129,8 +129,11 @@ def prepare(builder, name):
     """
     if _has_read_splits(builder):
         return builder
-    root = builder.data_dir_root
-    with _lock(root, builder.name):
+    root, lock = builder.data_dir_root, contextlib.nullcontext()
+    if "://" not in str(root):  # A bucket has no locks.
+        root.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(root / f".{builder.name}.lock")
+    with lock:
         builder = _open_builder(name, root)
         if not builder.is_prepared():
             _prepare(builder, name)
@@ -143,14 +146,6 @@ def _has_read_splits(builder):
     A builder reads the metadata once, and another process may finish a set any time.
     """
     return builder.is_prepared() and bool(builder.info.splits)
-
-
-def _lock(root, name):
-    """Lets one process at a time prepare a set; not in a bucket, which has no locks."""
-    if "://" in str(root):
-        return contextlib.nullcontext()
-    root.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(root / f".{name}.lock")
 
 
 def _prepare(builder, name):
@@ -306,25 +301,3 @@ def _decoders_of(features, wanted=None):
             if nested:
                 decoders[key] = nested
     return decoders
-
-
-def _shape_attributes(record):
-    """Returns what `shapes.Scene` holds, as plain values."""
-
-    def plain(value):
-        return value.decode() if isinstance(value, bytes) else float(value)
-
-    columns = record["items"]
-    items = [
-        {key: plain(value) for key, value in zip(columns, row, strict=True)}
-        for row in zip(*columns.values(), strict=True)
-    ]
-    attributes = {
-        "background": record["background"].decode(),
-        "count": len(items),
-        "items": items,
-    }
-    if "direction" in record:
-        attributes["direction"] = record["direction"].decode()
-        attributes["velocity"] = tuple(float(v) for v in record["velocity"])
-    return attributes

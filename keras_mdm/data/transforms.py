@@ -2,7 +2,6 @@
 
 Shrinking is by exact area averaging, like the pyramid inside the model: a picture
 prepared at 16 is what one prepared at 64 becomes after 4x4 average pooling.
-`pipeline.py` calls `prepare` on every picture.
 """
 
 import functools
@@ -51,11 +50,7 @@ def prepare(
 
 
 def check_resolution(resolution):
-    """Returns a resolution as int.
-
-    Raises:
-        ValueError: If it is no positive integer, such as height and width.
-    """
+    """Returns a resolution as int; a `ValueError` if it is no positive integer."""
     if isinstance(resolution, tuple | list | np.ndarray):
         raise ValueError(
             "Pictures are square: `resolution` must be one integer, the side in "
@@ -74,21 +69,12 @@ def check_positive(name, value):
     return int(value)
 
 
-def choose_square(
-    pictures, resolution, crop="center", rng=None, upscale=False, crop_scale=(0.8, 1.0)
-):
-    """The square that `prepare` would cut out.
-
-    Args:
-        pictures, resolution, crop, rng, upscale, crop_scale: See `prepare`.
+def choose_square(pictures, resolution, crop, rng, upscale, crop_scale):
+    """The square that `prepare`, whose arguments these are, would cut out.
 
     Returns:
         Tuple of int: side, top and left in pixels of the picture.
-
-    Raises:
-        TooSmall, ValueError: As `prepare`.
     """
-    resolution = check_resolution(resolution)
     if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
         raise ValueError(
             "expected uint8 (height, width, channels) or (frames, height, width, "
@@ -115,9 +101,6 @@ def cut(pictures, square, resolution, channels=None):
     Args:
         pictures, resolution, channels: See `prepare`.
         square: Tuple of int: side, top and left.
-
-    Returns:
-        uint8 array `([frames,] resolution, resolution, channels)`.
     """
     side, top, left = square
     pictures = pictures[..., top : top + side, left : left + side, :]
