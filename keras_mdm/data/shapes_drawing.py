@@ -76,7 +76,7 @@ def _at_frame(scene, frame):
 def _draw_chunk(scenes, resolution):
     samples = -(-_GRID // resolution)
     grid = resolution * samples
-    centres = (np.arange(grid, dtype=np.float32) + 0.5) / grid
+    centers = (np.arange(grid, dtype=np.float32) + 0.5) / grid
     backgrounds = [shapes.BACKGROUNDS[scene.background] for scene in scenes]
     canvas = np.empty((len(scenes), grid, grid, 3), np.float32)
     canvas[:] = np.array(backgrounds, np.float32)[:, None, None, :]
@@ -97,8 +97,8 @@ def _draw_chunk(scenes, resolution):
             )
             unit = radius[:, None, None]
             # (items, grid, grid), in units of the radius
-            u = (centres[None, None, :] - x[:, None, None]) / unit
-            v = (centres[None, :, None] - y[:, None, None]) / unit
+            u = (centers[None, None, :] - x[:, None, None]) / unit
+            v = (centers[None, :, None] - y[:, None, None]) / unit
             cover = np.clip(0.5 - distance(u, v) * unit * grid, 0, 1)[..., None]
             colours = [shapes.COLOURS[item.colour] for item in items]
             colours = np.array(colours, np.float32)[:, None, None, :]

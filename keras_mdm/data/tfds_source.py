@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import io
 import itertools
+import json
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow_datasets as tfds
 
-from keras_mdm.data import shapes_builder
+from keras_mdm.data import shapes_builder  # noqa: F401 (registers the set)
 from keras_mdm.data.pictures import open_picture
 from keras_mdm.data.source import (
     Source,
@@ -108,7 +109,8 @@ class TfdsSource(Source):
             except ValueError as error:
                 raise UnusablePicture(self.describe(index), str(error)) from error
         if self._has_attributes:
-            item["attributes"] = shapes_builder.attributes_of(record)
+            item["attributes"] = attributes = json.loads(record["attributes"])
+            attributes["velocity"] = tuple(attributes["velocity"])
         return item
 
 
