@@ -32,7 +32,9 @@ def at_level(source, level):
     """
     frames, _ = read_level(level)
     if frames == 1:
-        return FirstFrames(source) if source.is_video else source
+        if not source.is_video:
+            return source
+        return FirstFrames(source, is_video=False, num_frames=None)
     if not source.is_video:
         raise ValueError(
             f"{source.name!r} has pictures, not clips. Received: level={level!r}"
@@ -76,9 +78,6 @@ class _Derived(Source):
 
 class FirstFrames(_Derived):
     """The first frame of every clip as a picture with its caption and label."""
-
-    def __init__(self, source):
-        super().__init__(source, is_video=False, num_frames=None)
 
     def _read(self, index):
         item = dict(self._source.read(index))

@@ -161,13 +161,12 @@ class _Rows(grain.IterDataset):
 
     def __init__(self, preparation, batch_size, shuffle, repeat, first_pass):
         super().__init__()
-        self.preparation = preparation
+        self.source = preparation.source
+        self.seed = preparation.seed[0] if shuffle else None
+        self.shard = (preparation.indices.start, preparation.indices.step)
         self.batch_size = batch_size
-        self.shuffle = shuffle
         self.repeat = repeat
         self.first_pass = first_pass
-        indices = preparation.indices
-        self.shard = (indices.start, indices.step)
 
     def set_slice(self, part, sequential_slice=False):
         """Called by grain in worker processes, each of which reads its own rows."""
@@ -185,11 +184,6 @@ class _RowIterator(grain.DatasetIterator):
         self._dataset = dataset
         self.set_state({"epoch": dataset.first_pass, "delivered": 0})
 
-    def _rows(self):
-        dataset, source = self._dataset, self._dataset.preparation.source
-        seed = dataset.preparation.seed[0] if dataset.shuffle else None
-        return source.stream(seed, self._epoch, dataset.shard)
-
     def __next__(self):
         size = self._dataset.batch_size
         rows = list(itertools.islice(self._stream, size))
@@ -199,8 +193,8 @@ class _RowIterator(grain.DatasetIterator):
         if not rows:
             raise StopIteration
         index, count = self._dataset.shard
-        length = len(self._dataset.preparation.source)
-        position = self._epoch * length + index + self._delivered * count
+        position = self._epoch * len(self._dataset.source) + index
+        position += self._delivered * count
         self._delivered += len(rows)
         return (position,), rows
 
@@ -210,4 +204,6 @@ class _RowIterator(grain.DatasetIterator):
     def set_state(self, state):
         self._epoch, self._delivered = state["epoch"], state["delivered"]
         # Rows that were delivered are read over: the order is that of the first time.
-        self._stream = itertools.islice(self._rows(), self._delivered, None)
+        dataset = self._dataset
+        rows = dataset.source.stream(dataset.seed, self._epoch, dataset.shard)
+        self._stream = itertools.islice(rows, self._delivered, None)

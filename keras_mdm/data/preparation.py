@@ -20,16 +20,11 @@ class Preparation:
     """Turns positions and indices into a chunk of prepared pictures.
 
     Args:
-        source: A `Source`.
+        source, keep, micro_conditioning, embeddings, flip, channels: Of `make_dataset`.
         indices: Range of the source indices that can occur.
         seed: Tuple of ints. Crops and flips depend on it and on the positions.
-        keep: Tuple of keys of a batch.
-        micro_conditioning: Tuple of names of values that a batch has as well.
-        embeddings: `EmbeddingShards` of the captions, or `None`.
-        flip: Bool. Whether pictures are mirrored with probability 1/2.
         may_cache: Bool. Whether prepared pictures are kept in memory if all take
             less than `CACHE_LIMIT`.
-        channels: Int. Channels of the pictures of a batch.
         square: Dict of arguments of `transforms.choose_square`.
     """
 
