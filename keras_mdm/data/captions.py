@@ -24,20 +24,12 @@ _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
 def find_captions(root, files, others):
-    """Finds the captions of pictures or videos.
-
-    Args:
-        root: Path of the folder.
-        files: List of their paths, relative to `root`.
-        others: List of the paths of the other files.
+    """Finds the captions of pictures or videos: `files`, with `others` beside them.
 
     Returns:
         A tuple: a mapping from path to a tuple of captions (of the files that have
         some), or `None`; a string that says why there is none; and a list of sentences
         about rows that are not used.
-
-    Raises:
-        ValueError: If a table is damaged.
     """
     tables = [file for file in others if file.name.lower() in TABLES]
     if tables:

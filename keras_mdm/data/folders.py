@@ -163,14 +163,10 @@ class Folder(Files):
 
 
 class Clips(Files):
-    """The beginnings of the videos of a folder, all of one length.
-
-    Videos that are damaged or too short are skipped and reported, never fatal.
-    `Files` documents captions, classes, `path` and `split`.
+    """The beginnings of the videos of a folder; `Files` documents the rest.
 
     Args:
-        path: String or path of the folder.
-        split: String. The split.
+        path, split: See `Files`.
         num_frames: Int. Frames of a clip. Defaults to all that a video has.
         frame_rate: Float. Frames a second, picked by their time stamps. Defaults to
             the frames of each video as they follow each other.

@@ -5,6 +5,7 @@ order and the same flips each time; this one goes on to the next pass.
 """
 
 import itertools
+import weakref
 
 import grain
 from absl import flags
@@ -118,17 +119,20 @@ class _PassIterator(grain.DatasetIterator):
     def __init__(self, dataset):
         super().__init__()
         self._dataset = dataset
-        self._batches = None
+        self._opened = []
+        # At exit too: grain's threads complain if the modules they need are gone.
+        weakref.finalize(self, _close, self._opened)
         self._start(dataset.epoch)
 
     def _start(self, number):
         self._number = number
         self._delivered = 0
-        self._batches = iter(self._dataset.batches_from_pass(number))
+        _close(self._opened)
+        self._opened.append(iter(self._dataset.batches_from_pass(number)))
 
     def __next__(self):
         try:
-            batch = next(self._batches)
+            batch = next(self._opened[0])
         except StopIteration:
             self._dataset.epoch = self._number + 1
             raise
@@ -141,19 +145,22 @@ class _PassIterator(grain.DatasetIterator):
         return {
             "epoch": self._number,
             "delivered": self._delivered,
-            "batches": self._batches.get_state(),
+            "batches": self._opened[0].get_state(),
         }
 
     def set_state(self, state):
         self._start(state["epoch"])
         self._delivered = state["delivered"]
-        self._batches.set_state(state["batches"])
+        self._opened[0].set_state(state["batches"])
 
     def close(self):
-        # Also called, by `__del__`, where the start failed.
-        if self._batches is not None:
-            self._batches.close()
+        _close(self._opened)
         super().close()
+
+
+def _close(opened):
+    while opened:
+        opened.pop().close()
 
 
 class _Rows(grain.IterDataset):

@@ -84,12 +84,8 @@ class Scene:
 
     @property
     def caption(self):
-        """A sentence, such as `"a large red circle above a small blue square on a grey
-        background"`.
-
-        One shape is told with its place, two by how they lie to each other, three
-        each with its place, a moving one with its direction. The size is said where
-        it varies.
+        """One shape is told with its place, two by how they lie to each other, three
+        each with its place, a moving one with its direction; the size where it varies.
         """
         ending = f"on a {self.background} background"
         if self.direction is not None:

@@ -17,22 +17,18 @@ _CHUNK = 128
 
 
 def draw(scenes, resolution):
-    """Draws pictures from scenes.
+    """Draws pictures from scenes; of a clip, its first frame.
 
     Args:
-        scenes: Sequence of `Scene`. Of a clip, the first frame is drawn.
+        scenes: Sequence of `Scene`.
         resolution: Int, 1 or more. Side of the pictures in pixels.
 
     Returns:
         uint8 array `(len(scenes), resolution, resolution, 3)`.
 
-    Raises:
-        ValueError: If `resolution` is not a positive integer.
-
     Example:
 
-    >>> scene = make_scene("single", "train", 0)
-    >>> draw([scene], 16).shape
+    >>> draw([make_scene("single", "train", 0)], 16).shape
     (1, 16, 16, 3)
     """
     if resolution != int(resolution) or resolution < 1:
@@ -49,12 +45,7 @@ def draw(scenes, resolution):
 
 
 def draw_clips(scenes, resolution, num_frames=shapes.NUM_FRAMES):
-    """Draws clips from scenes in motion.
-
-    Args:
-        scenes: Sequence of `Scene`.
-        resolution: Int, 1 or more. Side of the frames in pixels.
-        num_frames: Int, 1 or more.
+    """Draws clips from scenes in motion, see `draw`.
 
     Returns:
         uint8 array `(len(scenes), num_frames, resolution, resolution, 3)`.

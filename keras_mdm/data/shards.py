@@ -42,18 +42,11 @@ _PACKED = tuple(
 
 
 def find_shards(path):
-    """Finds the shards that a user named.
-
-    Args:
-        path: String or path: a folder of `.tar` files, a file, or a pattern of files.
+    """Finds the shards that a user named: a folder, a file, or a pattern of files.
 
     Returns:
         A tuple: sorted list of paths, and list of sentences about files that are left
         out.
-
-    Raises:
-        FileNotFoundError: If there is no shard.
-        ValueError: If a shard is compressed.
     """
     path = local_path(path, "The path in 'webdataset:PATH'")
     notes, packed = [], []
@@ -102,14 +95,10 @@ def _refuse_packed(shard):
 def read_index(shard):
     """Where the members of the samples of a shard lie.
 
-    Args:
-        shard: Path of a tar file.
-
     Returns:
-        A tuple: array of the names of the samples; int64 array
-        `(samples, 6)` of offset and size of picture, text and json (-1 for none); a
-        list of pairs `(what, why)` of what can't be used; and a string that counts
-        members of other kinds.
+        A tuple: array of the names of the samples; int64 array `(samples, 6)` of offset
+        and size of picture, text and json (-1 for none); list of pairs `(what, why)` of
+        what can't be used; and a string that counts members of other kinds.
     """
     cache = shard.with_name(f".{shard.name}.index.npz")
     stamp, size = _stamp(shard), shard.stat().st_size

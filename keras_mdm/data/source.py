@@ -149,8 +149,7 @@ class Source:
     def require_captions(self, received):
         """Raises a `ValueError` that says why, if there are no captions.
 
-        Args:
-            received: String. What asks for them, such as `"keep=('captions',)"`.
+        `received` is what asks for them, such as `"keep=('captions',)"`.
         """
         if not self.has_captions:
             why = f": {self._no_captions}" if self._no_captions else ""
@@ -182,16 +181,10 @@ class Source:
 
 
 def read_captions(value):
-    """The captions of an item, which may have one or several.
-
-    Args:
-        value: What a file has: a string, or a list of strings.
-
-    Returns:
-        Tuple of strings without blanks around them, at least one.
+    """Tuple of the captions of an item, without blanks around them, at least one.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If `value`, what a file has, is no string and no list of strings.
     """
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts:
@@ -226,12 +219,7 @@ def micro_conditioning_of(values):
 
 
 def refuse_frames(name, num_frames, frame_rate):
-    """Raises a `ValueError` if frames are to be chosen where there are pictures.
-
-    Args:
-        name: String. Name of a source of pictures.
-        num_frames, frame_rate: As `open_source` takes them.
-    """
+    """Raises a `ValueError` if frames are to be chosen where there are pictures."""
     if num_frames is not None or frame_rate is not None:
         raise ValueError(
             f"{name!r} has pictures, not clips, so there are no frames to choose. "

@@ -115,19 +115,10 @@ class TfdsSource(Source):
 
 
 def prepare(builder, name):
-    """Downloads and prepares a set if that has not been done.
+    """Returns the builder of a set, downloaded and prepared if that was still to do.
 
-    A second process that wants the same set waits for the first one.
-
-    Args:
-        builder: `tfds.core.DatasetBuilder`.
-        name: String. The name it was opened by.
-
-    Returns:
-        A `tfds.core.DatasetBuilder` that is prepared.
-
-    Raises:
-        RuntimeError: If the child process that prepares it fails.
+    A second process that wants the same set waits for the first one. A `RuntimeError`
+    says that the child process that prepares it has failed.
     """
     if _has_read_splits(builder):
         return builder
@@ -217,10 +208,7 @@ def _find_pictures(features, name):
 
 
 def _clip_length(name, length, num_frames, frame_rate):
-    """Number of frames of every clip of a set, or `None` if it varies.
-
-    `length` is that of all its videos, if they have one; the rest is asked for.
-    """
+    """Number of frames of every clip, or `None` if it varies; `length` is the set's."""
     if frame_rate is not None:
         raise ValueError(
             f"{name!r} does not tell the frame rate of its videos, so frames can't be "

@@ -70,11 +70,7 @@ def check_positive(name, value):
 
 
 def choose_square(pictures, resolution, crop, rng, upscale, crop_scale):
-    """The square that `prepare`, whose arguments these are, would cut out.
-
-    Returns:
-        Tuple of int: side, top and left in pixels of the picture.
-    """
+    """Side, top and left of the square that `prepare` with these arguments cuts."""
     if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
         raise ValueError(
             "expected uint8 (height, width, channels) or (frames, height, width, "
@@ -96,12 +92,7 @@ def choose_square(pictures, resolution, crop, rng, upscale, crop_scale):
 
 
 def cut(pictures, square, resolution, channels=None):
-    """Cuts a square out of a picture, or of all frames of a clip, and resizes it.
-
-    Args:
-        pictures, resolution, channels: See `prepare`.
-        square: Tuple of int: side, top and left.
-    """
+    """Cuts a square `(side, top, left)` out of what `prepare` takes and resizes it."""
     side, top, left = square
     pictures = pictures[..., top : top + side, left : left + side, :]
     pictures = to_channels(pictures, channels)
@@ -115,12 +106,7 @@ def cut(pictures, square, resolution, channels=None):
 def area_downscale(pictures, resolution):
     """Shrinks squares by averaging exactly the area that each new pixel covers.
 
-    Args:
-        pictures: uint8 array `(..., side, side, channels)`.
-        resolution: Int, at most `side`.
-
-    Returns:
-        uint8 array `(..., resolution, resolution, channels)`.
+    `(..., side, side, channels)` becomes `(..., resolution, resolution, channels)`.
     """
     result = _average_rows(pictures, resolution).swapaxes(-3, -2)
     result = np.ascontiguousarray(result)
@@ -130,17 +116,11 @@ def area_downscale(pictures, resolution):
 
 
 def to_channels(pictures, channels=None):
-    """Converts pictures to 1 or 3 channels.
+    """Converts pictures `(..., channels)`, uint8 with 1 to 4 channels, to 1 or 3.
 
     Gray becomes three equal channels; colors become gray by luma (ITU-R BT.601);
-    an alpha channel (the second of two or the fourth of four) is laid on white.
-
-    Args:
-        pictures: uint8 array `(..., channels)`, with 1 to 4 channels.
-        channels: 1, 3, or `None` for only removing an alpha channel.
-
-    Returns:
-        uint8 array `(..., channels)`.
+    an alpha channel (the second of two or the fourth of four) is laid on white. With
+    `channels=None` only that is done.
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
@@ -173,9 +153,8 @@ def _average_rows(pictures, resolution):
 def _covered_rows(side, resolution):
     """Returns the old rows that each new row covers, and how much of each.
 
-    Returns:
-        Int array `(taps, resolution)` of rows and float32 array
-        `(taps, resolution, 1, 1)` of weights that sum to 1 over the taps.
+    Rows are `(taps, resolution)`; weights are `(taps, resolution, 1, 1)` and sum to 1
+    over the taps.
     """
     edges = np.arange(resolution + 1) * (side / resolution)
     first = np.floor(edges[:-1]).astype(int)
