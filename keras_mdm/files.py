@@ -2,7 +2,7 @@
 
 Everything that writes goes through `whole_file` or `whole_folder`: temporary names are
 made exclusively beside the target and take its place in one step, so that no link is
-followed and no half of a file is ever seen. Imports nothing of ours.
+followed and no half of a file is ever seen.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import pathlib
 import secrets
 import shutil
 
+from keras_mdm.text_files import printable
+
 # A finished replacement of a folder's files that only has to be moved into place.
 _REPLACEMENT = ".replacement"
 
@@ -18,6 +20,25 @@ _REPLACEMENT = ".replacement"
 def as_path(path):
     """A path with `~` as the user's home folder."""
     return pathlib.Path(path).expanduser()
+
+
+def local_path(path, argument):
+    """`as_path` of what a user named, which `argument` names in errors.
+
+    Raises:
+        ValueError: if it is empty, or the home folder of nobody known.
+    """
+    if not str(path).strip():
+        raise ValueError(
+            f"{argument} must name a file or folder; '.' is the current folder. "
+            f"Received an empty path: {str(path)!r}"
+        )
+    try:
+        return as_path(path)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{argument}: there is no such home folder. Received: {printable(path)!r}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -13,8 +13,7 @@ import re
 
 import numpy as np
 
-from keras_mdm.data.paths import local_path
-from keras_mdm.files import whole_file
+from keras_mdm.files import local_path, whole_file, write_text
 from keras_mdm.text_files import printable, read_json
 
 _ABOUT = "embeddings.json"
@@ -39,25 +38,20 @@ class EmbeddingShards:
 
     def __init__(self, folder, max_tokens=None):
         self._folder = _local(folder)
-        about = read_about(self._folder)
+        about = _read_about(self._folder)
         self.size = about["size"]
         self.encoder_name = about["encoder"]
         self.max_tokens = max_tokens or about["max_tokens"]
-        numbers = written_shards(self._folder)
-        if not numbers:
+        index = []
+        for number in written_shards(self._folder):
+            hashes, lengths = _read_shard(self._folder, number, self.size)
+            starts = np.cumsum(lengths, dtype="int64") - lengths
+            index.append((hashes, np.full_like(lengths, number), starts, lengths))
+        if not index:
             raise FileNotFoundError(f"{self._folder} has no finished shard.")
-        hashes, shards, starts, lengths = [], [], [], []
-        for number in numbers:
-            found = _read_shard(self._folder, number, self.size)
-            hashes.append(found[0])
-            lengths.append(found[1])
-            starts.append(np.cumsum(lengths[-1], dtype="int64") - lengths[-1])
-            shards.append(np.full(len(lengths[-1]), number, "int32"))
-        order = np.argsort(np.concatenate(hashes), kind="stable")
-        self._hashes = np.concatenate(hashes)[order]
-        self._shards = np.concatenate(shards)[order]
-        self._starts = np.concatenate(starts)[order]
-        self._lengths = np.concatenate(lengths)[order]
+        columns = [np.concatenate(column) for column in zip(*index, strict=True)]
+        order = np.argsort(columns[0], kind="stable")
+        self._hashes, *self._places = (column[order] for column in columns)
         self._tokens = {}
 
     def __len__(self):
@@ -67,11 +61,12 @@ class EmbeddingShards:
         return not text.strip() or self._find(text) is not None
 
     def _find(self, text):
-        wanted = hash_text(text)
-        place = int(np.searchsorted(self._hashes, wanted))
-        if place < len(self._hashes) and self._hashes[place] == wanted:
-            return place
-        return None
+        """Shard, start and length of the tokens of a caption, or `None`."""
+        wanted = _hash_text(text)
+        row = int(np.searchsorted(self._hashes, wanted))
+        if row == len(self._hashes) or self._hashes[row] != wanted:
+            return None
+        return tuple(int(column[row]) for column in self._places)
 
     def look_up(self, texts):
         """Returns features of `keras_mdm.TextEmbeddings` for captions.
@@ -97,28 +92,18 @@ class EmbeddingShards:
             place = self._find(text)
             if place is None:
                 raise KeyError(text)
-            length = min(int(self._lengths[place]), self.max_tokens)
-            start = int(self._starts[place])
-            tokens = self._shard(int(self._shards[place]))
-            embeddings[row, :length] = tokens[start : start + length]
+            number, start, length = place
+            if number not in self._tokens:
+                path = _tokens_path(self._folder, number)
+                self._tokens[number] = np.load(path, mmap_mode="r")
+            length = min(length, self.max_tokens)
+            embeddings[row, :length] = self._tokens[number][start : start + length]
             mask[row, :length] = True
         return {"text_embeddings": embeddings, "text_mask": mask}
-
-    def _shard(self, number):
-        if number not in self._tokens:
-            path = self._folder / f"{number:05}.tokens.npy"
-            self._tokens[number] = np.load(path, mmap_mode="r")
-        return self._tokens[number]
 
     def __getstate__(self):
         # Worker processes map the files themselves.
         return {**self.__dict__, "_tokens": {}}
-
-
-def hash_text(text):
-    """Number of 64 bits that stands for a caption; blanks around it do not count."""
-    digest = hashlib.sha256(text.strip().encode("utf-8", "replace")).digest()
-    return np.frombuffer(digest[:8], "<u8")[0]
 
 
 def write_about(folder, encoder, size, max_tokens):
@@ -128,26 +113,72 @@ def write_about(folder, encoder, size, max_tokens):
         ValueError: If the folder has embeddings of another kind.
     """
     folder = _local(folder)
-    about = {
-        "format": _FORMAT,
-        "encoder": encoder,
-        "size": int(size),
-        "max_tokens": int(max_tokens),
-    }
-    if (folder / _ABOUT).is_file():
-        found = read_about(folder)
-        if found != about:
-            raise ValueError(
-                f"'{folder}' has embeddings of another kind: {found}. Received: {about}"
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / _ABOUT, lambda file: file.write(json.dumps(about).encode()))
+    about = {"format": _FORMAT, "encoder": encoder}
+    about |= {"size": int(size), "max_tokens": int(max_tokens)}
+    if not (folder / _ABOUT).is_file():
+        write_text(folder / _ABOUT, json.dumps(about))
+    elif (found := _read_about(folder)) != about:
+        raise ValueError(
+            f"'{folder}' has embeddings of another kind: {found}. Received: {about}"
+        )
 
 
-def read_about(folder):
+def write_shard(folder, number, texts, embeddings, masks):
+    """Writes the embeddings of some captions as one shard.
+
+    Args:
+        folder: Path of the folder.
+        number: Int. Number of the shard.
+        texts: List of strings.
+        embeddings: List of float arrays `(tokens, size)`, one for each text.
+        masks: List of bool arrays `(tokens,)`: tokens that are no padding.
+    """
+    folder = _local(folder)
+    kept = [
+        np.asarray(rows)[np.asarray(mask, "bool")].astype("float16")
+        for rows, mask in zip(embeddings, masks, strict=True)
+    ]
+    tokens = np.concatenate(kept) if kept else np.zeros((0, 1), "float16")
+    if not np.isfinite(tokens).all():
+        raise ValueError("the encoder's embeddings are not finite in float16.")
+    with whole_file(_tokens_path(folder, number)) as temporary:
+        np.save(temporary, tokens)
+    with whole_file(_index_path(folder, number)) as temporary:
+        np.savez(
+            temporary,
+            hashes=np.array([_hash_text(text) for text in texts], "uint64"),
+            lengths=np.array([len(rows) for rows in kept], "int32"),
+        )
+
+
+def written_shards(folder):
+    """Sorted numbers of the shards that are whole."""
+    names = (path.name for path in _local(folder).glob("*.index.npz"))
+    found = (re.fullmatch(r"(\d{5,})\.index\.npz", name) for name in names)
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _local(folder):
+    return local_path(folder, "The folder of embeddings")
+
+
+def _tokens_path(folder, number):
+    return folder / f"{number:05}.tokens.npy"
+
+
+def _index_path(folder, number):
+    return folder / f"{number:05}.index.npz"
+
+
+def _hash_text(text):
+    """Number of 64 bits that stands for a caption; blanks around it do not count."""
+    digest = hashlib.sha256(text.strip().encode("utf-8", "replace")).digest()
+    return np.frombuffer(digest[:8], "<u8")[0]
+
+
+def _read_about(folder):
     """What `write_about` wrote, as a dict."""
-    path = _local(folder) / _ABOUT
+    path = folder / _ABOUT
     if not path.is_file():
         raise FileNotFoundError(
             f"'{printable(folder)}' has no embeddings (no {_ABOUT}). "
@@ -170,50 +201,13 @@ def read_about(folder):
     return about
 
 
-def write_shard(folder, number, texts, embeddings, masks):
-    """Writes the embeddings of some captions as one shard.
-
-    Args:
-        folder: Path of the folder.
-        number: Int. Number of the shard.
-        texts: List of strings.
-        embeddings: List of float arrays `(tokens, size)`, one for each text.
-        masks: List of bool arrays `(tokens,)`: tokens that are no padding.
-    """
-    folder = _local(folder)
-    kept = [
-        np.asarray(rows)[np.asarray(mask, "bool")].astype("float16")
-        for rows, mask in zip(embeddings, masks, strict=True)
-    ]
-    tokens = np.concatenate(kept) if kept else np.zeros((0, 1), "float16")
-    if not np.isfinite(tokens).all():
-        raise ValueError("the encoder's embeddings are not finite in float16.")
-    index = {
-        "hashes": np.array([hash_text(text) for text in texts], "uint64"),
-        "lengths": np.array([len(rows) for rows in kept], "int32"),
-    }
-    _write_whole(folder / f"{number:05}.tokens.npy", lambda f: np.save(f, tokens))
-    _write_whole(folder / f"{number:05}.index.npz", lambda f: np.savez(f, **index))
-
-
-def written_shards(folder):
-    """Sorted numbers of the shards that are whole."""
-    names = (path.name for path in _local(folder).glob("*.index.npz"))
-    found = (re.fullmatch(r"(\d{5,})\.index\.npz", name) for name in names)
-    return sorted(int(match[1]) for match in found if match)
-
-
-def _local(folder):
-    return local_path(folder, "The folder of embeddings")
-
-
 def _read_shard(folder, number, size):
     """Hashes and lengths of the captions of a shard, once its tokens fit to them."""
-    path = folder / f"{number:05}.index.npz"
+    path = _index_path(folder, number)
     try:
         with path.open("rb") as file, np.load(file) as index:
             hashes, lengths = index["hashes"], index["lengths"]
-        tokens = np.load(folder / f"{number:05}.tokens.npy", mmap_mode="r")
+        tokens = np.load(_tokens_path(folder, number), mmap_mode="r")
         fits = (
             hashes.dtype == np.uint64
             and lengths.dtype == np.int32
@@ -231,9 +225,3 @@ def _read_shard(folder, number, size):
             f"{error}. Delete {path.name} and run tools/encode_captions.py again."
         ) from error
     return hashes, lengths
-
-
-def _write_whole(path, write):
-    """Writes a file that is there whole or not at all."""
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        write(file)

@@ -13,14 +13,10 @@ _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"}
 
 @dataclasses.dataclass
 class Listing:
-    """What a folder holds; paths are relative to it, sorted.
+    """What a folder holds; sorted paths, relative to it.
 
-    Attributes:
-        files: List of the paths of the files with one of the endings.
-        others: List of the paths of the other files.
-        folders: List of the names of the folders directly below.
-        flaws: List of pairs `(path, why)` of what can't be read.
-        notes: List of sentences about what was left out.
+    `files` have one of the endings, and `others` not; `folders` are names directly
+    below, `flaws` pairs `(path, why)` of what can't be read, `notes` sentences.
     """
 
     files: list
@@ -31,18 +27,11 @@ class Listing:
 
 
 def list_files(root, extensions):
-    """Finds the files of a folder.
+    """Returns a `Listing` of a folder; `extensions` are endings such as `".png"`.
 
     Links to folders are followed, but each real folder is read once: by its own path if
     it is in the folder, else by the first link. Links to files that are read anyway are
     left out. Names that begin with a dot are left out: thumbnails, caches.
-
-    Args:
-        root: Path of the folder.
-        extensions: Collection of endings, such as `".png"`.
-
-    Returns:
-        A `Listing`.
     """
     listing = Listing([], [], [], [], [])
     repeated, linked, plain, seen = [], [], set(), set()

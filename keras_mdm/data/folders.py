@@ -1,22 +1,22 @@
-"""A folder of pictures on disk as a source: `open_source("folder:PATH")`.
+"""Folders of pictures and of videos: `"folder:PATH"` and `"clips:PATH"`.
 
-Sub-folders are classes, unless the pictures have captions. What can't be read is
-skipped and reported, never fatal. `Files` is what a
-folder of videos (`clips.py`) does alike.
+Sub-folders are classes, unless the files have captions. What can't be read is skipped
+and reported, never fatal.
 """
 
 import hashlib
 
 from keras_mdm.data.captions import TABLES, TextFiles, find_captions
 from keras_mdm.data.file_walk import count_endings, list_files, name_some
-from keras_mdm.data.paths import local_path
 from keras_mdm.data.pictures import picture_extensions, read_picture
-from keras_mdm.data.source import Source, add_captions
+from keras_mdm.data.source import Source, caption_items
+from keras_mdm.data.video_files import READABLE, import_av, read_clip
+from keras_mdm.files import local_path
 from keras_mdm.text_files import printable
 
-# Share of a hundred that goes to each split, by a hash of the relative path.
-_SHARES = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}
-SPLITS = (*_SHARES, "all")
+# Per cent that go to each split, by a hash of the relative path.
+_PERCENT = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}
+SPLITS = (*_PERCENT, "all")
 _SPLIT_FOLDERS = frozenset(
     "train training test testing val valid validation dev eval".split()
 )
@@ -39,7 +39,7 @@ class Files(Source):
     Sub-classes implement `_read_file(path)`, which returns the item's picture or video.
 
     Args:
-        scheme: String. What stands before the path in the name of the source.
+        kind: String. What stands before the path in the name of the source.
         path: String or path of the folder.
         split: `"train"`, `"validation"`, `"test"` (90, 5 and 5 in a hundred, chosen
             by a hash of the relative path, so adding files moves none) or
@@ -53,38 +53,28 @@ class Files(Source):
             splits.
     """
 
-    def __init__(
-        self, scheme, path, split, extensions, is_video=False, num_frames=None
-    ):
-        if split not in SPLITS:
-            raise ValueError(
-                f"`split` of a folder must be one of {SPLITS}. "
-                f"Received: split={split!r}"
-            )
-        self._root = local_path(path, f"The path in '{scheme}:PATH'")
-        if not self._root.is_dir():
-            what = "Not a folder" if self._root.exists() else "No such folder"
-            raise FileNotFoundError(
-                f"{what}: {printable(self._root)} "
-                f"(absolute: {printable(self._root.absolute())})."
-            )
-        listing = list_files(self._root, extensions)
+    def __init__(self, kind, path, split, extensions, is_video=False, num_frames=None):
+        check_split("a folder", split)
+        self._root = root = local_path(path, f"The path in '{kind}:PATH'")
+        where = f"{printable(root)} (absolute: {printable(root.absolute())})"
+        if not root.is_dir():
+            what = "Not a folder" if root.exists() else "No such folder"
+            raise FileNotFoundError(f"{what}: {where}.")
+        listing = list_files(root, extensions)
         found = listing.files
         if not found:
             others = count_endings(listing.others)
             raise ValueError(
-                f"No {'videos' if is_video else 'pictures'} in {printable(self._root)} "
-                f"(absolute: {printable(self._root.absolute())}) or its sub-folders. "
-                f"Looked for: {' '.join(sorted(extensions))}"
+                f"No {'videos' if is_video else 'pictures'} in {where} or its "
+                f"sub-folders. Looked for: {' '.join(sorted(extensions))}"
                 + (f". Found: {others}" if others else "")
             )
-        self._captions, why, notes = find_captions(self._root, found, listing.others)
+        self._captions, why, notes = find_captions(root, found, listing.others)
         classes = {file.parts[0] for file in found if len(file.parts) > 1}
-        self._refuse_splits(scheme, classes)
-        if self._captions is not None:
-            self._labels = {}
-        else:
-            empty = sorted(set(listing.folders) - classes) if classes else []
+        self._refuse_splits(kind, classes)
+        self._labels = {}
+        if self._captions is None and classes:
+            empty = sorted(set(listing.folders) - classes)
             if empty:
                 notes.append(
                     f"{len(empty)} class folder(s) have no file that is read, and keep "
@@ -93,8 +83,7 @@ class Files(Source):
             names = sorted({*classes, *empty})
             self._labels = {name: label for label, name in enumerate(names)}
         super().__init__(
-            f"{scheme}:{path}",
-            channels=3,
+            f"{kind}:{path}",
             class_names=map(printable, self._labels) if self._labels else None,
             has_captions=self._captions is not None,
             is_video=is_video,
@@ -109,20 +98,19 @@ class Files(Source):
         ]
         if not self._files:
             raise ValueError(
-                f"The split {split!r} of {printable(self._root)} is empty: it got none "
+                f"The split {split!r} of {printable(root)} is empty: it got none "
                 f"of the {len(found)} {self.noun} found. Use split='all', or add "
                 f"{self.noun}. {' '.join(map(printable, notes))}".rstrip()
             )
         for file, flaw in (*flaws.items(), *listing.flaws):
             if flaw:
-                self.skip(str(self._root / file), flaw)
-        for sentence in (*notes, *listing.notes):
-            self.note(sentence)
+                self.skip(str(root / file), flaw)
+        self.note(*notes, *listing.notes)
         unread = [file for file in listing.others if not self._is_caption_file(file)]
         if unread:
             self.note(f"Files of other kinds, not read: {count_endings(unread)}.")
 
-    def _refuse_splits(self, scheme, folders):
+    def _refuse_splits(self, kind, folders):
         """Raises a `ValueError` if splits would become classes, or one set."""
         splits = sorted(name for name in folders if name.lower() in _SPLIT_FOLDERS)
         if len(splits) > 1 or (splits and len(folders) == 1 and self._captions is None):
@@ -132,7 +120,7 @@ class Files(Source):
             raise ValueError(
                 f"The sub-folders {splits} of {printable(self._root)} look like splits "
                 "of a data set. Open each by itself with split='all', such as "
-                f"'{scheme}:{printable(self._root / first)}', or rename them."
+                f"'{kind}:{printable(self._root / first)}', or rename them."
             )
 
     def _is_caption_file(self, file):
@@ -144,7 +132,7 @@ class Files(Source):
         """Why a file can't be used, or `None`."""
         if self._captions is not None and file not in self._captions:
             return "has no caption"
-        if self.class_names is not None and len(file.parts) == 1:
+        if self._labels and len(file.parts) == 1:
             return "lies in no class folder"
         return None
 
@@ -158,8 +146,8 @@ class Files(Source):
         file = self._files[index]
         item = self._read_file(self._root / file)
         if self._captions is not None:
-            add_captions(item, self._captions[file])
-        if self.class_names is not None:
+            item |= caption_items(self._captions[file])
+        if self._labels:
             item["label"] = self._labels[file.parts[0]]
         return item
 
@@ -174,9 +162,38 @@ class Folder(Files):
         return {"image": read_picture(path)}
 
 
+class Clips(Files):
+    """The beginnings of the videos of a folder; `Files` documents the rest.
+
+    Args:
+        path, split: See `Files`.
+        num_frames: Int. Frames of a clip. Defaults to all that a video has.
+        frame_rate: Float. Frames a second, picked by their time stamps. Defaults to
+            the frames of each video as they follow each other.
+    """
+
+    def __init__(self, path, split="train", num_frames=None, frame_rate=None):
+        import_av(f"The source 'clips:{path}'")
+        super().__init__(
+            "clips", path, split, READABLE, is_video=True, num_frames=num_frames
+        )
+        self._frame_rate = frame_rate
+
+    def _read_file(self, path):
+        return {"video": read_clip(path, self.num_frames, self._frame_rate)}
+
+
+def check_split(what, split):
+    """Raises a `ValueError` if `belongs` knows no such split."""
+    if split not in SPLITS:
+        raise ValueError(
+            f"`split` of {what} must be one of {SPLITS}. Received: split={split!r}"
+        )
+
+
 def belongs(name, split):
     """Whether the file of a name is in a split: by a hash of the name."""
     if split == "all":
         return True
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") % 100 in _SHARES[split]
+    return int.from_bytes(digest[:8], "big") % 100 in _PERCENT[split]

@@ -1,4 +1,4 @@
-"""Clips at the levels of a nest: fewer of their frames, or the first as a picture.
+"""Sources made from others: clips at the levels of a nest, class names as captions.
 
 Progressive training of video models begins with pictures. `at_level` makes a source of
 them from one of clips, and keeps the frames that `keras_mdm.diffusion.pyramid` keeps.
@@ -32,45 +32,42 @@ def at_level(source, level):
     """
     frames, _ = read_level(level)
     if frames == 1:
-        return FirstFrames(source) if source.is_video else source
+        if not source.is_video:
+            return source
+        return FirstFrames(source, is_video=False, num_frames=None)
     if not source.is_video:
         raise ValueError(
             f"{source.name!r} has pictures, not clips. Received: level={level!r}"
         )
     if source.num_frames == frames:
         return source
-    if source.num_frames is None:
+    if source.num_frames is None or source.num_frames % frames:
+        why = (
+            "may differ in length"
+            if source.num_frames is None
+            else f"have {source.num_frames} frames, which can't be divided into "
+            f"{frames}"
+        )
         raise ValueError(
-            f"the clips of {source.name!r} may differ in length: open the source with "
+            f"the clips of {source.name!r} {why}: open the source with "
             f"num_frames={frames} or a multiple. Received: level={level!r}"
         )
-    if source.num_frames % frames:
-        raise ValueError(
-            f"the clips of {source.name!r} have {source.num_frames} frames, which "
-            f"can't be divided into {frames}: open the source with num_frames={frames} "
-            f"or a multiple. Received: level={level!r}"
-        )
-    return FewerFrames(source, frames)
+    return FewerFrames(source, num_frames=frames)
 
 
 class _Derived(Source):
     """Items of another source, which skips and reports what is unusable."""
 
     def __init__(self, source, **changes):
-        super().__init__(
-            source.name,
-            source.channels,
-            source.class_names,
-            source.num_classes,
-            source.has_captions,
-            **changes,
-        )
+        same = ("name", "channels", "class_names", "num_classes", "has_captions")
+        same = {key: getattr(source, key) for key in (*same, "is_video", "num_frames")}
+        super().__init__(**{**same, **changes})
         self._source = source
+        self.stream = source.stream
         # What was skipped as the source was opened; the rest is met again.
         for what, why in source.skipped:
             self.skip(what, why)
-        for sentence in source.notes:
-            self.note(sentence)
+        self.note(*source.notes)
 
     def __len__(self):
         return len(self._source)
@@ -80,33 +77,21 @@ class _Derived(Source):
 
 
 class FirstFrames(_Derived):
-    """The first frame of every clip as a picture with its caption and label.
-
-    Args:
-        source: A `Source` of clips.
-    """
+    """The first frame of every clip as a picture with its caption and label."""
 
     def _read(self, index):
-        item = dict(self._source[index])
-        video = item.pop("video")
-        return {**item, "image": video[0]}
+        item = dict(self._source.read(index))
+        image = item.pop("video")[0]
+        return {**item, "image": image}
 
 
 class FewerFrames(_Derived):
-    """Every so manyth frame of every clip, from the first on.
-
-    Args:
-        source: A `Source` of clips.
-        num_frames: Int. Frames left, a divisor of those of the source.
-    """
-
-    def __init__(self, source, num_frames):
-        super().__init__(source, is_video=True, num_frames=num_frames)
-        self._step = source.num_frames // num_frames
+    """`num_frames` of every clip, evenly, from the first on."""
 
     def _read(self, index):
-        item = self._source[index]
-        return {**item, "video": item["video"][:: self._step]}
+        item = self._source.read(index)
+        step = self._source.num_frames // self.num_frames
+        return {**item, "video": item["video"][::step]}
 
 
 class ClassCaptions(_Derived):
@@ -122,9 +107,8 @@ class ClassCaptions(_Derived):
                 f"{source.name!r} has neither captions nor named classes: a model on "
                 "text can't be trained on it."
             )
-        super().__init__(source, is_video=source.is_video, num_frames=source.num_frames)
-        self.has_captions = True
+        super().__init__(source, has_captions=True)
 
     def _read(self, index):
-        item = self._source[index]
+        item = self._source.read(index)
         return {**item, "caption": self.class_names[item["label"]]}

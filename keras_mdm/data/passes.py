@@ -4,6 +4,9 @@
 order and the same flips each time; this one goes on to the next pass.
 """
 
+import itertools
+import weakref
+
 import grain
 from absl import flags
 
@@ -27,17 +30,10 @@ class PictureDataset(grain.IterDataset):
         self.epoch = 0
         self._preparation = preparation
         self._batch_size = batch_size
+        self._shuffle = shuffle
         self._repeat = repeat
         self._num_workers = num_workers
         self._unusable = set()
-        indices = preparation.indices
-        stream = grain.MapDataset.range(indices.start, indices.stop, indices.step)
-        if shuffle:
-            stream = stream.seed(preparation.seed[0]).shuffle()
-        # Endless; grain shuffles each repetition differently. The position is what
-        # crops and flips of a picture depend on.
-        stream = stream.repeat(_ENDLESS // len(indices))
-        self._stream = stream.map_with_index(lambda i, index: (i, index))
 
     def __iter__(self):
         return _PassIterator(self)
@@ -53,15 +49,30 @@ class PictureDataset(grain.IterDataset):
         usable = len(self._preparation.indices) - len(self._unusable)
         return usable // self._batch_size
 
-    def batches_from_pass(self, number):
-        """Returns the grain dataset of the batches of pass `number` (and on)."""
-        length = len(self._preparation.indices)
-        end = None if self._repeat else (number + 1) * length
-        stream = self._stream[number * length : end]
-        chunks = stream.batch(self._batch_size).map(self._preparation)
-        chunks = chunks.to_iter_dataset(
+    def _chunks_of_indices(self, number):
+        """Chunks from pass `number` on where pictures are read at random."""
+        indices = self._preparation.indices
+        stream = grain.MapDataset.range(indices.start, indices.stop, indices.step)
+        if self._shuffle:
+            stream = stream.seed(self._preparation.seed[0]).shuffle()
+        # Endless; grain shuffles each repetition differently. The position is what
+        # crops and flips of a picture depend on.
+        stream = stream.repeat(_ENDLESS // len(indices))
+        stream = stream.map_with_index(lambda i, index: (i, index))
+        end = None if self._repeat else (number + 1) * len(indices)
+        chunks = stream[number * len(indices) : end].batch(self._batch_size)
+        return chunks.map(self._preparation).to_iter_dataset(
             grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
         )
+
+    def batches_from_pass(self, number):
+        """Returns the grain dataset of the batches of pass `number` (and on)."""
+        if self._preparation.source.stream is None:
+            chunks = self._chunks_of_indices(number)
+        else:
+            chunks = _Rows(
+                self._preparation, self._batch_size, self._shuffle, self._repeat, number
+            ).map(self._preparation)
         if self._num_workers:
             check_can_start_workers()
             # Grain reads a flag of its own here, which fails in programs, such as
@@ -70,6 +81,10 @@ class PictureDataset(grain.IterDataset):
                 flags.FLAGS.mark_as_parsed()
             chunks = chunks.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=self._num_workers)
+            )
+        elif self._preparation.source.stream is not None:
+            chunks = grain.experimental.ThreadPrefetchIterDataset(
+                chunks, prefetch_buffer_size=4
             )
         # In the main process, which alone can count what its workers met.
         batches = chunks.map(self._drop_unusable)
@@ -104,17 +119,20 @@ class _PassIterator(grain.DatasetIterator):
     def __init__(self, dataset):
         super().__init__()
         self._dataset = dataset
-        self._batches = None
+        self._opened = []
+        # At exit too: grain's threads complain if the modules they need are gone.
+        weakref.finalize(self, _close, self._opened)
         self._start(dataset.epoch)
 
     def _start(self, number):
         self._number = number
         self._delivered = 0
-        self._batches = iter(self._dataset.batches_from_pass(number))
+        _close(self._opened)
+        self._opened.append(iter(self._dataset.batches_from_pass(number)))
 
     def __next__(self):
         try:
-            batch = next(self._batches)
+            batch = next(self._opened[0])
         except StopIteration:
             self._dataset.epoch = self._number + 1
             raise
@@ -127,16 +145,72 @@ class _PassIterator(grain.DatasetIterator):
         return {
             "epoch": self._number,
             "delivered": self._delivered,
-            "batches": self._batches.get_state(),
+            "batches": self._opened[0].get_state(),
         }
 
     def set_state(self, state):
         self._start(state["epoch"])
         self._delivered = state["delivered"]
-        self._batches.set_state(state["batches"])
+        self._opened[0].set_state(state["batches"])
 
     def close(self):
-        # Also called, by `__del__`, where the start failed.
-        if self._batches is not None:
-            self._batches.close()
+        _close(self._opened)
         super().close()
+
+
+def _close(opened):
+    while opened:
+        opened.pop().close()
+
+
+class _Rows(grain.IterDataset):
+    """Chunks of the rows of a source that is read from its start on."""
+
+    def __init__(self, preparation, batch_size, shuffle, repeat, first_pass):
+        super().__init__()
+        self.source = preparation.source
+        self.seed = preparation.seed[0] if shuffle else None
+        self.shard = (preparation.indices.start, preparation.indices.step)
+        self.batch_size = batch_size
+        self.repeat = repeat
+        self.first_pass = first_pass
+
+    def set_slice(self, part, sequential_slice=False):
+        """Called by grain in worker processes, each of which reads its own rows."""
+        index, count = self.shard
+        # Row i goes to shard i % count, and there to worker i // count % workers.
+        self.shard = (index + part.start * count, count * part.step)
+
+    def __iter__(self):
+        return _RowIterator(self)
+
+
+class _RowIterator(grain.DatasetIterator):
+    def __init__(self, dataset):
+        super().__init__()
+        self._dataset = dataset
+        self.set_state({"epoch": dataset.first_pass, "delivered": 0})
+
+    def __next__(self):
+        size = self._dataset.batch_size
+        rows = list(itertools.islice(self._stream, size))
+        if not rows and self._dataset.repeat:
+            self.set_state({"epoch": self._epoch + 1, "delivered": 0})
+            rows = list(itertools.islice(self._stream, size))
+        if not rows:
+            raise StopIteration
+        index, count = self._dataset.shard
+        position = self._epoch * len(self._dataset.source) + index
+        position += self._delivered * count
+        self._delivered += len(rows)
+        return (position,), rows
+
+    def get_state(self):
+        return {"epoch": self._epoch, "delivered": self._delivered}
+
+    def set_state(self, state):
+        self._epoch, self._delivered = state["epoch"], state["delivered"]
+        # Rows that were delivered are read over: the order is that of the first time.
+        dataset = self._dataset
+        rows = dataset.source.stream(dataset.seed, self._epoch, dataset.shard)
+        self._stream = itertools.islice(rows, self._delivered, None)

@@ -5,6 +5,7 @@ import struct
 import numpy as np
 
 from keras_mdm.data.source import UnusablePicture
+from keras_mdm.data.transforms import to_channels
 
 # Not all that Pillow opens: for PostScript, by whatever name, it starts Ghostscript.
 EXTENSIONS = {
@@ -40,17 +41,7 @@ def picture_extensions():
 
 
 def open_picture(file):
-    """Opens a picture with Pillow, in one of the formats that are read.
-
-    Args:
-        file: Path, or binary file object.
-
-    Returns:
-        `PIL.Image.Image`, not decoded yet.
-
-    Raises:
-        PIL.UnidentifiedImageError: If it has none of these formats.
-    """
+    """Opens a path or a binary file as a `PIL.Image.Image` that is not decoded yet."""
     from PIL import Image
 
     return Image.open(file, formats=supported_formats())
@@ -59,7 +50,7 @@ def open_picture(file):
 def read_picture(path, name=None):
     """Reads a picture file as 8-bit RGB.
 
-    The EXIF orientation is applied, transparency is laid on white, 16-bit greys
+    The EXIF orientation is applied, transparency is laid on white, 16-bit grays
     are scaled, and of an animation the first frame is taken.
 
     Args:
@@ -97,19 +88,12 @@ def read_picture(path, name=None):
 
 
 def _to_rgb(picture):
-    from PIL import Image
-
     if picture.mode.startswith("I"):
-        # 16-bit greys; Pillow's own conversion would clip them at 255.
-        wide = np.asarray(picture).astype(np.float64)
-        grey = np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
+        # 16-bit grays; Pillow's own conversion would clip them at 255.
+        wide = np.asarray(picture).astype(np.float64)[..., None]
+        return to_channels(np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8), 3)
     if picture.mode == "F":
         raise ValueError("floating-point pictures have no known range")
-    if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or (
-        "transparency" in picture.info
-    ):
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, picture)
-    return np.asarray(picture.convert("RGB"))
+    has_alpha = picture.mode in ("LA", "La", "RGBA", "RGBa", "PA")
+    has_alpha = has_alpha or "transparency" in picture.info
+    return to_channels(np.asarray(picture.convert("RGBA" if has_alpha else "RGB")))

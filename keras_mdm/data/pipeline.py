@@ -3,8 +3,8 @@
 Users and recipes call `make_dataset`. A batch is a dict of `images`
 `(batch, height, width, channels)` or `videos` `(batch, frames, height, width,
 channels)`, uint8 in [0, 255], and, if wanted, `labels` `(batch,)`, int32, `captions`
-`(batch,)`, strings, or the captions' `text_embeddings` with `text_mask`, and numbers
-`(batch,)`, float32, by their names.
+`(batch,)`, strings, or the captions' `text_embeddings` with `text_mask`, and values of
+micro-conditioning `(batch,)`, float32, by their names.
 """
 
 from keras_mdm.data.preparation import Preparation
@@ -27,17 +27,17 @@ def make_dataset(
     num_workers=0,
     channels=None,
     keep=("images", "videos", "labels"),
-    numbers=(),
+    micro_conditioning=(),
     embeddings=None,
     shard=(0, 1),
 ):
     """Makes a dataset of batches that `keras.Model.fit` accepts on every backend.
 
     Each pass over the data has its own order, crops and flips, which depend on
-    `seed` and the number of the pass only. The last, incomplete batch of a pass is
-    dropped. Pictures that are damaged or too small are skipped, which never makes
-    a batch smaller; `source.report()` tells of them. All frames of a video are cropped,
-    resized and mirrored alike.
+    `seed`, the number of the pass and, if the source streams, `num_workers` only. The
+    last, incomplete batch of a pass is dropped. Pictures that are damaged or too small
+    are skipped, which never makes a batch smaller; `source.report()` tells of them. All
+    frames of a video are cropped, resized and mirrored alike.
 
     With `crop="center"` and no worker processes, prepared pictures stay in memory
     after the first pass if all of them take less than 512 MiB.
@@ -51,7 +51,7 @@ def make_dataset(
         flip: Bool. Whether pictures are mirrored left and right with probability
             1/2. Leave it off where sides matter: digits, captions with "left".
         crop: `"center"` or `"random"`.
-        crop_scale: Pair of floats in (0, 1]: share of the shorter side that a
+        crop_scale: Pair of floats in (0, 1]: fraction of the shorter side that a
             random crop takes.
         upscale: Bool. Whether pictures smaller than `resolution` are enlarged
             rather than skipped.
@@ -66,12 +66,12 @@ def make_dataset(
         keep: Which of `"images"`, `"videos"`, `"labels"`, `"captions"` a batch has,
             as far as the source has them. Captions are strings, which `MDM.fit`
             encodes; of several captions of a picture, each pass takes one at random.
-        numbers: Names of the numbers for micro-conditioning that a batch has:
+        micro_conditioning: Names of the values that a batch has:
             `"scale"` (the shorter side of the original picture, in pixels),
             `"crop_top"` and `"crop_left"` (where the square was cut, in pixels at the
             size of the batch's pictures; [Podell et al., 2023](
             https://arxiv.org/abs/2307.01952), 2.2), and what else the source's items
-            have in their `numbers`.
+            have in their `micro_conditioning`.
         embeddings: Optional `EmbeddingShards` of the captions: a batch then has
             `text_embeddings` and `text_mask`.
         shard: Pair `(index, count)`: this process reads every `count`-th picture,
@@ -139,16 +139,16 @@ def make_dataset(
         indices=indices,
         seed=(seed, shard[0]),
         keep=tuple(keep),
-        numbers=tuple(numbers),
+        micro_conditioning=tuple(micro_conditioning),
         embeddings=embeddings,
         flip=flip,
-        may_cache=num_workers == 0,
-        options=dict(
+        may_cache=num_workers == 0 and source.stream is None,
+        channels=channels or source.channels,
+        square=dict(
             resolution=resolution,
             crop=crop,
             crop_scale=tuple(crop_scale),
             upscale=upscale,
-            channels=channels or source.channels,
         ),
     )
     return PictureDataset(

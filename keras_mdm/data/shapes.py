@@ -1,4 +1,4 @@
-"""The generated world of coloured shapes: what is in a picture, and its caption.
+"""The generated world of colored shapes: what is in a picture, and its caption.
 
 Everything here is attributes and words; `shapes_drawing.py` turns them into
 pixels and `shapes_builder.py` into a TFDS set. Coordinates are in units of the
@@ -25,17 +25,13 @@ BACKGROUNDS = {
     "beige": (206, 190, 166),
     "white": (242, 242, 238),
 }
+# fmt: off
 PLACES = (
-    "top left",
-    "top",
-    "top right",
-    "left",
-    "centre",
-    "right",
-    "bottom left",
-    "bottom",
-    "bottom right",
+    "top left", "top", "top right",
+    "left", "centre", "right",
+    "bottom left", "bottom", "bottom right",
 )
+# fmt: on
 DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 SIZES = ("small", "large")
 CONFIGS = ("single", "scenes", "clips")
@@ -57,7 +53,7 @@ _TRAVEL = (0.34, 0.38)
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One shape: names, centre `(x, y)` and `radius` in units of the picture."""
+    """One shape: names, center `(x, y)` and `radius` in units of the picture."""
 
     shape: str
     colour: str
@@ -70,7 +66,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One picture, or one clip when `direction` is given.
+    """One picture, or one clip if there is a `direction`.
 
     In a clip, `items` holds the first frame, and `velocity` is the step `(x, y)`
     from each frame to the next.
@@ -88,8 +84,20 @@ class Scene:
 
     @property
     def caption(self):
-        """The sentence that describes the scene."""
-        return describe(self)
+        """One shape is told with its place, two by how they lie to each other, three
+        each with its place, a moving one with its direction; the size where it varies.
+        """
+        ending = f"on a {self.background} background"
+        if self.direction is not None:
+            return f"{_name(self.items[0])} moves {self.direction} {ending}"
+        if len(self.items) == 2:
+            first, second = self.items
+            between = relation(first, second)
+            return f"{_name(first)} {between} {_name(second)} {ending}"
+        phrases = [f"{_name(item)} {_where(item.place)}" for item in self.items]
+        if len(phrases) == 1:
+            return f"{phrases[0]} {ending}"
+        return f"{', '.join(phrases[:-1])} and {phrases[-1]} {ending}"
 
 
 def class_index(colour, shape):
@@ -165,33 +173,6 @@ def make_scene(config, split, index, seed=0):
     return _set_in_motion(rng, items[0], background)
 
 
-def describe(scene):
-    """Describes a scene in one sentence.
-
-    One shape is told with its place, two by how they lie to each other, three
-    each with its place, a moving one with its direction. The size is said where
-    it varies.
-
-    Args:
-        scene: A `Scene`.
-
-    Returns:
-        String, such as `"a large red circle above a small blue square on a grey
-        background"`.
-    """
-    items = scene.items
-    ending = f"on a {scene.background} background"
-    if scene.direction is not None:
-        return f"{_name(items[0])} moves {scene.direction} {ending}"
-    if len(items) == 2:
-        first, second = items
-        return f"{_name(first)} {relation(first, second)} {_name(second)} {ending}"
-    phrases = [f"{_name(item)} {_where(item.place)}" for item in items]
-    if len(phrases) == 1:
-        return f"{phrases[0]} {ending}"
-    return f"{', '.join(phrases[:-1])} and {phrases[-1]} {ending}"
-
-
 def _choose(rng, values):
     return values[int(rng.integers(len(values)))]
 
@@ -220,7 +201,7 @@ def _apart(items):
             if (one.colour, one.shape) == (other.colour, other.shape):
                 return False
             distance = np.hypot(one.x - other.x, one.y - other.y)
-            # The corners of a square reach 1.2 radii from its centre.
+            # The corners of a square reach 1.2 radii from its center.
             if distance < 1.2 * (one.radius + other.radius):
                 return False
     return True

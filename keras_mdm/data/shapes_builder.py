@@ -7,8 +7,8 @@ TensorFlow. Record `index` of a split is `make_scene(config, split, index)`.
 
 import dataclasses
 import io
+import json
 
-import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -32,14 +32,14 @@ class ShapesConfig(tfds.core.BuilderConfig):
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):
-    """Generated pictures and clips of coloured shapes, with captions.
+    """Generated pictures and clips of colored shapes, with captions.
 
     Splits: `train`, `validation`, `test`, and `test_held_out`, which has the
-    combinations of colour, shape and place kept from the others
+    combinations of color, shape and place kept from the others
     (`shapes.is_held_out`).
     """
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.3.0")
     BUILDER_CONFIGS = [
         ShapesConfig(name="single", description="One large shape."),
         ShapesConfig(name="scenes", description="One to three shapes."),
@@ -58,26 +58,14 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
         features = {
             "label": tfds.features.ClassLabel(names=list(shapes.CLASS_NAMES)),
             "caption": tfds.features.Text(),
-            "background": tfds.features.Text(),
-            "items": tfds.features.Sequence(
-                {
-                    "shape": tfds.features.Text(),
-                    "colour": tfds.features.Text(),
-                    "size": tfds.features.Text(),
-                    "place": tfds.features.Text(),
-                    "x": np.float32,
-                    "y": np.float32,
-                    "radius": np.float32,
-                }
-            ),
+            # What else is known of the scene, as JSON.
+            "attributes": tfds.features.Text(),
         }
         if self.builder_config.name == "clips":
             # Not `features.Video`: constructing that imports TensorFlow.
             features["video"] = tfds.features.Sequence(
                 picture, length=shapes.NUM_FRAMES
             )
-            features["direction"] = tfds.features.Text()
-            features["velocity"] = tfds.features.Tensor(shape=(2,), dtype=np.float32)
         else:
             features["image"] = picture
         return tfds.core.DatasetInfo(
@@ -107,19 +95,15 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
 
 
 def _example(scene, picture):
+    attributes = dataclasses.asdict(scene) | {"count": len(scene.items)}
     example = {
         "label": scene.label,
         "caption": scene.caption,
-        "background": scene.background,
-        "items": [dataclasses.asdict(item) for item in scene.items],
+        "attributes": json.dumps(attributes),
     }
     if scene.direction is None:
         return example | {"image": _png(picture)}
-    return example | {
-        "video": [_png(frame) for frame in picture],
-        "direction": scene.direction,
-        "velocity": np.array(scene.velocity, np.float32),
-    }
+    return example | {"video": [_png(frame) for frame in picture]}
 
 
 def _png(picture):

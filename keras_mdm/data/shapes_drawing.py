@@ -17,22 +17,18 @@ _CHUNK = 128
 
 
 def draw(scenes, resolution):
-    """Draws pictures from scenes.
+    """Draws pictures from scenes; of a clip, its first frame.
 
     Args:
-        scenes: Sequence of `Scene`. Of a clip, the first frame is drawn.
+        scenes: Sequence of `Scene`.
         resolution: Int, 1 or more. Side of the pictures in pixels.
 
     Returns:
         uint8 array `(len(scenes), resolution, resolution, 3)`.
 
-    Raises:
-        ValueError: If `resolution` is not a positive integer.
-
     Example:
 
-    >>> scene = make_scene("single", "train", 0)
-    >>> draw([scene], 16).shape
+    >>> draw([make_scene("single", "train", 0)], 16).shape
     (1, 16, 16, 3)
     """
     if resolution != int(resolution) or resolution < 1:
@@ -49,12 +45,7 @@ def draw(scenes, resolution):
 
 
 def draw_clips(scenes, resolution, num_frames=shapes.NUM_FRAMES):
-    """Draws clips from scenes in motion.
-
-    Args:
-        scenes: Sequence of `Scene`.
-        resolution: Int, 1 or more. Side of the frames in pixels.
-        num_frames: Int, 1 or more.
+    """Draws clips from scenes in motion, see `draw`.
 
     Returns:
         uint8 array `(len(scenes), num_frames, resolution, resolution, 3)`.
@@ -76,7 +67,7 @@ def _at_frame(scene, frame):
 def _draw_chunk(scenes, resolution):
     samples = -(-_GRID // resolution)
     grid = resolution * samples
-    centres = (np.arange(grid, dtype=np.float32) + 0.5) / grid
+    centers = (np.arange(grid, dtype=np.float32) + 0.5) / grid
     backgrounds = [shapes.BACKGROUNDS[scene.background] for scene in scenes]
     canvas = np.empty((len(scenes), grid, grid, 3), np.float32)
     canvas[:] = np.array(backgrounds, np.float32)[:, None, None, :]
@@ -97,8 +88,8 @@ def _draw_chunk(scenes, resolution):
             )
             unit = radius[:, None, None]
             # (items, grid, grid), in units of the radius
-            u = (centres[None, None, :] - x[:, None, None]) / unit
-            v = (centres[None, :, None] - y[:, None, None]) / unit
+            u = (centers[None, None, :] - x[:, None, None]) / unit
+            v = (centers[None, :, None] - y[:, None, None]) / unit
             cover = np.clip(0.5 - distance(u, v) * unit * grid, 0, 1)[..., None]
             colours = [shapes.COLOURS[item.colour] for item in items]
             colours = np.array(colours, np.float32)[:, None, None, :]

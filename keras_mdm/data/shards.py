@@ -13,13 +13,13 @@ import tarfile
 import numpy as np
 
 from keras_mdm.data.file_walk import count_endings, name_some
-from keras_mdm.data.paths import local_path
 from keras_mdm.data.pictures import EXTENSIONS
-from keras_mdm.files import whole_file
+from keras_mdm.files import local_path, whole_file
 from keras_mdm.text_files import printable
 
 PARTS = ("picture", "text", "json")
-_PICTURES = frozenset(sum(EXTENSIONS.values(), ()))
+_ENDINGS = {ending: "picture" for endings in EXTENSIONS.values() for ending in endings}
+_ENDINGS |= {".txt": "text", ".json": "json"}
 _VERSION = 2
 _BLOCK = 512
 # Bytes at both ends that tell shards of one size apart; tar ends in 10 KB of zeros.
@@ -35,59 +35,47 @@ _UNPACKERS = {
     b"7z\xbc\xaf\x27\x1c": "7z x",
     b"Rar!": "unrar x",
 }
-_PACKED = (
-    *(f".tar.{ending}" for ending in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "Z")),
-    *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".zip", ".7z", ".rar"),
+_PACKED = tuple(
+    ".tar.gz .tar.bz2 .tar.xz .tar.zst .tar.lz4 .tar.lzma .tar.Z "
+    ".tgz .tbz .tbz2 .txz .tzst .zip .7z .rar".split()
 )
 
 
 def find_shards(path):
-    """Finds the shards that a user named.
-
-    Args:
-        path: String or path: a folder of `.tar` files, a file, or a pattern of files.
+    """Finds the shards that a user named: a folder, a file, or a pattern of files.
 
     Returns:
         A tuple: sorted list of paths, and list of sentences about files that are left
         out.
-
-    Raises:
-        FileNotFoundError: If there is no shard.
-        ValueError: If a shard is compressed.
     """
     path = local_path(path, "The path in 'webdataset:PATH'")
-    notes = []
+    notes, packed = [], []
     if path.is_dir():
         entries = sorted(path.iterdir())
-        shards = [entry for entry in entries if entry.suffix.lower() == ".tar"]
+        found = [entry for entry in entries if entry.suffix.lower() == ".tar"]
         packed = [entry for entry in entries if entry.name.endswith(_PACKED)]
-        if packed and not shards:
-            _refuse_packed(packed[0])
-        if packed:
-            names = [entry.name for entry in packed]
-            notes.append(
-                f"{len(packed)} compressed file(s) in {path} are not read; unpack them "
-                f"first: {name_some(names)}."
-            )
     elif path.exists():
         # Not a pattern, though there may be brackets in its name.
-        shards = [path]
+        found = [path]
     else:
-        shards = [pathlib.Path(name) for name in sorted(glob.glob(str(path)))]
-    others = [shard.name for shard in shards if not shard.is_file()]
+        found = [pathlib.Path(name) for name in sorted(glob.glob(str(path)))]
+    others = [entry.name for entry in found if not entry.is_file()]
     if others:
         notes.append(f"{len(others)} path(s) are no files: {name_some(others)}.")
-    shards = [
-        shard for shard in shards if shard.is_file() and not shard.name.startswith(".")
-    ]
+    shards = [e for e in found if e.is_file() and not e.name.startswith(".")]
+    for shard in shards or packed:
+        _refuse_packed(shard)
+    if packed:
+        notes.append(
+            f"{len(packed)} compressed file(s) in {path} are not read; unpack them "
+            f"first: {name_some([entry.name for entry in packed])}."
+        )
     if not shards:
         raise FileNotFoundError(
             f"No .tar file in {printable(path)} (absolute: "
-            f"{printable(path.absolute())}). Give a folder of "
+            f"{printable(path.absolute())}). Name a folder of "
             "shards, a file, or a pattern such as 'cc12m/*.tar'."
         )
-    for shard in shards:
-        _refuse_packed(shard)
     return shards, notes
 
 
@@ -107,26 +95,26 @@ def _refuse_packed(shard):
 def read_index(shard):
     """Where the members of the samples of a shard lie.
 
-    Args:
-        shard: Path of a tar file.
-
     Returns:
-        A tuple: array of the names of the samples; int64 array
-        `(samples, 6)` of offset and size of picture, text and json (-1 for none); a
-        list of pairs `(what, why)` of what can't be used; and a string that counts
-        members of other kinds.
+        A tuple: array of the names of the samples; int64 array `(samples, 6)` of offset
+        and size of picture, text and json (-1 for none); list of pairs `(what, why)` of
+        what can't be used; and a string that counts members of other kinds.
     """
     cache = shard.with_name(f".{shard.name}.index.npz")
-    stamp = _stamp(shard)
-    found = _read_cache(cache, stamp, shard.stat().st_size)
-    if found is not None:
-        return found
-    keys, members, flaws, ignored = _scan(shard)
+    stamp, size = _stamp(shard), shard.stat().st_size
+    # The index is only a copy: whatever is wrong with it, the shard is scanned anew.
+    # Numpy leaves a file open that it can't read.
+    with contextlib.suppress(Exception), cache.open("rb") as file:
+        with np.load(file) as index:
+            found = _check_index(index, stamp, size)
+        if found is not None:
+            return found
+    keys, members, flaws, ignored = _scan(shard, size)
     # The folder may not be written: then the next run scans again.
     with contextlib.suppress(OSError), whole_file(cache) as temporary:
         np.savez(
             temporary,
-            stamp=stamp,
+            stamp=np.array(stamp),
             keys=keys,
             members=members,
             flaws=np.array(flaws, "str").reshape((-1, 2)),
@@ -142,24 +130,16 @@ def _stamp(shard):
         start = file.read(_SAMPLED)
         file.seek(max(0, status.st_size - _SAMPLED))
         content = hashlib.sha256(start + file.read()).hexdigest()
-    return np.array(f"{_VERSION} {status.st_size} {status.st_mtime_ns} {content}")
+    return f"{_VERSION} {status.st_size} {status.st_mtime_ns} {content}"
 
 
-def _read_cache(path, stamp, size):
-    """What `read_index` returns, or `None` if the index is missing or doesn't fit."""
-    try:
-        # numpy leaves a file open that it can't read.
-        with path.open("rb") as file, np.load(file) as found:
-            if found["stamp"].tolist() != stamp.tolist():
-                return None
-            keys, members = found["keys"], found["members"]
-            flaws = [tuple(flaw) for flaw in found["flaws"].tolist()]
-            ignored = str(found["ignored"])
-    # The index is only a copy: whatever is wrong with it, the shard is scanned anew.
-    except Exception:
-        return None
+def _check_index(index, stamp, size):
+    """What `read_index` returns, or `None` if it is no index of this shard."""
+    keys, members = index["keys"], index["members"]
+    flaws = [tuple(flaw) for flaw in index["flaws"].tolist()]
     fits = (
-        keys.dtype.kind == "U"
+        index["stamp"].tolist() == stamp
+        and keys.dtype.kind == "U"
         and members.dtype == np.int64
         and members.shape == (*keys.shape, 2 * len(PARTS))
     )
@@ -170,16 +150,13 @@ def _read_cache(path, stamp, size):
     absent = (starts == -1) & (sizes == -1)
     if not (inside | absent).all() or not inside[:, 0].all():
         return None
-    return keys, members, flaws, ignored
+    return keys, members, flaws, str(index["ignored"])
 
 
-def _scan(shard):
-    size = shard.stat().st_size
-    if not size:
-        return _table({}, size, shard, [(str(shard), "is empty: 0 bytes")], [])
+def _scan(shard, size):
+    """What `read_index` returns, from the tar file itself."""
     samples, flaws, others = {}, [], []
-    end = 0
-    why = ""
+    end, why = 0, ""
     try:
         with tarfile.open(shard, "r:") as file:
             for member in file:
@@ -189,61 +166,23 @@ def _scan(shard):
     # All that was seen of `tarfile` on damaged files.
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
         why = f" ({error})"
-    lost = _lost_bytes(shard, end, size)
-    if lost is not None:
-        start, count = lost
-        flaws.append(
-            (
-                str(shard),
-                f"damaged tar file{why}: the {count} bytes from byte {start} to the "
-                "end are lost, and the samples in them",
-            )
+    lost = _lost_bytes(shard, end)
+    flaw = None
+    if not size:
+        flaw = "is empty: 0 bytes"
+    elif lost is not None:
+        flaw = (
+            f"damaged tar file{why}: the {size - lost} bytes from byte {lost} to the "
+            "end are lost, and the samples in them"
         )
     elif why or end > size:
-        flaws.append((str(shard), f"damaged tar file, cut off at byte {size}{why}"))
+        flaw = f"damaged tar file, cut off at byte {size}{why}"
     elif end == size:
-        flaws.append((str(shard), "has no end mark, so it may have been cut off"))
+        flaw = "has no end mark, so it may have been cut off"
     elif not samples:
-        flaws.append((str(shard), "has no samples"))
-    return _table(samples, size, shard, flaws, others)
-
-
-def _add(samples, flaws, others, shard, member):
-    if os.path.basename(member.name).startswith("."):
-        return  # As in folders: what Macs and caches leave.
-    key, ending = os.path.splitext(member.name)
-    part = {".txt": "text", ".json": "json"}.get(ending.lower())
-    part = "picture" if ending.lower() in _PICTURES else part
-    if part is None:
-        others.append(member.name)
-        return
-    places = samples.setdefault(key, {})
-    if part in places:
-        what = f"{shard}/{member.name}@{member.offset_data}"
-        flaws.append((what, f"is a second {part} of its sample; the first is used"))
-        return
-    places[part] = (member.offset_data, member.size)
-
-
-def _lost_bytes(shard, end, size):
-    """Start and number of the bytes behind the last member, unless all are zero.
-
-    `tarfile` ends without a word at a header that it can't read, and at zeros.
-    """
-    with shard.open("rb") as file:
-        file.seek(end)
-        start = end
-        while chunk := file.read(1 << 20):
-            zeros = len(chunk) - len(chunk.lstrip(b"\0"))
-            if zeros < len(chunk):
-                start = (start + zeros) // _BLOCK * _BLOCK
-                return start, size - start
-            start += len(chunk)
-    return None
-
-
-def _table(samples, size, shard, flaws, others):
-    """The result of `read_index`."""
+        flaw = "has no samples"
+    if flaw:
+        flaws.append((str(shard), flaw))
     keys, rows = [], []
     for key, places in samples.items():
         if "picture" not in places:
@@ -257,3 +196,32 @@ def _table(samples, size, shard, flaws, others):
             rows.append([n for part in PARTS for n in places.get(part, (-1, -1))])
     members = np.array(rows, "int64").reshape((-1, 2 * len(PARTS)))
     return np.array(keys, "str"), members, flaws, count_endings(others)
+
+
+def _add(samples, flaws, others, shard, member):
+    if os.path.basename(member.name).startswith("."):
+        return  # As in folders: what Macs and caches leave.
+    key, ending = os.path.splitext(member.name)
+    part = _ENDINGS.get(ending.lower())
+    if part is None:
+        others.append(member.name)
+    elif part in samples.setdefault(key, {}):
+        what = f"{shard}/{member.name}@{member.offset_data}"
+        flaws.append((what, f"is a second {part} of its sample; the first is used"))
+    else:
+        samples[key][part] = (member.offset_data, member.size)
+
+
+def _lost_bytes(shard, end):
+    """Start of the block of the first byte behind the last member that is not zero.
+
+    `tarfile` ends without a word at a header that it can't read, and at zeros.
+    """
+    with shard.open("rb") as file:
+        file.seek(end)
+        while chunk := file.read(1 << 20):
+            zeros = len(chunk) - len(chunk.lstrip(b"\0"))
+            if zeros < len(chunk):
+                return (end + zeros) // _BLOCK * _BLOCK
+            end += len(chunk)
+    return None

@@ -1,9 +1,10 @@
 """What every source of pictures or videos has in common.
 
-`digits.py`, `folders.py`, `clips.py` and others derive from `Source`; `open_source`
-returns one and `make_dataset` reads one.
+`sources.py` opens one by name and `make_dataset` reads it. A source of one's own
+derives from `Source`, and `register_source` makes it known: `examples/own_source.py`.
 """
 
+import math
 import threading
 
 from keras_mdm.text_files import printable, whole_characters
@@ -28,19 +29,24 @@ class UnusablePicture(ValueError):
 
 
 class Source:
-    """Random access to pictures: `len(source)` and `source[index]`.
+    """Random access to pictures or videos: `len(source)` and `source[index]`.
 
     An item is a dict with `image` (uint8, `(height, width, channels)`) or `video`
     (uint8, `(frames, height, width, channels)`), and, where the source has them,
     `label` (int), `caption` (str), `captions` (tuple of str, where a picture has
-    several), `numbers` (dict of float, such as the original `scale` in pixels) and
-    `attributes` (dict). Sub-classes implement `__len__` and `_read(index)`; the latter
-    raises `UnusablePicture`.
+    several), `micro_conditioning` (dict of float, such as the original `scale` in
+    pixels) and `attributes` (dict). Sub-classes implement `__len__` and `_read(index)`;
+    the latter raises `UnusablePicture`.
+
+    A source that can only be read from its start on has a method
+    `stream(seed, epoch, shard)`: an iterator over the rows of a pass, which `read`
+    takes in place of an index, in an order of its own for each epoch (if `seed` is
+    `None`, in that of the data); `shard` is a pair `(index, count)`.
 
     Args:
         name: String. Name that messages use.
         channels: Int. Channels of the pictures, 1 or 3.
-        class_names: Tuple of strings, or `None` for an unlabelled source.
+        class_names: Iterable of strings, or `None` for an unlabelled source.
         num_classes: Int or `None`. Defaults to the number of `class_names`.
         has_captions: Bool. Whether every item has a `caption`.
         is_video: Bool. Whether items hold `video` instead of `image`.
@@ -49,10 +55,12 @@ class Source:
         no_captions: String. Why there are none, for messages.
     """
 
+    stream = None
+
     def __init__(
         self,
         name,
-        channels,
+        channels=3,
         class_names=None,
         num_classes=None,
         has_captions=False,
@@ -90,8 +98,16 @@ class Source:
                 f"`index` must be in [0, {len(self)}) for {self.name!r}. "
                 f"Received: index={index}"
             )
+        return self.read(int(index))
+
+    def read(self, index):
+        """Returns the item at an index, or of a row of `stream`; counts unusable ones.
+
+        Raises:
+            UnusablePicture: If it cannot be used.
+        """
         try:
-            item = self._read(int(index))
+            item = self._read(index)
             if self.num_frames is not None and len(item["video"]) != self.num_frames:
                 raise UnusablePicture(
                     self.describe(index),
@@ -117,11 +133,7 @@ class Source:
             return tuple(self._skipped.items())
 
     def skip(self, what, why):
-        """Remembers that the picture `what` is not used, and `why`.
-
-        Safe to call from several threads; a picture counts once however often it
-        is met.
-        """
+        """Remembers that `what` is not used and `why`, once; from any thread."""
         with self._lock:
             self._skipped[printable(what)] = printable(why)
 
@@ -130,15 +142,14 @@ class Source:
         """Tuple of sentences about what else of the data is not used."""
         return tuple(self._notes)
 
-    def note(self, sentence):
-        """Remembers a sentence about what is not used, for `report`."""
-        self._notes.append(printable(sentence))
+    def note(self, *sentences):
+        """Remembers sentences about what is not used, for `report`."""
+        self._notes.extend(map(printable, sentences))
 
     def require_captions(self, received):
         """Raises a `ValueError` that says why, if there are no captions.
 
-        Args:
-            received: String. What asks for them, such as `"keep=('captions',)"`.
+        `received` is what asks for them, such as `"keep=('captions',)"`.
         """
         if not self.has_captions:
             why = f": {self._no_captions}" if self._no_captions else ""
@@ -147,30 +158,22 @@ class Source:
             )
 
     def report(self):
-        """Says in a few sentences what was skipped so far, and why.
-
-        Returns:
-            A string, for example `"2 of 100 pictures of 'folder:x' were skipped:
-            a.png (corrupt: ...); b.png (too small: ...)."`, and the `notes`.
-        """
-        return " ".join((self._report_skipped(), *self._notes))
-
-    def _report_skipped(self):
+        """Says in a few sentences what was skipped so far and why, with the `notes`."""
         skipped = self.skipped
         if not skipped:
-            return f"No {self.noun[:-1]} of {self.name!r} was skipped so far."
-        shown = "; ".join(f"{what} ({why})" for what, why in skipped[:5])
-        more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-        return (
-            f"{len(skipped)} of {len(self)} {self.noun} of {self.name!r} were "
-            f"skipped: {shown}{more}."
-        )
+            told = f"No {self.noun[:-1]} of {self.name!r} was skipped so far."
+        else:
+            shown = "; ".join(f"{what} ({why})" for what, why in skipped[:5])
+            more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+            told = (
+                f"{len(skipped)} of {len(self)} {self.noun} of {self.name!r} were "
+                f"skipped: {shown}{more}."
+            )
+        return " ".join((told, *self._notes))
 
     def __getstate__(self):
         # Locks cannot travel to worker processes.
-        state = self.__dict__.copy()
-        del state["_lock"]
-        return state
+        return {key: value for key, value in vars(self).items() if key != "_lock"}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
@@ -178,16 +181,10 @@ class Source:
 
 
 def read_captions(value):
-    """The captions of an item, which may have one or a list of them.
-
-    Args:
-        value: What a file has: a string, or a list of strings.
-
-    Returns:
-        Tuple of strings without blanks around them, at least one.
+    """Tuple of the captions of an item, without blanks around them, at least one.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If `value`, what a file has, is no string and no list of strings.
     """
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts:
@@ -198,20 +195,31 @@ def read_captions(value):
     return tuple(whole_characters(text).strip("\ufeff").strip() for text in texts)
 
 
-def add_captions(item, captions):
-    """Puts captions into an item: the first, and all of them if there are several."""
-    item["caption"] = captions[0]
-    if len(captions) > 1:
-        item["captions"] = tuple(captions)
+def caption_items(texts):
+    """The part of an item that holds its captions: the first, and all of several."""
+    several = {"captions": tuple(texts)} if len(texts) > 1 else {}
+    return {"caption": texts[0], **several}
 
 
-def refuse_clip_choice(name, num_frames, frame_rate):
-    """Raises a `ValueError` if frames are to be chosen where there are pictures.
+def micro_conditioning_of(values):
+    """The finite numbers of a dict, as floats.
 
-    Args:
-        name: String. Name of a source of pictures.
-        num_frames, frame_rate: As `open_source` takes them.
+    `scale`, the shorter side of the original picture, is among them if
+    `original_width` and `original_height` are, which img2dataset writes.
     """
+    micro = {
+        key: float(value)
+        for key, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    micro = {key: value for key, value in micro.items() if math.isfinite(value)}
+    if {"original_width", "original_height"} <= micro.keys():
+        micro["scale"] = min(micro["original_width"], micro["original_height"])
+    return micro
+
+
+def refuse_frames(name, num_frames, frame_rate):
+    """Raises a `ValueError` if frames are to be chosen where there are pictures."""
     if num_frames is not None or frame_rate is not None:
         raise ValueError(
             f"{name!r} has pictures, not clips, so there are no frames to choose. "

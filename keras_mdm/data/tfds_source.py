@@ -8,14 +8,26 @@ that runs in a child process, so that TensorFlow never takes the accelerator.
 
 import contextlib
 import difflib
+import io
 import itertools
+import json
 import subprocess
 import sys
 
+import filelock
 import keras
 import numpy as np
+import tensorflow_datasets as tfds
 
-from keras_mdm.data.source import Source, UnusablePicture, refuse_clip_choice
+from keras_mdm.data import shapes_builder  # noqa: F401 (registers the set)
+from keras_mdm.data.pictures import open_picture
+from keras_mdm.data.source import (
+    Source,
+    UnusablePicture,
+    caption_items,
+    read_captions,
+    refuse_frames,
+)
 
 _CAPTIONS = ("caption", "captions", "text", "description")
 
@@ -29,7 +41,7 @@ class TfdsSource(Source):
     `description`.
 
     Args:
-        name: String. TFDS name, with configuration and version if wanted.
+        path: String. TFDS name, with configuration and version if wanted.
         split: String. TFDS split, such as `"train"` or `"train[:10%]"`.
         data_dir: Folder of prepared sets. Defaults to that of TFDS.
         num_frames: Int. Of each video, the first so many frames. Defaults to all.
@@ -42,33 +54,30 @@ class TfdsSource(Source):
     """
 
     def __init__(
-        self, name, split="train", data_dir=None, num_frames=None, frame_rate=None
+        self, path, split="train", data_dir=None, num_frames=None, frame_rate=None
     ):
+        name = "shapes/single" if path == "shapes" else path
         builder = _open_builder(name, data_dir)
         features = builder.info.features
-        self._picture_key, is_video, channels = _find_pictures(features, name)
+        self._pixels, is_video, channels = _find_pictures(features, name)
         if is_video:
-            length = features[self._picture_key].shape[0]
+            length = features[self._pixels].shape[0]
             num_frames = _clip_length(name, length, num_frames, frame_rate)
         else:
-            refuse_clip_choice(name, num_frames, frame_rate)
-        self._label_key = _find_label(features)
-        self._caption_key = _find_caption(features)
-        builder = prepare(builder, name)
-        # Imports TFDS, which other sources should not cost.
-        from keras_mdm.data.tfds_pictures import decoders_of
-
-        self._records = builder.as_data_source(split=split)
-        self._records.decoders = decoders_of(features, self._picture_key)
+            refuse_frames(name, num_frames, frame_rate)
+        self._label = _find_label(features)
+        self._caption = _find_caption(features)
+        self._records = prepare(builder, name).as_data_source(split=split)
+        self._records.decoders = _decoders_of(features, self._pixels)
         self._has_attributes = builder.name == "shapes"
         self._split = split
-        label = features[self._label_key] if self._label_key else None
+        label = features[self._label] if self._label else None
         super().__init__(
             name,
             channels=1 if channels == 1 else 3,
             class_names=label.names if label and label.names else None,
             num_classes=label.num_classes if label else None,
-            has_captions=self._caption_key is not None,
+            has_captions=self._caption is not None,
             is_video=is_video,
             num_frames=num_frames,
             no_captions=f"none of its features {sorted(features)} is a text named "
@@ -87,44 +96,37 @@ class TfdsSource(Source):
         # What Pillow raises on damaged files; other errors are ours to see.
         except (OSError, SyntaxError, EOFError) as error:
             raise UnusablePicture(self.describe(index), f"corrupt: {error}") from error
-        pixels = record[self._picture_key]
+        pixels = record[self._pixels]
         if self.is_video:
             item = {"video": np.stack(list(itertools.islice(pixels, self.num_frames)))}
         else:
             item = {"image": np.asarray(pixels)}
-        if self._label_key is not None:
-            item["label"] = int(record[self._label_key])
-        if self._caption_key is not None:
-            texts = _texts(record[self._caption_key])
-            if not texts:
-                raise UnusablePicture(self.describe(index), "has no caption")
-            item["caption"] = texts[0]
-            if len(texts) > 1:
-                item["captions"] = texts
+        if self._label is not None:
+            item["label"] = int(record[self._label])
+        if self._caption is not None:
+            try:
+                item |= caption_items(read_captions(_texts(record[self._caption])))
+            except ValueError as error:
+                raise UnusablePicture(self.describe(index), str(error)) from error
         if self._has_attributes:
-            item["attributes"] = _shape_attributes(record)
+            item["attributes"] = attributes = json.loads(record["attributes"])
+            attributes["velocity"] = tuple(attributes["velocity"])
         return item
 
 
 def prepare(builder, name):
-    """Downloads and prepares a set if that has not been done.
+    """Returns the builder of a set, downloaded and prepared if that was still to do.
 
-    A second process that wants the same set waits for the first one.
-
-    Args:
-        builder: `tfds.core.DatasetBuilder`.
-        name: String. The name it was opened by.
-
-    Returns:
-        A `tfds.core.DatasetBuilder` that is prepared.
-
-    Raises:
-        RuntimeError: If the child process that prepares it fails.
+    A second process that wants the same set waits for the first one. A `RuntimeError`
+    says that the child process that prepares it has failed.
     """
     if _has_read_splits(builder):
         return builder
-    root = builder.data_dir_root
-    with _lock(root, builder.name):
+    root, lock = builder.data_dir_root, contextlib.nullcontext()
+    if "://" not in str(root):  # A bucket has no locks.
+        root.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(root / f".{builder.name}.lock")
+    with lock:
         builder = _open_builder(name, root)
         if not builder.is_prepared():
             _prepare(builder, name)
@@ -137,16 +139,6 @@ def _has_read_splits(builder):
     A builder reads the metadata once, and another process may finish a set any time.
     """
     return builder.is_prepared() and bool(builder.info.splits)
-
-
-def _lock(root, name):
-    """Lets one process at a time prepare a set; not in a bucket, which has no locks."""
-    if "://" in str(root):
-        return contextlib.nullcontext()
-    import filelock
-
-    root.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(root / f".{name}.lock")
 
 
 def _prepare(builder, name):
@@ -169,16 +161,6 @@ def _prepare(builder, name):
 
 def _open_builder(name, data_dir):
     try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            f"The source {name!r} is read with TFDS, which is not installed. "
-            "Run `pip install tensorflow-datasets importlib_resources filelock`."
-        ) from error
-    if name.split("/")[0] == "shapes":
-        # Registers the set.
-        from keras_mdm.data import shapes_builder  # noqa: F401
-    try:
         builder = tfds.builder(name, data_dir=data_dir)
     # TFDS raises an AssertionError for an unknown version.
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
@@ -187,7 +169,8 @@ def _open_builder(name, data_dir):
         )
         raise ValueError(
             "No such source. Possible are 'shapes' (or 'shapes/single', "
-            "'shapes/scenes', 'shapes/clips'), 'digits', 'folder:PATH', 'clips:PATH' "
+            "'shapes/scenes', 'shapes/clips'), 'digits', 'folder:PATH', 'clips:PATH', "
+            "'webdataset:PATH', 'hf:NAME', what `register_source` made known, "
             "and the TFDS sets, such as 'cifar10' or 'oxford_flowers102'. "
             f"Received: {name!r}. "
             + (f"Names like it: {', '.join(close)}. " if close else "")
@@ -201,7 +184,7 @@ def _open_builder(name, data_dir):
     if file_format != "array_record":
         raise ValueError(
             f"{name!r} in {builder.data_dir} is prepared as {file_format}, which has "
-            "no random access. Give another `data_dir` to prepare it as "
+            "no random access. Pass another `data_dir` to prepare it as "
             "array_record there, or delete that folder to prepare it anew."
         )
     return builder
@@ -209,18 +192,15 @@ def _open_builder(name, data_dir):
 
 def _find_pictures(features, name):
     """Returns the key of the pictures or clips, whether clips, and the channels."""
-    import tensorflow_datasets as tfds
-
     image, sequence = tfds.features.Image, tfds.features.Sequence
     images = [key for key in features if isinstance(features[key], image)]
     if images:
         key = "image" if "image" in images else images[0]
         return key, False, features[key].shape[-1]
-    for key in features:
+    for key, feature in features.items():
         # `features.Video` is a sequence of pictures too.
-        if isinstance(features[key], sequence):
-            if isinstance(features[key].feature, image):
-                return key, True, features[key].feature.shape[-1]
+        if isinstance(feature, sequence) and isinstance(feature.feature, image):
+            return key, True, feature.feature.shape[-1]
     listing = ", ".join(f"{key} ({type(features[key]).__name__})" for key in features)
     raise ValueError(
         f"{name!r} has no pictures and no clips. Its features are: {listing}."
@@ -228,13 +208,7 @@ def _find_pictures(features, name):
 
 
 def _clip_length(name, length, num_frames, frame_rate):
-    """Returns the number of frames of every clip, or `None` if it varies.
-
-    Args:
-        name: String. Name of the set.
-        length: Int, frames of all its videos, or `None` if they differ.
-        num_frames, frame_rate: What is asked for.
-    """
+    """Number of frames of every clip, or `None` if it varies; `length` is the set's."""
     if frame_rate is not None:
         raise ValueError(
             f"{name!r} does not tell the frame rate of its videos, so frames can't be "
@@ -250,8 +224,6 @@ def _clip_length(name, length, num_frames, frame_rate):
 
 
 def _find_label(features):
-    import tensorflow_datasets as tfds
-
     kind = tfds.features.ClassLabel
     labels = [key for key in features if isinstance(features[key], kind)]
     if "label" in labels:
@@ -260,20 +232,14 @@ def _find_label(features):
 
 
 def _find_caption(features):
-    import tensorflow_datasets as tfds
-
     for key in _CAPTIONS:
-        if key not in features:
-            continue
-        feature = features[key]
+        feature = features[key] if key in features else None
         if isinstance(feature, tfds.features.Sequence):
             feature = feature.feature
         if isinstance(feature, tfds.features.FeaturesDict):
-            if "text" not in feature:
-                continue
-            feature = feature["text"]
+            feature = feature["text"] if "text" in feature else None
         # Texts, and tensors of strings as coco_captions has them.
-        if np.dtype(feature.get_tensor_info().np_dtype).kind in "OSU":
+        if feature and np.dtype(feature.get_tensor_info().np_dtype).kind in "OSU":
             return key
     return None
 
@@ -281,32 +247,47 @@ def _find_caption(features):
 def _texts(value):
     if isinstance(value, dict):
         value = value["text"]
-    if isinstance(value, (bytes, str)):
-        value = [value]
-    return tuple(
-        text if isinstance(text, str) else text.decode("utf-8", "replace")
-        for text in value
-    )
+    texts = [value] if isinstance(value, bytes | str) else value
+    return [t if isinstance(t, str) else t.decode("utf-8", "replace") for t in texts]
 
 
-def _shape_attributes(record):
-    """Returns what `shapes.Scene` holds, as plain values."""
+class _DecodePicture(tfds.decode.Decoder):
+    """Bytes of a picture, or of the frames of a clip, to an array as TFDS makes it.
 
-    def plain(value):
-        return value.decode() if isinstance(value, bytes) else float(value)
+    TFDS itself hands the bytes to whatever Pillow opens.
+    """
 
-    columns = record["items"]
-    rows = zip(*columns.values(), strict=True)
-    items = [
-        {key: plain(value) for key, value in zip(columns, row, strict=True)}
-        for row in rows
-    ]
-    attributes = {
-        "background": record["background"].decode(),
-        "count": len(items),
-        "items": items,
-    }
-    if "direction" in record:
-        attributes["direction"] = record["direction"].decode()
-        attributes["velocity"] = tuple(float(v) for v in record["velocity"])
-    return attributes
+    def decode_example(self, serialized_example):
+        return self.feature.decode_example(serialized_example)
+
+    def decode_example_np(self, serialized_example):
+        with open_picture(io.BytesIO(serialized_example)) as picture:
+            pixels = np.asarray(picture, dtype=np.uint8)
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+
+    def decode_batch_example_np(self, serialized_example):
+        return [self.decode_example_np(frame) for frame in serialized_example]
+
+
+class _Undecoded(tfds.decode.SkipDecoding):
+    """Leaves pictures that nobody asks for as bytes."""
+
+    def decode_batch_example_np(self, serialized_example):
+        return serialized_example
+
+    decode_ragged_example_np = decode_batch_example_np
+
+
+def _decoders_of(features, wanted=None):
+    """Nested dict of decoders: of the wanted pictures, and none of any others."""
+    decoders = {}
+    for key, feature in features.items():
+        while isinstance(feature, tfds.features.Sequence):
+            feature = feature.feature
+        if isinstance(feature, tfds.features.Image):
+            decoders[key] = _DecodePicture() if key == wanted else _Undecoded()
+        elif isinstance(feature, tfds.features.FeaturesDict):
+            nested = _decoders_of(feature)
+            if nested:
+                decoders[key] = nested
+    return decoders

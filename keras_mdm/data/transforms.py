@@ -2,7 +2,6 @@
 
 Shrinking is by exact area averaging, like the pyramid inside the model: a picture
 prepared at 16 is what one prepared at 64 becomes after 4x4 average pooling.
-`pipeline.py` calls `prepare` on every picture.
 """
 
 import functools
@@ -31,12 +30,12 @@ def prepare(
         pictures: uint8 array `(height, width, channels)` or
             `(frames, height, width, channels)`, with 1 to 4 channels.
         resolution: Int. Side of the result in pixels.
-        crop: `"center"` (the largest centred square) or `"random"` (a square
-            anywhere whose side is a random share of the shorter side).
+        crop: `"center"` (the largest centered square) or `"random"` (a square
+            anywhere whose side is a random fraction of the shorter side).
         rng: `numpy.random.Generator`, needed by a random crop.
         upscale: Bool. Whether smaller pictures are enlarged.
         channels: 1 or 3. Defaults to what the picture has (1 or 3).
-        crop_scale: Pair of floats in (0, 1], the range of that share.
+        crop_scale: Pair of floats in (0, 1], the range of that fraction.
 
     Returns:
         uint8 array `([frames,] resolution, resolution, channels)`.
@@ -51,11 +50,7 @@ def prepare(
 
 
 def check_resolution(resolution):
-    """Returns a resolution as int.
-
-    Raises:
-        ValueError: If it is no positive integer, such as height and width.
-    """
+    """Returns a resolution as int; a `ValueError` if it is no positive integer."""
     if isinstance(resolution, tuple | list | np.ndarray):
         raise ValueError(
             "Pictures are square: `resolution` must be one integer, the side in "
@@ -74,21 +69,8 @@ def check_positive(name, value):
     return int(value)
 
 
-def choose_square(
-    pictures, resolution, crop="center", rng=None, upscale=False, crop_scale=(0.8, 1.0)
-):
-    """The square that `prepare` would cut out.
-
-    Args:
-        pictures, resolution, crop, rng, upscale, crop_scale: See `prepare`.
-
-    Returns:
-        Tuple of int: side, top and left in pixels of the picture.
-
-    Raises:
-        TooSmall, ValueError: As `prepare`.
-    """
-    resolution = check_resolution(resolution)
+def choose_square(pictures, resolution, crop, rng, upscale, crop_scale):
+    """Side, top and left of the square that `prepare` with these arguments cuts."""
     if pictures.dtype != np.uint8 or pictures.ndim not in (3, 4):
         raise ValueError(
             "expected uint8 (height, width, channels) or (frames, height, width, "
@@ -110,15 +92,7 @@ def choose_square(
 
 
 def cut(pictures, square, resolution, channels=None):
-    """Cuts a square out of a picture, or of all frames of a clip, and resizes it.
-
-    Args:
-        pictures, resolution, channels: See `prepare`.
-        square: Tuple of int: side, top and left.
-
-    Returns:
-        uint8 array `([frames,] resolution, resolution, channels)`.
-    """
+    """Cuts a square `(side, top, left)` out of what `prepare` takes and resizes it."""
     side, top, left = square
     pictures = pictures[..., top : top + side, left : left + side, :]
     pictures = to_channels(pictures, channels)
@@ -132,12 +106,7 @@ def cut(pictures, square, resolution, channels=None):
 def area_downscale(pictures, resolution):
     """Shrinks squares by averaging exactly the area that each new pixel covers.
 
-    Args:
-        pictures: uint8 array `(..., side, side, channels)`.
-        resolution: Int, at most `side`.
-
-    Returns:
-        uint8 array `(..., resolution, resolution, channels)`.
+    `(..., side, side, channels)` becomes `(..., resolution, resolution, channels)`.
     """
     result = _average_rows(pictures, resolution).swapaxes(-3, -2)
     result = np.ascontiguousarray(result)
@@ -147,17 +116,11 @@ def area_downscale(pictures, resolution):
 
 
 def to_channels(pictures, channels=None):
-    """Converts pictures to 1 or 3 channels.
+    """Converts pictures `(..., channels)`, uint8 with 1 to 4 channels, to 1 or 3.
 
-    Grey becomes three equal channels; colours become grey by luma (ITU-R BT.601);
-    an alpha channel (the second of two or the fourth of four) is laid on white.
-
-    Args:
-        pictures: uint8 array `(..., channels)`, with 1 to 4 channels.
-        channels: 1, 3, or `None` for only removing an alpha channel.
-
-    Returns:
-        uint8 array `(..., channels)`.
+    Gray becomes three equal channels; colors become gray by luma (ITU-R BT.601);
+    an alpha channel (the second of two or the fourth of four) is laid on white. With
+    `channels=None` only that is done.
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
@@ -190,9 +153,8 @@ def _average_rows(pictures, resolution):
 def _covered_rows(side, resolution):
     """Returns the old rows that each new row covers, and how much of each.
 
-    Returns:
-        Int array `(taps, resolution)` of rows and float32 array
-        `(taps, resolution, 1, 1)` of weights that sum to 1 over the taps.
+    Rows are `(taps, resolution)`; weights are `(taps, resolution, 1, 1)` and sum to 1
+    over the taps.
     """
     edges = np.arange(resolution + 1) * (side / resolution)
     first = np.floor(edges[:-1]).astype(int)
@@ -207,13 +169,11 @@ def _covered_rows(side, resolution):
 def _enlarge(pictures, resolution):
     from PIL import Image
 
-    def enlarge_plane(plane):
-        return np.asarray(
-            Image.fromarray(plane).resize((resolution, resolution), Image.BICUBIC)
-        )
-
     *leading, side, _, channels = pictures.shape
-    planes = np.moveaxis(pictures, -1, -3).reshape((-1, side, side))
-    planes = np.stack([enlarge_plane(plane) for plane in planes])
-    planes = planes.reshape((*leading, channels, resolution, resolution))
-    return np.moveaxis(planes, -3, -1)
+    # Pillow knows gray pictures without an axis of channels.
+    shape = (-1, side, side) if channels == 1 else (-1, side, side, channels)
+    large = [
+        np.asarray(Image.fromarray(one).resize((resolution, resolution), Image.BICUBIC))
+        for one in pictures.reshape(shape)
+    ]
+    return np.stack(large).reshape((*leading, resolution, resolution, channels))

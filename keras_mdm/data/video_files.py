@@ -72,7 +72,7 @@ def read_clip(path, num_frames=None, frame_rate=None):
 
 
 def _check_gif_end(path):
-    """FFmpeg paints the missing part of a frame that is cut off in some colour."""
+    """FFmpeg paints the missing part of a frame that is cut off in some color."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 1024))
         if not file.read().rstrip(b"\0\r\n ").endswith(b";"):
@@ -124,7 +124,7 @@ def _to_rgb(frame):
 def write_video(path, frames, frame_rate=8):
     """Writes a clip as mp4, webp or gif, by the suffix of the path.
 
-    webp is lossless, and so is gif up to 256 colours in a frame; both repeat for ever.
+    webp is lossless, and so is gif up to 256 colors in a frame; both repeat for ever.
     mp4 is H.264 of high quality, for which both sides must be even. In webp and gif, a
     frame that equals the one before is stored as a longer showing of that.
 
@@ -166,16 +166,6 @@ def write_video(path, frames, frame_rate=8):
             _write_mp4(temporary, to_channels(frames, 3), frame_rate)
         else:
             _write_animation(temporary, frames, frame_rate)
-
-
-def check_num_frames(num_frames):
-    """Raises a `ValueError` if a number of frames is no positive integer."""
-    whole = isinstance(num_frames, numbers.Integral)
-    if not whole or isinstance(num_frames, bool) or num_frames < 1:
-        raise ValueError(
-            "`num_frames` must be a positive integer. "
-            f"Received: num_frames={num_frames!r}"
-        )
 
 
 def check_frame_rate(frame_rate):

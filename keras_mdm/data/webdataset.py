@@ -6,17 +6,17 @@ scanned once; what was found is kept beside it, and samples are then read at ran
 """
 
 import io
-import math
 
 import numpy as np
 
-from keras_mdm.data.folders import SPLITS, belongs
+from keras_mdm.data.folders import belongs, check_split
 from keras_mdm.data.pictures import read_picture
 from keras_mdm.data.shards import PARTS, find_shards, read_index
 from keras_mdm.data.source import (
     Source,
     UnusablePicture,
-    add_captions,
+    caption_items,
+    micro_conditioning_of,
     read_captions,
 )
 from keras_mdm.text_files import decode_text, parse_json, printable
@@ -26,9 +26,9 @@ class WebDataset(Source):
     """Pictures and captions in tar shards.
 
     The caption is the member `.txt`, or `caption` in `.json`, which may be a list of
-    several. The numbers of `.json` are the item's `numbers`, and `scale` is the shorter
-    side of the original picture if `.json` has `original_width` and `original_height`,
-    as img2dataset's has.
+    several. The numbers of `.json` are the item's `micro_conditioning`, and `scale` is
+    the shorter side of the original picture if `.json` has `original_width` and
+    `original_height`, as img2dataset's has.
 
     Args:
         path: String or path: a folder of `.tar` files, a file, or a pattern of files.
@@ -41,15 +41,11 @@ class WebDataset(Source):
     """
 
     def __init__(self, path, split="train"):
-        if split not in SPLITS:
-            raise ValueError(
-                f"`split` of shards must be one of {SPLITS}. Received: split={split!r}"
-            )
+        check_split("shards", split)
         self._shards, notes = find_shards(path)
-        super().__init__(f"webdataset:{path}", channels=3, has_captions=True)
+        super().__init__(f"webdataset:{path}", has_captions=True)
+        self.note(*notes)
         tables = []
-        for sentence in notes:
-            self.note(sentence)
         for number, shard in enumerate(self._shards):
             keys, members, flaws, ignored = read_index(shard)
             for what, why in flaws:
@@ -84,33 +80,28 @@ class WebDataset(Source):
                     parts[part] = file.read(size)
         what = self.describe(index)
         try:
-            about = {}
-            if "json" in parts:
-                about = parse_json(decode_text(parts["json"], "its .json"), "its .json")
-            if not isinstance(about, dict):
-                raise ValueError(f"its .json is no object: {str(about)[:80]}")
-            if "text" in parts:
-                caption = decode_text(parts["text"], "its .txt")
-            elif "caption" in about:
-                caption = about["caption"]
-            else:
-                raise ValueError("its .json has no 'caption'")
-            captions = read_captions(caption)
-            numbers = {
-                key: float(value)
-                for key, value in about.items()
-                if isinstance(value, int | float) and not isinstance(value, bool)
-            }
+            texts, micro = _read_texts(parts)
         except (ValueError, OverflowError) as error:
             raise UnusablePicture(
                 what, f"its caption is unreadable: {error}"
             ) from error
         item = {"image": read_picture(io.BytesIO(parts["picture"]), what)}
-        add_captions(item, captions)
-        numbers = {key: n for key, n in numbers.items() if math.isfinite(n)}
-        if {"original_width", "original_height"} <= numbers.keys():
-            sides = numbers["original_width"], numbers["original_height"]
-            numbers["scale"] = min(sides)
-        if numbers:
-            item["numbers"] = numbers
-        return item
+        if micro:
+            item["micro_conditioning"] = micro
+        return item | caption_items(texts)
+
+
+def _read_texts(parts):
+    """Captions and numbers of a sample."""
+    about = {}
+    if "json" in parts:
+        about = parse_json(decode_text(parts["json"], "its .json"), "its .json")
+    if not isinstance(about, dict):
+        raise ValueError(f"its .json is no object: {str(about)[:80]}")
+    if "text" in parts:
+        caption = decode_text(parts["text"], "its .txt")
+    elif "caption" in about:
+        caption = about["caption"]
+    else:
+        raise ValueError("its .json has no 'caption'")
+    return read_captions(caption), micro_conditioning_of(about)

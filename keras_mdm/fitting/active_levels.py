@@ -37,8 +37,7 @@ def level_numbers(network):
     owners = {
         id(variable): number
         for number, part in enumerate(network.networks)
-        for layer in part.own_layers
-        for variable in layer.variables
+        for variable in part.own_variables
     }
     return [owners[id(variable)] for variable in network.weights]
 
@@ -60,24 +59,26 @@ def trained_numbers(network, level_weights):
         number
         for number, part in enumerate(network.networks)
         if number >= network.levels.index(largest)
-        and any(layer.trainable_variables for layer in part.own_layers)
+        and any(variable.trainable for variable in part.own_variables)
     ]
 
 
 def _freeze(network):
     """Freezes a network; returns its layers and variables that were frozen before."""
-    layers = network.own_layers
-    parts = [part for layer in layers for part in sublayers(layer, recursive=True)]
-    variables = [variable for layer in layers for variable in layer.variables]
-    frozen = [part for part in (*parts, *variables) if not part.trainable]
-    for layer in layers:
-        layer.trainable = False
+    parts = [p for la in network.own_layers for p in sublayers(la, recursive=True)]
+    parts += network.own_variables
+    frozen = [part for part in parts if not part.trainable]
+    _set_trainable(network, False)
     return frozen
 
 
 def _thaw(network, frozen):
     """Lets a network be trained, but for what `_freeze` found frozen."""
-    for layer in network.own_layers:
-        layer.trainable = True
+    _set_trainable(network, True)
     for part in frozen:
         part.trainable = False
+
+
+def _set_trainable(network, value):
+    for part in (*network.own_layers, *network.own_variables):
+        part.trainable = value

@@ -192,6 +192,13 @@ class Denoiser(keras.Model):
         """Layers of this network without those of the networks inside it."""
         return [layer for layer in sublayers(self) if not isinstance(layer, Denoiser)]
 
+    @property
+    def own_variables(self):
+        """Variables of this network without those of the networks inside it."""
+        inner = self.inner.variables if self.inner is not None else []
+        inside = {id(variable) for variable in inner}
+        return [v for v in self.variables if id(v) not in inside]
+
     def set_remat(self, levels=True):
         """Chooses the networks whose activations are computed again going backward.
 
@@ -234,7 +241,14 @@ class Denoiser(keras.Model):
         # Keras saves whatever it finds here, under the first name it meets. These are
         # views of what has a name already: `networks`, which holds the network itself,
         # would make loading endless, and the names of the weights would depend on it.
-        views = {"networks", "innermost", "conditioner", "own_layers", "level"}
+        views = {
+            "networks",
+            "innermost",
+            "conditioner",
+            "own_layers",
+            "own_variables",
+            "level",
+        }
         return [name for name in super().__dir__() if name not in views]
 
 

@@ -115,5 +115,4 @@ def _own_variables(network, of_pictures):
         if of_pictures and isinstance(part, TemporalAttention)
         for variable in part.variables
     }
-    own = [variable for layer in network.own_layers for variable in layer.variables]
-    return [variable for variable in own if id(variable) not in temporal]
+    return [v for v in network.own_variables if id(v) not in temporal]

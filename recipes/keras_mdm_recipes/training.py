@@ -184,7 +184,7 @@ def dataset_maker(settings, source, mdm, grid):
             num_workers=settings.data.num_workers,
             channels=mdm.network.image_channels,
             keep=grid.keep,
-            numbers=mdm.batch_spec.optional,
+            micro_conditioning=mdm.batch_spec.optional,
             embeddings=grid.embeddings,
         )
 

@@ -108,7 +108,7 @@ def test_tar_shards(shards):
     assert len(source) == 4
     usable = [source[i] for i in (0, 1, 3)]
     assert _captions(usable) == {0: "from text", 1: "from json", 7: "seven"}
-    assert usable[0]["numbers"]["scale"] == 200
+    assert usable[0]["micro_conditioning"]["scale"] == 200
     with pytest.raises(ValueError, match="corrupt"):
         source[2]
     for words in ("002 (has no caption)", "003 (has no picture)", "00000.tar@"):
@@ -140,13 +140,18 @@ def test_no_shards(tmp_path):
 def test_numbers_for_micro_conditioning(shards):
     source = open_source(f"webdataset:{shards}", "all")
     dataset = make_dataset(
-        source, 8, 2, shuffle=False, numbers=("scale", "similarity"), channels=1
+        source,
+        8,
+        2,
+        shuffle=False,
+        micro_conditioning=("scale", "similarity"),
+        channels=1,
     )
     batch = next(iter(dataset))
     assert batch["scale"].tolist() == [200, 200]
     assert batch["similarity"].tolist() == [0.5, 0.25]
     # Without a record of the original, the picture itself says its size.
-    seven = make_dataset(source, 8, 1, shuffle=False, numbers=("scale",))
+    seven = make_dataset(source, 8, 1, shuffle=False, micro_conditioning=("scale",))
     assert [b["scale"].tolist() for b in seven][-1] == [10]
 
 

@@ -15,8 +15,8 @@ def test_numbers_tell_where_a_picture_was_cut(tmp_path, crop):
     for i in range(3):
         Image.fromarray(places).save(tmp_path / f"{i}.png")
     source = open_source(f"folder:{tmp_path}", "all")
-    numbers = ("crop_top", "crop_left", "scale")
-    (batch,) = make_dataset(source, 20, 3, crop=crop, numbers=numbers, seed=1)
+    names = ("crop_top", "crop_left", "scale")
+    (batch,) = make_dataset(source, 20, 3, crop=crop, micro_conditioning=names, seed=1)
     assert batch["scale"].tolist() == [120] * 3
     for picture, top, left in zip(
         batch["images"].astype("float64"),

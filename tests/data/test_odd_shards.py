@@ -219,7 +219,9 @@ def test_captions_and_numbers_of_json(tmp_path):
     _write(tmp_path / "0.tar", members)
     source = _open(tmp_path)
     assert source[0]["captions"] == ("one", "two")
-    assert source[0]["caption"] == "one" and source[0]["numbers"] == {"width": 3}
+    assert source[0]["caption"] == "one" and source[0]["micro_conditioning"] == {
+        "width": 3
+    }
     assert [source[i]["caption"] for i in (1, 2, 3)] == ["mark\u2028ed", "é", "wide"]
     for index in (4, 5):
         with pytest.raises(UnusablePicture):

@@ -330,7 +330,9 @@ def _levels_of(network):
 
 def test_a_schedule_that_never_gets_clean_is_told():
     network = tiny_nest(2, resolution=4)
-    with pytest.warns(UserWarning, match="'log_snr_cosine' never gets clean: at level 8"):
+    with pytest.warns(
+        UserWarning, match="'log_snr_cosine' never gets clean: at level 8"
+    ):
         tiny_mdm(network=network, schedule="log_snr_cosine").compile()
     schedule = keras_mdm.NoiseSchedule("linear_unscaled", 100)
     with pytest.warns(UserWarning, match="never reaches pure noise.*100 timesteps|100"):
