@@ -1,9 +1,8 @@
 """MDM: the model that users train and draw with.
 
 It joins a network, a diffusion process, the multi-resolution loss and a moving average.
-`train_step` turns a batch into noisy levels and targets, then leaves the step to
-Keras, so gradient accumulation, loss scaling, sharding and `train_on_batch` are
-Keras' own. Data on their way in are checked in `fitting`, pictures are drawn in
+`train_step` turns a batch into noisy levels and targets, then leaves the step to Keras:
+gradient accumulation, loss scaling, sharding and `train_on_batch` are its own. Data on their way in are checked in `fitting`, pictures are drawn in
 `sampling`, files read and written in `saving`.
 """
 
@@ -163,7 +162,7 @@ class MDM(keras.Model):
         self.evaluated_samples = self.add_weight(
             shape=(), dtype="int32", trainable=False, name="evaluated_samples"
         )
-        # What one thread evaluates is no matter of another that calls the model.
+        # What one thread evaluates is no matter of another.
         self._thread = threading.local()
         self.largest_active = network.level
         self.inner_is_frozen = False
@@ -271,17 +270,15 @@ class MDM(keras.Model):
         self.mixed_fractions = losses.mixed_fractions(
             mixed_resolution, self.resolutions
         )
-        flaw = self.schedule.describe_ends(
-            {level: self.process.ratios[level] for level in self.resolutions}
-        )
+        ratios = {level: self.process.ratios[level] for level in self.resolutions}
+        flaw = self.schedule.describe_ends(ratios)
         if flaw:
             warnings.warn(flaw, stacklevel=2)
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = AdamW()
         optimizer = with_loss_scaling(optimizer, self.network, auto_scale_loss)
         super().compile(optimizer=optimizer, **self._compile_arguments)
-        # Variables that are made in the first step would make TensorFlow trace the
-        # step twice.
+        # Variables made in the first step would make TensorFlow trace it twice.
         self.optimizer.build(self.trainable_variables)
 
     def train_step(self, *args):
@@ -408,11 +405,8 @@ class MDM(keras.Model):
     @property
     def metrics(self):
         # Resolutions that do not take part would be logged as 0.
-        idle = [
-            tracker
-            for resolution, tracker in self._loss_trackers.items()
-            if resolution not in self.resolutions
-        ]
+        active = self.resolutions
+        idle = [m for level, m in self._loss_trackers.items() if level not in active]
         return [m for m in super().metrics if not any(m is other for other in idle)]
 
     def _update_ema(self):
@@ -428,8 +422,8 @@ class MDM(keras.Model):
     def reset_ema(self):
         """Begins the moving average anew, from the network's weights as they are.
 
-        Weights that were loaded or set since the last training reach the average
-        without it, with a warning if that average had been trained.
+        Weights that were loaded or set reach it by themselves, with a warning if the
+        average had been trained.
         """
         if self.ema is not None:
             self.ema.reset()

@@ -50,13 +50,16 @@ def noise_level_weights(weighting, error_ratio, alpha, sigma, base_alpha, base_s
     snr = (alpha / sigma) ** 2
     if weighting == "vdm":
         base = (base_alpha / base_sigma) ** 2
-        # `snr * (snr(t - 1) / snr - 1)`. The first timestep, whose ratio has no end,
-        # takes that of the next. A shift divides all by one number.
-        on_x0 = np.concatenate([base[:1] * (base[:1] / base[1:2] - 1), -np.diff(base)])
+        with np.errstate(divide="ignore"):
+            ratio = base[:-1] / base[1:] - 1.0
+        # The first timestep, whose ratio has no end, takes that of the next. If the
+        # last has no picture, its product is the signal-to-noise ratio before it.
+        ratio = np.concatenate([ratio[:1], np.minimum(ratio, 1e12)])
+        of_last = max(base[-1], base[-2] / 1e12)
+        on_base = ratio * np.append(base[:-1], of_last)
+        on_x0 = ratio * np.append(snr[:-1], max(snr[-1], snr[-2] / 1e12))
         # Of one level's own mean, it would hang on the target which counts more.
-        on_x0 = on_x0 / np.mean(on_x0 / error_ratio(base_alpha, base_sigma))
-        middle = len(snr) // 2
-        on_x0 = on_x0 * (snr[middle] / base[middle])
+        on_x0 = on_x0 / np.mean(on_base / error_ratio(base_alpha, base_sigma))
     else:
         on_x0 = {
             "snr": snr,

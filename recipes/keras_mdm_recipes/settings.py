@@ -150,6 +150,7 @@ class Model:
         "folder of a Hugging Face T5 model, for presets on embeddings",
         only=ON_TEXT,
     )
+    schedule: str | None = setting(None, "noise schedule, such as cosine or flow")
     prediction: str | None = setting(None, "what is predicted, such as v or x0")
     loss_target: str | None = setting(None, "what the loss compares, such as v or x0")
     loss_weighting: str | None = setting(

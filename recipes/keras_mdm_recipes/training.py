@@ -145,6 +145,7 @@ def model_options(settings):
         "prediction",
         "loss_target",
         "loss_weighting",
+        "schedule",
         "condition_dropout",
         "ema_momentum",
         "remat",

@@ -116,7 +116,7 @@ def test_not_compiled():
 def test_mixed_batch_too_small(mdm):
     other = tiny_mdm(network=mdm.network)
     other.compile("sgd", mixed_resolution={8: 1, 4: 9})
-    with pytest.raises(ValueError, match="too small for its mixed shares.*size=4"):
+    with pytest.raises(ValueError, match="too small for its mixed fractions.*size=4"):
         other.fit(_batch(), batch_size=4, verbose=0)
 
 
@@ -147,7 +147,7 @@ def test_compile_has_no_loss_or_metrics(option):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"network": "unet"}, "`network` must be a `UNet`.*type str"),
+        ({"network": "unet"}, "`network` must be a `Denoiser`.*type str"),
         ({"schedule": "flat"}, "`schedule` must be one of .*'flat'"),
         ({"prediction": "noise"}, "`prediction` must be one of .*'noise'"),
         ({"loss_target": "noise"}, "`loss_target` must be one of .*'noise'"),

@@ -187,7 +187,7 @@ def official_modules(network, prefix=""):
         yield from official_modules(network.inner, f"{prefix}inner_unet.")
         return
     if network.mid_block is not None:
-        yield f"{prefix}mid_blocks.0", network.mid_block, "straight"
+        yield f"{prefix}mid_blocks.0", network.mid_block, "middle"
         yield f"{prefix}mid_blocks.1", network.mid_residual, "call"
     if network.tokens is not None:
         yield f"{prefix}cond_emb", network.tokens.pooled, "call"

@@ -176,6 +176,7 @@ def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
         (["--set", "samples.num_samples=0"], "samples.num_samples"),
         (["--set", "model.prediction=w"], "prediction.*'w'"),
         (["--set", "model.loss_weighting=w"], "weighting.*'w'"),
+        (["--set", "model.schedule=quadratic"], "`schedule` must be one of"),
         (["--set", "stage.decay=linear"], "one of constant, cosine"),
         (["--batch-size", "100000"], "fewer than"),
         (["--resolutions", "8", "--learning-rate", "0"], "above 0"),

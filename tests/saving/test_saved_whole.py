@@ -83,9 +83,7 @@ def test_a_clone_is_compiled_alike(mdm):
 def test_a_model_that_was_not_compiled_asks_for_it(tmp_path):
     other = through_file(tiny_mdm(), tmp_path)
     for call in ("fit", "evaluate", "train_on_batch", "test_on_batch"):
-        with pytest.raises(
-            ValueError, match=r"needs a compiled model"
-        ):
+        with pytest.raises(ValueError, match=r"needs a compiled model"):
             getattr(other, call)(batch_of(4))
     other = keras_mdm.MDM.from_config(tiny_mdm().get_config())
     with pytest.raises(ValueError, match=r"needs a compiled model"):

@@ -18,7 +18,7 @@ class FakeModel:
     """Has what callbacks read of an `MDM`."""
 
     def __init__(self, resolution=16):
-        self.network = types.SimpleNamespace(resolutions=(16, 8))
+        self.network = types.SimpleNamespace(levels=(16, 8))
         self.resolution = resolution
         self.optimizer = types.SimpleNamespace(_iterations=0, learning_rate=0.25)
         self.drawn = []
