@@ -1,9 +1,9 @@
 """MDM: the model that users train and draw with.
 
 It joins a network, a diffusion process, the multi-resolution loss and a moving average.
-`train_step` turns a batch into noisy levels and targets, then leaves the step to Keras:
-gradient accumulation, loss scaling, sharding and `train_on_batch` are its own. Data on their way in are checked in `fitting`, pictures are drawn in
-`sampling`, files read and written in `saving`.
+`train_step` turns a batch into noisy levels and targets, then leaves the step to Keras,
+with its gradient accumulation, loss scaling and sharding. Data on their way in are
+checked in `fitting`, pictures drawn in `sampling`, files read and written in `saving`.
 """
 
 import contextlib
