@@ -60,7 +60,7 @@ def oracle():
 
 def _draw(mdm, known, **options):
     drawn = mdm.generate(
-        num_samples=256,
+        num_samples=128,
         known_frames=known,
         threshold="none",
         output="float",
@@ -78,7 +78,7 @@ def test_the_other_frame_follows_its_conditional_distribution(
     oracle, sampler, num_steps, number
 ):
     """Also where the picture inside, which is the first frame, has to follow."""
-    given = np.random.default_rng(0).normal(MEAN, SPREAD, (256, 8, 8, 1))
+    given = np.random.default_rng(0).normal(MEAN, SPREAD, (128, 8, 8, 1))
     given = given.clip(-1, 1).astype("float32")
     drawn = _draw(oracle, {number: given}, sampler=sampler, num_steps=num_steps)
     np.testing.assert_array_equal(drawn[:, number], given)
@@ -92,7 +92,7 @@ def test_the_other_frame_follows_its_conditional_distribution(
 
 def test_one_passage_is_not_enough(oracle):
     """What resampling is for: each step taken once hardly binds the other frame."""
-    given = np.random.default_rng(0).normal(MEAN, SPREAD, (256, 8, 8, 1))
+    given = np.random.default_rng(0).normal(MEAN, SPREAD, (128, 8, 8, 1))
     given = given.clip(-1, 1).astype("float32")
     drawn = _draw(oracle, {0: given}, sampler="ddim", num_steps=50, num_resamplings=1)
     slope = np.cov(given.ravel(), drawn[:, 1].ravel())[0, 1] / given.var()
