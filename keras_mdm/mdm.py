@@ -176,11 +176,8 @@ class MDM(keras.Model):
 
     @property
     def resolutions(self):
-        """Tuple of the resolutions that take part, largest first.
-
-        A resolution of pictures is their side in pixels; that of clips is a str such as
-        `"16x64"`, 16 frames of 64 pixels.
-        """
+        """Tuple of the resolutions that take part, largest first: pixels, or, of clips,
+        a str such as `"16x64"`, 16 frames of 64 pixels."""
         return self.active_network.levels
 
     @property
@@ -355,11 +352,15 @@ class MDM(keras.Model):
         return inputs, levels
 
     def call(self, inputs, training=False):
-        weights = contextlib.nullcontext()
+        network, weights = self.active_network, contextlib.nullcontext()
         if self.ema is not None and getattr(self._thread, "evaluates", False):
             weights = self.ema.in_place()
         with weights:
-            outputs = self.active_network(inputs, training=training)
+            outputs = backend.in_halves(
+                lambda inputs: network(inputs, training=training),
+                (inputs,),
+                self.jit_compile,
+            )
         return [self.limit(output) for output in outputs]
 
     def limit(self, output):
@@ -391,8 +392,7 @@ class MDM(keras.Model):
     def get_metrics_result(self):
         """Means since the last reset; `loss` is the weighted sum of the levels'.
 
-        Keras calls it. Its own mean would weigh the levels of batches of several sizes
-        other than each level's mean does.
+        Keras' own would weigh batches of several sizes other than each level's does.
         """
         results = super().get_metrics_result()
         if "loss" in results and self._level_weights is not None:

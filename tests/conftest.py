@@ -23,7 +23,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # PyPI's torch brings Triton, and its LLVM aborts beside those of JAX and TensorFlow.
 sys.modules.setdefault("triton", None)
 
-# Each program runs for milliseconds; optimising it takes many times as long. XLA ends
+# Each program runs for milliseconds; optimizing it takes many times as long. XLA ends
 # the process on a flag that it does not know: the last one, which saves a third, is for
 # versions where it was seen.
 xla_flags = [
@@ -52,6 +52,6 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def fixed_seeds():
-    """Seeds initialisers; `keras.utils.set_random_seed` would import TensorFlow."""
+    """Seeds initializers; `keras.utils.set_random_seed` would import TensorFlow."""
     random.seed(0)
     np.random.seed(0)

@@ -42,7 +42,7 @@ def _around(inner, channels, scale, skip_normalization):
 
 
 _UNET_256 = _around(_UNET_64, [64, 128, 256], 256, skip_normalization=True)
-# Inside the largest network, the middle one normalises its input.
+# Inside the largest network, the middle one normalizes its input.
 _UNET_1024 = _around(
     {**_UNET_256, "skip_normalization": False},
     [32, 32, 64],

@@ -10,6 +10,7 @@ from keras_mdm.backend.batches import (
     parts_of_a_batch,
     refuse_replicas,
 )
+from keras_mdm.backend.cpu import in_halves, prepare_cpu
 from keras_mdm.backend.devices import cores, name, on_cpu
 from keras_mdm.backend.keras_internals import has_stepped, steps_taken, sublayers
 from keras_mdm.backend.programs import compile_with_weights, run_stateless
@@ -25,10 +26,12 @@ __all__ = [
     "cores",
     "has_stepped",
     "host_data",
+    "in_halves",
     "keeps_weights",
     "name",
     "on_cpu",
     "parts_of_a_batch",
+    "prepare_cpu",
     "refuse_replicas",
     "run_stateless",
     "serialize",

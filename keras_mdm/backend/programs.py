@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_mdm.backend.cpu import xla_options
 from keras_mdm.backend.devices import name
 
 
@@ -30,7 +31,7 @@ def compile_with_weights(function, variables, values, jit_compile):
     if name() == "jax":
         import jax
 
-        compiled = jax.jit(with_values)
+        compiled = jax.jit(with_values, compiler_options=xla_options())
         return lambda *args, **kwargs: compiled(
             [variable.value for variable in values], *args, **kwargs
         )

@@ -39,7 +39,7 @@ SPLITS = ("train", "validation", "test", "test_held_out")
 CLASS_NAMES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
 NUM_FRAMES = 8
 
-# Distance between neighbouring places, and ranges of the radius.
+# Distance between neighboring places, and ranges of the radius.
 _SPACING = {"single": 0.14, "scenes": 0.26, "clips": 0.05}
 _JITTER = 0.03
 _RADII = {

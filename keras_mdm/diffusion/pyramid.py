@@ -18,7 +18,7 @@ def pyramid(pictures, levels, frame_pooling="first"):
         levels: Sequence of levels, largest first, see `keras_mdm.levels`. Frames,
             height and width of each divide those of the one before.
         frame_pooling: str. Which frames a level with fewer of them has: `"first"` of
-            every group of neighbours, as the official code, or their `"average"`.
+            every group of neighbors, as the official code, or their `"average"`.
 
     Returns:
         List of tensors, one for each level.

@@ -16,7 +16,7 @@ from keras_mdm.layers.primitives import (
     check_divisible,
 )
 
-# Attention normalises with 32 groups whatever the residual blocks use: this is how
+# Attention normalizes with 32 groups whatever the residual blocks use: this is how
 # the official weights were trained.
 ATTENTION_GROUPS = 32
 
@@ -87,8 +87,8 @@ class FeedForward(keras.layers.Layer):
 
     Args:
         channels: int. Size of the last axis.
-        spatial: bool. `True`: input is a picture, normalised by groups. `False`:
-            a sequence, normalised over its last axis. Defaults to `True`.
+        spatial: bool. `True`: input is a picture, normalized by groups. `False`:
+            a sequence, normalized over its last axis. Defaults to `True`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:

@@ -40,7 +40,7 @@ class ScalarEmbedding(keras.layers.Layer):
 
     Call arguments:
         values: Tensor of shape `(batch,)`, always taken in float32: in bfloat16
-            neighbouring timesteps would be the same number.
+            neighboring timesteps would be the same number.
 
     Returns:
         Tensor of shape `(batch, size)`.

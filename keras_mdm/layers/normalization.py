@@ -33,7 +33,7 @@ class GroupNormalization(keras.layers.Layer):
 
     def __init__(self, channels, groups=32, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
-        check_divisible(channels, groups, "normalisation groups")
+        check_divisible(channels, groups, "normalization groups")
         self.channels = channels
         self.groups = groups
         self.epsilon = epsilon

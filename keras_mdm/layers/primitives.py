@@ -1,7 +1,7 @@
 """Convolution, projection and layer norm with MDM's conventions.
 
 Each knows its input width at construction, so that a layer composed of them can
-build itself without data (`build_children`). The choice of initialiser and of
+build itself without data (`build_children`). The choice of initializer and of
 padding stands here once. Used by the other layers and by `keras_mdm.networks`.
 """
 
@@ -37,7 +37,7 @@ def check_divisible(channels, groups, what):
 
 
 def _initializers(fan_in, zero):
-    """Kernel and bias initialisers: zeros, or uniform in +-1/sqrt(fan_in)."""
+    """Kernel and bias initializers: zeros, or uniform in +-1/sqrt(fan_in)."""
     if zero:
         zeros = HostConstant(0.0)
         return {"kernel_initializer": zeros, "bias_initializer": zeros}
@@ -136,7 +136,7 @@ class Conv3x3(keras.layers.Conv2D):
 
 
 class FrameConv(keras.layers.Conv2D):
-    """Convolution over three neighbouring frames, at each place on its own.
+    """Convolution over three neighboring frames, at each place on its own.
 
     Frames before the first and after the last are zeros.
 

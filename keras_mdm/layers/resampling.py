@@ -42,7 +42,7 @@ class Downsample(keras.layers.Layer):
 
 
 class Upsample(keras.layers.Layer):
-    """Nearest-neighbour doubling followed by a 3x3 convolution.
+    """Nearest-neighbor doubling followed by a 3x3 convolution.
 
     Args:
         channels: int. Number of channels of input and output.

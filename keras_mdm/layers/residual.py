@@ -19,7 +19,7 @@ class ResidualBlock(keras.layers.Layer):
         inputs: int. Number of input channels.
         channels: int. Number of output channels.
         embedding_size: int. Size of the embedding.
-        groups: int. Groups of both normalisations. Defaults to 32.
+        groups: int. Groups of both normalizations. Defaults to 32.
         dropout: float. Share of features dropped in training. Defaults to 0.
         **kwargs: Arguments of `keras.layers.Layer`.
 

@@ -45,7 +45,7 @@ def rotary_angles(length, size):
 
 
 def rotate(x):
-    """Turns neighbouring pairs of features by their position's angles.
+    """Turns neighboring pairs of features by their position's angles.
 
     Args:
         x: Tensor of shape `(batch, length, heads, size)`.
@@ -66,7 +66,7 @@ class TemporalAttention(keras.layers.Layer):
     """Each place of the picture attends to the same place in every frame.
 
     At half the height and width: 3x3 convolution with stride 2, attention over frames
-    and a feed-forward layer, nearest-neighbour doubling, 3x3 convolution, plus the
+    and a feed-forward layer, nearest-neighbor doubling, 3x3 convolution, plus the
     input. The last convolution starts at zero: a new layer is the identity.
 
     Args:

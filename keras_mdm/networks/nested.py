@@ -14,7 +14,7 @@ class NestedUNet(PathNetwork):
     """Denoiser of a larger resolution around a network of the resolution below.
 
     Its way down ends at the resolution of `inner`. There its features, through a
-    zero-initialised 3x3 convolution, are added to the inner network's input; the
+    zero-initialized 3x3 convolution, are added to the inner network's input; the
     inner network's last features come back through another one; then follows its
     way up. A new level therefore does not disturb the network inside it.
 

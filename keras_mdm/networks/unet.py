@@ -46,7 +46,7 @@ class UNet(PathNetwork):
         num_heads: int. Heads of every attention layer. Defaults to 8.
         attention_feed_forward: bool. Whether attention is followed by a
             feed-forward layer. Defaults to `True`.
-        groups: int. Groups of the normalisations. Defaults to 32.
+        groups: int. Groups of the normalizations. Defaults to 32.
         dropout: float. Share of features dropped in training. Defaults to 0.
         image_channels: int. Channels of the pictures. Defaults to 3.
         remat: bool. Whether activations are computed again in the backward pass,

@@ -9,6 +9,7 @@ What changes the computation itself is in `RunKind`, and each kind is compiled o
 import keras
 from keras import ops
 
+from keras_mdm import backend
 from keras_mdm.diffusion.guidance import guide, threshold
 from keras_mdm.diffusion.noise import noise_stream, sample_noise
 from keras_mdm.levels import level_shape
@@ -97,8 +98,8 @@ class SamplingRun:
         timestep = ops.take(table["timesteps"], i)
         images = [ops.concatenate([level, level]) for level in x] if guided else x
         timesteps = ops.broadcast_to(timestep, (images[0].shape[0],))
-        outputs, _ = self.network.denoise(
-            images, timesteps, condition["encoded"], condition["features"]
+        outputs = backend.in_halves(
+            self._denoise, (images, timesteps, condition), self.mdm.jit_compile
         )
         clean = []
         for level, (x_t, output) in enumerate(zip(x, outputs, strict=True)):
@@ -122,6 +123,11 @@ class SamplingRun:
             )
             clean.append(x0 / scale)
         return clean
+
+    def _denoise(self, images, timesteps, condition):
+        return self.network.denoise(
+            images, timesteps, condition["encoded"], condition["features"]
+        )[0]
 
     def step(self, i, x, history, noises, num_steps, context, table, options):
         """One sampler step from the `i`-th visited noise level to the next.

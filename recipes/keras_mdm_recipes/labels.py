@@ -16,7 +16,7 @@ def spread_labels(num_samples, num_classes):
     """
     stride = 1
     if num_samples < num_classes:
-        # Neighbouring classes are often alike: colours of a shape, breeds of a dog.
+        # Neighboring classes are often alike: colours of a shape, breeds of a dog.
         stride = max(1, num_classes // 4)
         while math.gcd(stride, num_classes) != 1:
             stride += 1

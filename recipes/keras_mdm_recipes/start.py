@@ -106,6 +106,10 @@ def choose_backend(name):
         os.environ.setdefault(
             "JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "keras_mdm", "jax")
         )
+
+    from keras_mdm import backend
+
+    backend.prepare_cpu()
     return name
 
 

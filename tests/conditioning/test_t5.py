@@ -155,7 +155,7 @@ def test_tokens(flan):
     assert short.tokenize(TEXTS)[0] == [*rows[0][:3], 1]
 
 
-def test_neighbours_change_only_the_padding(flan):
+def test_neighbors_change_only_the_padding(flan):
     encoder = T5Encoder.from_hugging_face(flan[0])
     together, _ = encoder.encode(TEXTS)
     alone, mask = encoder.encode(TEXTS[:1])

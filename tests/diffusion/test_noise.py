@@ -50,7 +50,7 @@ def test_normality():
 
 
 def test_independence():
-    """No two of: neighbouring seeds, other streams, other steps, halves of one."""
+    """No two of: neighboring seeds, other streams, other steps, halves of one."""
     shape = (32, 32, 3)
     first, second = _noise([0, 1], shape=shape).reshape(2, -1)
     rows = [

@@ -132,7 +132,7 @@ def test_weights_mean_the_same_on_every_target(target):
         # On epsilon: sigmoid(b - log snr), whose error is snr times that of x0.
         "sigmoid": snr / (1.0 + np.exp(1.0 + np.log(snr))),
     }
-    # On epsilon: the ratio of neighbours, less 1. Divided by the mean on the target.
+    # On epsilon: the ratio of neighbors, less 1. Divided by the mean on the target.
     ratio = np.concatenate([snr[:1] / snr[1:2], snr[:-1] / snr[1:]]) - 1.0
     share = {"x0": 1.0, "epsilon": snr, "v": snr + 1.0}[target]
     expected["vdm"] = snr * ratio / np.mean(snr * ratio / share)

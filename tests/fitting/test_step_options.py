@@ -113,7 +113,7 @@ def test_frozen_inner_doll():
     mdm.train_on_batch(batch_of(4, 8))
     new_outer, new_inner = _doll_weights(mdm)
     assert equal_values(inner, new_inner)
-    # But for biases that a normalisation takes out again.
+    # But for biases that a normalization takes out again.
     moved = [not np.array_equal(a, b) for a, b in zip(outer, new_outer, strict=True)]
     assert np.mean(moved) > 0.8
     mdm.set_active(8)

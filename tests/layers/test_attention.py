@@ -175,7 +175,7 @@ def _projected(layer, x):
 
 
 def _grouped(x):
-    """Group normalisation with 32 groups of one channel."""
+    """Group normalization with 32 groups of one channel."""
     mean, variance = x.mean((1, 2), keepdims=True), x.var((1, 2), keepdims=True)
     return (x - mean) / np.sqrt(variance + 1e-5)
 

@@ -1,4 +1,4 @@
-"""Group normalisation against Keras' own layer, the formula, and float64."""
+"""Group normalization against Keras' own layer, the formula, and float64."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def _layer_and_keras(groups):
 
 
 def _numpy(x, layer):
-    """Group normalisation in float64, written out."""
+    """Group normalization in float64, written out."""
     x = x.astype("float64")
     batch, height, width, channels = x.shape
     h = x.reshape(batch, height * width, layer.groups, channels // layer.groups)
@@ -141,5 +141,5 @@ def test_statistics_are_float32_in_bfloat16():
 
 
 def test_channels_must_divide():
-    with pytest.raises(ValueError, match="multiple of the 4 normalisation groups"):
+    with pytest.raises(ValueError, match="multiple of the 4 normalization groups"):
         GroupNormalization(10, 4)

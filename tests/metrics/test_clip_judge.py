@@ -59,7 +59,7 @@ def test_backwards_is_the_other_direction(judge):
     assert (back[:, 1] == labels[:, 1]).mean() > 0.9
 
 
-def test_shuffled_frames_are_less_like_their_neighbours(judge):
+def test_shuffled_frames_are_less_like_their_neighbors(judge):
     clips, _ = drawn("test", 50)
     features = judge.frame_features(clips)
     assert features.shape[:2] == (50, 4)

@@ -168,7 +168,7 @@ def test_labels_in_a_batch_are_not_needed_without_conditioner():
 
 
 def _enlarged(picture):
-    """Bilinear doubling: a pixel is three quarters its own, a quarter its neighbour."""
+    """Bilinear doubling: a pixel is three quarters its own, a quarter its neighbor."""
     for axis in (1, 2):
         size = picture.shape[axis]
         places = np.arange(size)

@@ -1,6 +1,6 @@
 """Outputs, gradients and inner activations of a network, on every backend.
 
-JAX compiles each function once, with few optimisations, which is the fastest way there;
+JAX compiles each function once, with few optimizations, which is the fastest way there;
 the other backends run eagerly.
 """
 

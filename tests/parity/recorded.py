@@ -250,7 +250,7 @@ def _cross_tiles(adapter, frames):
     """Makes an adapter between two networks of clips work as the official one does.
 
     There the convolution runs over the frames as tiles of one picture, so that each
-    frame sees the border of its neighbours in the grid. Nothing needs that, so the
+    frame sees the border of its neighbors in the grid. Nothing needs that, so the
     package has no such layer.
     """
     conv = adapter.call
