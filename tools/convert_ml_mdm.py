@@ -23,8 +23,7 @@ import argparse
 import sys
 import time
 
-from convert_common import Progress
-from shared import choose_backend, is_foreseen
+from shared import choose_backend, is_foreseen, tensor_bar
 
 
 def parse_arguments(argv=None):
@@ -75,7 +74,7 @@ def main(argv=None):
                 arguments.checkpoint,
                 arguments.output,
                 arguments.overwrite,
-                Progress("writing"),
+                tensor_bar("writing"),
             )
         else:
             convert_checkpoint(
@@ -83,7 +82,7 @@ def main(argv=None):
                 arguments.config,
                 arguments.output,
                 arguments.overwrite,
-                Progress("reading"),
+                tensor_bar("reading"),
             )
     except Exception as error:
         if not is_foreseen(error):

@@ -11,8 +11,7 @@ shrinks from 11.4 GB to 2.4 GB, which are in memory until they are written.
 import argparse
 import sys
 
-from convert_common import Progress
-from shared import choose_backend, is_foreseen
+from shared import choose_backend, is_foreseen, tensor_bar
 
 
 def parse_arguments(argv=None):
@@ -54,7 +53,7 @@ def main(argv=None):
             arguments.output,
             arguments.dtype,
             arguments.overwrite,
-            Progress("writing"),
+            tensor_bar("writing"),
         )
     except Exception as error:
         if not is_foreseen(error):

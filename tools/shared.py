@@ -13,3 +13,25 @@ from keras_mdm_recipes import start  # noqa: E402
 errors_as_lines = functools.partial(start.errors_as_lines, folder=FOLDER)
 choose_backend = start.choose_backend
 is_foreseen = functools.partial(start.is_foreseen, folder=FOLDER)
+
+
+def tensor_bar(doing):
+    """A progress bar for the converters.
+
+    Args:
+        doing: str. What is done, such as `"reading"`.
+
+    Returns:
+        Callable of the number of tensors that are done and of all.
+    """
+    from tqdm import tqdm
+
+    bar = tqdm(desc=doing, unit="tensor")
+
+    def update(done, total):
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return update

@@ -79,19 +79,17 @@ class SamplingRun:
 
         Known frames stay as they are.
         """
-        clean = self._predict_all(x, i, context["condition"], table, options)
-        return clean if context["known"] is None else insert(context["known"], clean)
-
-    def _predict_all(self, x, i, condition, table, options):
-        if self.kind.guided and self.kind.interval:
-            return ops.cond(
+        condition, guided = context["condition"], self.kind.guided
+        if guided and self.kind.interval:
+            alone = _second_half(condition, x[0].shape[0])
+            clean = ops.cond(
                 ops.take(table["guided"], i) > 0.5,
                 lambda: self._predict(x, i, condition, table, options, True),
-                lambda: self._predict(
-                    x, i, _second_half(condition, x[0].shape[0]), table, options, False
-                ),
+                lambda: self._predict(x, i, alone, table, options, False),
             )
-        return self._predict(x, i, condition, table, options, self.kind.guided)
+        else:
+            clean = self._predict(x, i, condition, table, options, guided)
+        return clean if context["known"] is None else insert(context["known"], clean)
 
     def _predict(self, x, i, condition, table, options, guided):
         batch = x[0].shape[0]
