@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import random
+import signal
 import sys
 import tempfile
 
@@ -19,6 +20,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Workers of pytest-xdist are one to a core: more threads would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+# What a shell runs in the background ignores Ctrl-C, and so would every test of it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # PyPI's torch brings Triton, and its LLVM aborts beside those of JAX and TensorFlow.
 sys.modules.setdefault("triton", None)
