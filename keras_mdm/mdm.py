@@ -143,6 +143,7 @@ class MDM(keras.Model):
         self.condition_dropout = condition_dropout
         self.output_limit = output_limit
         self.sampling = SamplingSettings(**(sampling or {}))
+        self.sampling.get_config()  # What can't be saved is refused now.
         self.sampling_functions = {}
         # Named, or else its variable has another path in the next model.
         self.seed_generator = keras.random.SeedGenerator(seed, name="seed_generator")
@@ -166,7 +167,7 @@ class MDM(keras.Model):
         self._thread = threading.local()
         self.largest_active = network.level
         self.inner_is_frozen = False
-        self.frozen_by_hand = {}
+        self.__dict__["frozen_by_hand"] = {}  # Hidden from Keras, which would track it.
         self._loss_arguments = {"loss_weights": None, "mixed_resolution": None}
         self._level_weights = None
         self.mixed_fractions = None
@@ -422,8 +423,7 @@ class MDM(keras.Model):
     def reset_ema(self):
         """Begins the moving average anew, from the network's weights as they are.
 
-        Weights that were loaded or set reach it by themselves, with a warning if the
-        average had been trained.
+        Weights that were loaded or set reach it by themselves, with a warning.
         """
         if self.ema is not None:
             self.ema.reset()

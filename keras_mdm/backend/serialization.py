@@ -25,7 +25,9 @@ def serialize(thing):
             "config": thing.get_config(),
             "registered_name": keras.saving.get_registered_name(type(thing)),
         }
-    registered = keras.saving.get_registered_name(thing)
+    registered = None
+    if hasattr(thing, "__name__"):
+        registered = keras.saving.get_registered_name(thing)
     if keras.saving.get_registered_object(registered) is not thing:
         raise ValueError(
             "a function can be saved if it is decorated with "
@@ -35,6 +37,6 @@ def serialize(thing):
     return {
         "module": "builtins",
         "class_name": "function",
-        "config": thing.__name__,
+        "config": registered,
         "registered_name": registered,
     }

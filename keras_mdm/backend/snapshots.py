@@ -1,4 +1,4 @@
-"""Whether variables were given other values since a moment. Called by `model.ema`."""
+"""Whether variables were given other values since a moment. Called by `ema`."""
 
 import keras
 import numpy as np

@@ -17,7 +17,9 @@ def noise_level_weights(weighting, error_ratio, alpha, sigma, base_alpha, base_s
 
     Args:
         weighting: str.
-            - `"uniform"`: 1 on whatever the loss target is.
+            - `"uniform"`: 1 on whatever the loss target is; less where a flow that
+              predicts x0 has less noise than .05 ([Li and He, 2025](
+              https://arxiv.org/abs/2511.13720)).
             - `"snr"`: the signal-to-noise ratio, that is 1 on epsilon.
             - `"min_snr"`: at most 5 ([Hang et al., 2023](
               https://arxiv.org/abs/2303.09556)).

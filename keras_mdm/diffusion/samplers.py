@@ -9,7 +9,8 @@ where `x0` is the clean picture predicted at `t`, `z` fresh noise, and `h` eithe
 `x0` of the step before (`multistep`) or the one predicted at `s` from a first guess of
 `x_s` (`two_stage`). So a sampler is a function from alpha and sigma to four numbers a
 step, computed in float64 outside of the compiled run: another sampler, another number
-of steps or another eta needs no new compilation, except between one and two stages.
+of steps or another eta needs no new compilation, except for a history, a second stage
+or noise where there was none.
 
 Another sampler is a class like these, given to `generate`.
 """

@@ -51,7 +51,7 @@ class NoiseSchedule:
 
     ```python
     alpha, sigma = NoiseSchedule("cosine").levels(ratio=4)  # 256 pixels around 64
-    mdm = keras_mdm.MDM(network, schedule=NoiseSchedule(lambda u: 10 - 20 * u))
+    schedule = NoiseSchedule(lambda u: 10 - 20 * u)  # a lambda can't be saved
     ```
     """
 
@@ -67,7 +67,7 @@ class NoiseSchedule:
         if name not in SCHEDULES and not callable(name):
             raise ValueError(
                 f"`schedule` must be one of {sorted(SCHEDULES)}, or a function that "
-                f"returns the log-SNR. Received: schedule={name!r}"
+                f"returns the log-SNR. Received: schedule={name!r}{_hint(name)}"
             )
         if num_timesteps < 2:
             raise ValueError(
@@ -232,3 +232,7 @@ def _log_snr_of(name, num_timesteps):
             f"beginning with {log_snr.ravel()[:3]}"
         )
     return log_snr
+
+
+def _hint(name):
+    return ", which is called 'cosine' now" if name == "squared_cosine" else ""

@@ -53,7 +53,12 @@ def time_shift_spacing(factor):
 
     Returns:
         A spacing for `generate` or a `Sampler`.
+
+    Raises:
+        ValueError: if `factor` is not above 0.
     """
+    if not 0.0 < factor < np.inf:
+        raise ValueError(f"`factor` must be above 0. Received: factor={factor}")
 
     def spacing(schedule, num_steps):
         u = np.linspace(1.0, 0.0, num_steps + 1)[:-1]

@@ -71,8 +71,8 @@ class Denoiser(keras.Model):
                 the null condition instead.
 
         Returns:
-            A nested structure of tensors for `denoise`, or `None` without a
-            conditioner. Outer networks read of it `embedding`, of shape
+            A nested structure of tensors, the batch first, for `denoise`, or `None`
+            without a conditioner. Outer networks read of it `embedding`, of shape
             `(batch, embedding_size)`, `tokens`, float32 of shape
             `(batch, length, token_size)`, standardized once for all layers by
             `keras_mdm.layers.standardize`, and `mask`, bool of shape

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_mdm import backend
-from keras_mdm.diffusion.samplers import Sampler, get_sampler
+from keras_mdm.diffusion.samplers import get_sampler
 from keras_mdm.sampling.known_frames import read_known_frames
 from keras_mdm.sampling.plan import RunKind, plan
 from keras_mdm.sampling.requests import (
@@ -76,7 +76,7 @@ def generate(
             [0, 255] or float in [-1, 1].
         num_resamplings: int, from 1 to 1000. How often each step is taken where there
             are known frames, which the others fit better so, at as many times the
-            cost; see `keras_mdm.sampling.known_frames`. a multistep sampler is then
+            cost; see `keras_mdm.sampling.known_frames`. A multistep sampler is then
             replaced by `"ddim"`, since its history would be that of other noise.
         resolution: int, or str for clips. Largest resolution drawn; networks around
             it are not run. Defaults to `mdm.resolution`.
@@ -120,8 +120,8 @@ def generate(
     mdm.generate("a red circle moves up", known_frames={0: first, 15: last})  # clips
     ```
     """
-    if spacing is None and isinstance(sampler, Sampler):
-        spacing = sampler.spacing
+    chosen = get_sampler(self.sampling.sampler if sampler is None else sampler)
+    spacing = chosen.spacing if spacing is None else spacing
     if spacing is None and known_frames:
         # Evenly in the index, few steps come too late to agree with known frames.
         spacing = "log_snr"

@@ -162,7 +162,8 @@ def resampled_step(step, x, history, i, num_steps, known, seeds, levels, table, 
         back = []
         for n, (picture, noise) in enumerate(zip(less, fresh(k, _BACK), strict=True)):
             kept = at("alpha", n, i) / at("alpha", n, i + 1)
-            back.append(kept * picture + ops.sqrt(1.0 - kept**2) * noise)
+            added = at("sigma", n, i) ** 2 - (kept * at("sigma", n, i + 1)) ** 2
+            back.append(kept * picture + ops.sqrt(ops.maximum(added, 0.0)) * noise)
         x = [ops.where(again, b, p) for b, p in zip(back, less, strict=True)]
         return x, clean
 

@@ -56,8 +56,7 @@ def plan(process, levels, sampler, settings):
     steps, alphas, sigmas = [], [], []
     for level in levels:
         alpha, sigma = (t[visited] for t in schedule.levels(process.ratios[level]))
-        found = dataclasses.astuple(sampler.coefficients(alpha, sigma))
-        rows = [np.zeros(num_steps) if row is None else row for row in found]
+        rows = _rows(sampler, sampler.coefficients(alpha, sigma), num_steps)
         steps.append(np.pad(np.stack(rows), ((0, 0), (0, padding))))
         alphas.append(np.pad(alpha, (0, padding)))
         sigmas.append(np.pad(sigma, (0, padding)))
@@ -74,3 +73,29 @@ def plan(process, levels, sampler, settings):
         "guided": np.pad(guided, (0, padding)),
     }
     return {key: value.astype("float32") for key, value in arrays.items()}
+
+
+def _rows(sampler, coefficients, num_steps):
+    """Arrays of a sampler's coefficients, checked, in the order of `Coefficients`."""
+    rows, name = [], type(sampler).__name__
+    for key, row in dataclasses.asdict(coefficients).items():
+        row = np.zeros(num_steps) if row is None else np.asarray(row)
+        if row.shape != (num_steps,) or not np.isfinite(row).all():
+            raise ValueError(
+                f"the sampler {name} must return `{key}` as {num_steps} finite numbers,"
+                f" one a step. Received: shape={row.shape}, {row.ravel()[:5]}"
+            )
+        rows.append(row)
+    if coefficients.on_history is not None and not (
+        sampler.multistep or sampler.two_stage
+    ):
+        raise ValueError(
+            f"the sampler {name} returns `on_history`: it must say `multistep = True` "
+            "or `two_stage = True`."
+        )
+    if sampler.two_stage and coefficients.guess_on_x is None:
+        raise ValueError(
+            f"the sampler {name} has two stages and must return `guess_on_x` and "
+            "`guess_on_x0`."
+        )
+    return rows

@@ -11,6 +11,7 @@ from keras_mdm.backend import serialize, sublayers
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.fitting import active_levels
 from keras_mdm.saving.finite import check_finite
+from keras_mdm.saving.serialized import renamed
 
 _SEED = "seed_generator"
 
@@ -57,6 +58,8 @@ def get_config(self):
 def from_config(cls, config):
     """A model from what `get_config` returned."""
     config = dict(config)
+    if "frame_pooling" in config and "timesteps" not in config:
+        config = renamed(config)  # A file of the first version.
     for key in ("network", "timesteps"):
         if isinstance(config.get(key), dict):
             config[key] = keras.saving.deserialize_keras_object(config[key])
@@ -77,6 +80,10 @@ def get_compile_config(self):
         "resolution": self.resolution,
         "freeze_inner": self.inner_is_frozen,
         "frozen": sorted(p.path for p in _parts(self.network) if not p.trainable),
+        "frozen_by_hand": [
+            [level, [part.path for part in parts]]
+            for level, parts in self.frozen_by_hand.items()
+        ],
         "optimizer": keras.saving.serialize_keras_object(self.optimizer),
         # Pairs: JSON turns the keys of a dict into strings.
         **{name: _pairs(value) for name, value in self._loss_arguments.items()},
@@ -96,6 +103,9 @@ def compile_from_config(self, config):
     for part in _parts(self.network):
         if part.path in frozen:
             part.trainable = False
+    for level, paths in config.pop("frozen_by_hand", ()):
+        parts = _parts(self.network)
+        self.frozen_by_hand[level] = [part for part in parts if part.path in paths]
     for name in self._loss_arguments:
         if isinstance(config[name], list):
             config[name] = dict(config[name])

@@ -70,19 +70,14 @@ def is_preset(folder):
 
 
 def check_metadata(folder):
-    """Raises a `ValueError` if a preset is of a version that can't be read."""
+    """Returns a preset's version, or raises a `ValueError` if it can't be read."""
     version = read_part(folder, METADATA_FILE).get("format_version")
-    if version == 1:
-        raise ValueError(
-            f"preset '{folder}' has the format version 1, whose noise schedules have "
-            "other names: 'cosine' is now 'log_snr_cosine', 'squared_cosine' is "
-            f"'cosine'. Rename it in {CONFIG_FILE} and set the version to 2."
-        )
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ValueError(
             f"preset '{folder}' has the format version {version}, and this version of "
-            f"keras_mdm reads {FORMAT_VERSION}. Install a newer keras_mdm."
+            f"keras_mdm reads up to {FORMAT_VERSION}. Install a newer keras_mdm."
         )
+    return version
 
 
 def load_network(network, folder):

@@ -19,7 +19,7 @@ from keras_mdm.downloads import download_repository
 from keras_mdm.files import as_path, check_free
 from keras_mdm.saving import hub, preset_folder
 from keras_mdm.saving.bundled import bundled_weights, read_bundled_weights
-from keras_mdm.saving.serialized import innermost, set_dtype, set_num_classes
+from keras_mdm.saving.serialized import innermost, renamed, set_dtype, set_num_classes
 
 _told = set()
 _readers = []
@@ -166,7 +166,8 @@ def from_preset(
     else:
         folder = _find_folder(name, builtin)
         config = preset_folder.read_part(folder, preset_folder.CONFIG_FILE)
-        preset_folder.check_metadata(folder)
+        if preset_folder.check_metadata(folder) == 1:
+            config = {**config, "config": renamed(config["config"])}
     if config.get("class_name") != "MDM":
         raise ValueError(
             f"preset '{name}' holds a {config.get('class_name')!r}, not an 'MDM'."
@@ -262,6 +263,7 @@ def _read_foreign(network, path):
     readers = _readers_of(path)
     if not readers:
         raise ValueError(
-            f"`weights` must be a file of weights. Received: weights={str(path)!r}"
+            "`weights` must be a file of weights that exists. "
+            f"Received: weights={str(path)!r}"
         )
     readers[0].load_weights(network, path)

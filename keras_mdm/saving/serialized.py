@@ -1,7 +1,27 @@
-"""Networks as `networks.base.serialize` writes them: compared and changed.
+"""Networks as `backend.serialize` writes them: compared and changed.
 
 Presets are read in this form; `presets.py` changes them before a network is built.
 """
+
+
+def renamed(config):
+    """Arguments of an `MDM` of the first version, with today's names.
+
+    "cosine" was what is "log_snr_cosine" now, and there were no other timesteps.
+
+    Args:
+        config: dict, as `MDM.get_config` returned it then.
+
+    Returns:
+        dict.
+    """
+    names = {"cosine": "log_snr_cosine", "squared_cosine": "cosine"}
+    schedule, sampling = dict(config["schedule"]), dict(config.get("sampling") or {})
+    schedule["name"] = names.get(schedule["name"], schedule["name"])
+    if sampling.get("spacing") == "official":
+        sampling["spacing"] = "index"
+    renamed = {"schedule": schedule, "sampling": sampling, "timesteps": "uniform"}
+    return {**config, **renamed}
 
 
 def architecture(serialized):

@@ -22,6 +22,11 @@ class Progress(StageCallback):
 
     def __init__(self, batch_size=None, interval=None):
         super().__init__()
+        try:
+            from tqdm import tqdm
+        except ImportError as error:
+            raise ImportError("`Progress` needs `pip install tqdm`.") from error
+        self.format_meter = tqdm.format_meter
         self.batch_size = batch_size
         self.interval = interval
         self.watch = Stopwatch()
@@ -67,8 +72,6 @@ class Progress(StageCallback):
             print(flush=True)
 
     def _show(self, logs):
-        from tqdm import tqdm
-
         self.shown = time.perf_counter()
         rate, shown = self.watch.rate(), []
         if rate and self.batch_size:
@@ -78,7 +81,7 @@ class Progress(StageCallback):
             shown.append("{remaining} left")
         shown += [f"{key} {float(value):.4f}" for key, value in logs.items()]
         count = "[{bar:20}]  {n_fmt}/{total_fmt} steps" if self.total else "{n_fmt}"
-        line = tqdm.format_meter(
+        line = self.format_meter(
             self.step,
             self.total,
             self.watch.seconds,

@@ -44,7 +44,8 @@ def convert(hint, value):
         value = int(value) if str(value).isdecimal() else value
     elif hint is bool:
         wanted = "true or false"
-        value = {"true": True, "false": False}.get(value, value)
+        if isinstance(value, str):
+            value = {"true": True, "false": False}.get(value, value)
         found = isinstance(value, bool)
     elif hint in (int, float):
         wanted = "a whole number" if hint is int else "a number"

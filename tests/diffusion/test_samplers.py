@@ -9,9 +9,12 @@ convergence and the variance of ancestral sampling can be measured.
 import numpy as np
 import pytest
 
+from keras_mdm.diffusion import Coefficients, Process, Sampler
 from keras_mdm.diffusion.samplers import SAMPLERS, get_sampler
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.diffusion.spacing import visited_timesteps
+from keras_mdm.sampling.plan import plan
+from keras_mdm.sampling.settings import SamplingSettings
 
 N = 4096
 SCHEDULE = NoiseSchedule("log_snr_cosine", N)
@@ -204,3 +207,26 @@ def test_flow_steps_are_those_of_the_scaled_path(sampler):
     np.testing.assert_allclose(flow.on_x, scaled.on_x * after / before, atol=1e-12)
     np.testing.assert_allclose(flow.on_x0, scaled.on_x0 * after, atol=1e-12)
     np.testing.assert_allclose(flow.on_noise, scaled.on_noise * after, atol=1e-12)
+
+
+class Wrong(Sampler):
+    def __init__(self, **rows):
+        self.rows = rows
+
+    def coefficients(self, alpha, sigma):
+        steps = np.ones(len(alpha) - 1)
+        return Coefficients(**{"on_x": steps, "on_x0": steps, **self.rows})
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ({"on_x0": np.ones(3)}, "Wrong must return `on_x0` as 4 finite numbers"),
+        ({"on_noise": np.full(4, np.nan)}, "Wrong must return `on_noise`"),
+        ({"on_history": np.ones(4)}, "Wrong returns `on_history`: it must say"),
+    ],
+)
+def test_a_sampler_that_returns_nonsense_is_named(rows, words):
+    process = Process((4,))
+    with pytest.raises(ValueError, match=words):
+        plan(process, [4], Wrong(**rows), SamplingSettings(num_steps=4))

@@ -243,6 +243,12 @@ def test_time_shift():
     np.testing.assert_array_equal(found[:-1], np.round(3 * u / (1 + 2 * u) * N))
 
 
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("inf")])
+def test_wrong_time_shift(factor):
+    with pytest.raises(ValueError, match="`factor` must be above 0"):
+        time_shift_spacing(factor)
+
+
 @pytest.mark.parametrize("spacing", [lambda s, n: [5, 3, 4, 0], lambda s, n: [3, 0]])
 def test_a_spacing_that_does_not_fall_is_refused(spacing):
     with pytest.raises(ValueError, match="must return 4 whole numbers that fall"):

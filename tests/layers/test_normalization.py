@@ -143,3 +143,28 @@ def test_statistics_are_float32_in_bfloat16():
 def test_channels_must_divide():
     with pytest.raises(ValueError, match="multiple of the 4 normalization groups"):
         GroupNormalization(10, 4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="second derivatives")
+def test_second_derivatives():
+    """Against differences of the gradient; what one-step models differentiate twice."""
+    import jax
+
+    layer = GroupNormalization(4, groups=2)
+    layer.build()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 2, 2, 4)).astype("float32")
+    weights = rng.normal(size=x.shape).astype("float32")
+
+    def loss(flat):
+        return (layer(flat.reshape(x.shape)) * weights).sum()
+
+    hessian = np.asarray(jax.hessian(loss)(x.ravel()))
+    gradient = jax.jit(jax.grad(loss))
+    step = 1e-2
+    for place in (0, 5, 11):
+        change = np.zeros(x.size, "float32")
+        change[place] = step
+        there, back = gradient(x.ravel() + change), gradient(x.ravel() - change)
+        expected = (np.asarray(there) - np.asarray(back)) / (2 * step)
+        np.testing.assert_allclose(hessian[place], expected, atol=2e-2)

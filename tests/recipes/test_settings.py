@@ -58,8 +58,15 @@ def told(*flags, recipe=train_image):
     ],
 )
 def test_set_is_typed(text, value):
-    found = parse("--set", text)
-    assert found.get(text.partition("=")[0]) == value
+    found, key = parse("--set", text), text.partition("=")[0]
+    assert found.get(key) == value
+
+
+def test_resolutions_come_back_from_a_file(tmp_path):
+    """Where true and false would be right too, a list is not looked up among them."""
+    path = tmp_path / "settings.json"
+    path.write_text('{"model": {"remat": [16, "4x16"]}}')
+    assert parse("--config", str(path)).get("model.remat") == [16, "4x16"]
 
 
 def test_texts_are_not_cut_at_commas():

@@ -22,11 +22,11 @@ class Posterior(keras_mdm.InflatedUNet):
     def tables(self, schedule):
         """Signal, noise and the posterior's gain at every timestep."""
         clips, picture = (
-            schedule.alphas_cumprod(ratio)[1:].astype("float64")
-            for ratio in (schedule.ratio("2x8", 8), 1)
+            schedule.levels(ratio) for ratio in (schedule.ratio("2x8", 8), 1)
         )
-        signal = np.sqrt(np.stack([clips, clips, picture], axis=1))
-        noise = np.sqrt(1.0 - signal**2)
+        signal, noise = (
+            np.stack([clips[i], clips[i], picture[i]], axis=1)[1:] for i in (0, 1)
+        )
         covariance = SPREAD**2 * PAIRS
         gains = [
             covariance * a @ np.linalg.inv(covariance * np.outer(a, a) + np.diag(s**2))
@@ -45,17 +45,25 @@ class Posterior(keras_mdm.InflatedUNet):
         )
         signal, noise = signal[:, None, None], noise[:, None, None]
         clean = MEAN + ops.einsum("bij,bhwj->bhwi", gain, noisy - signal * MEAN)
-        v = signal * (noisy - signal * clean) / noise - noise * clean
+        if self.__dict__["says_x0"]:
+            v = clean
+        else:
+            v = signal * (noisy - signal * clean) / noise - noise * clean
         frames = ops.stack([v[..., :1], v[..., 1:2]], axis=1)
         return [frames, v[..., 2:]], None
 
 
-@pytest.fixture(scope="module")
-def oracle():
+def make_oracle(**options):
     network = Posterior(tiny_unet(8, classes=0, channels=(8, 8)), frames=2)
-    mdm = keras_mdm.MDM(network, ema_momentum=None)
+    mdm = keras_mdm.MDM(network, ema_momentum=None, **options)
+    network.__dict__["says_x0"] = mdm.prediction == "x0"
     network.tables(mdm.schedule)
     return mdm
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return make_oracle()
 
 
 def _draw(mdm, known, **options):
@@ -78,6 +86,15 @@ def test_the_other_frame_follows_its_conditional_distribution(
     oracle, sampler, num_steps, number
 ):
     """Also where the picture inside, which is the first frame, has to follow."""
+    check_conditional(oracle, number, sampler, num_steps)
+
+
+def test_known_frames_on_rectified_flow():
+    oracle = make_oracle(schedule="flow", prediction="x0")
+    check_conditional(oracle, 1, "ddpm", 50)
+
+
+def check_conditional(oracle, number, sampler, num_steps):
     given = np.random.default_rng(0).normal(MEAN, SPREAD, (128, 8, 8, 1))
     given = given.clip(-1, 1).astype("float32")
     drawn = _draw(oracle, {number: given}, sampler=sampler, num_steps=num_steps)

@@ -6,7 +6,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, equal_values, tiny_mdm, values_of
+from helpers import batch_of, equal_values, tiny_mdm, tiny_nest, values_of
 
 import keras_mdm
 
@@ -88,3 +88,37 @@ def test_a_model_that_was_not_compiled_asks_for_it(tmp_path):
     other = keras_mdm.MDM.from_config(tiny_mdm().get_config())
     with pytest.raises(ValueError, match=r"needs a compiled model"):
         other.fit(batch_of(4))
+
+
+def test_dropout_and_levels_that_rest_are_saved(tmp_path):
+    """Random states of dropout, which rest with their level, are saved once."""
+    mdm = tiny_mdm(network=tiny_nest(2, resolution=4, dropout=0.1))
+    count = len(mdm.variables)
+    mdm.resolution = 4
+    mdm.resolution = 8
+    assert len(mdm.variables) == count
+    mdm.save_weights(tmp_path / "m.weights.h5")
+    tiny_mdm(network=tiny_nest(2, resolution=4, dropout=0.1)).load_weights(
+        tmp_path / "m.weights.h5"
+    )
+
+
+def test_layers_frozen_by_hand_stay_so_after_loading(tmp_path):
+    mdm = tiny_mdm(network=tiny_nest(2, resolution=4))
+    mdm.network.conv_in.trainable = False
+    mdm.resolution = 4
+    mdm.compile("sgd")
+    loaded = through_file(mdm, tmp_path)
+    loaded.resolution = 8
+    assert not loaded.network.conv_in.trainable
+    assert loaded.network.conv_out.trainable
+
+
+def test_files_of_the_first_version_keep_their_schedule():
+    config = tiny_mdm(schedule="log_snr_cosine").get_config()
+    del config["timesteps"]
+    config["schedule"] = {**config["schedule"], "name": "cosine"}
+    config["sampling"] = {**config["sampling"], "spacing": "official"}
+    loaded = keras_mdm.MDM.from_config(config)
+    assert loaded.schedule.name == "log_snr_cosine"
+    assert loaded.sampling.spacing == "index"
