@@ -26,7 +26,7 @@ def tensor_bar(doing):
     """
     from tqdm import tqdm
 
-    bar = tqdm(desc=doing, unit="tensor")
+    bar = tqdm(desc=doing, unit=" tensors")
 
     def update(done, total):
         bar.total = total

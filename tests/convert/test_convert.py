@@ -190,7 +190,7 @@ def test_program(tool, official, tmp_path, capsys):
     forward = [str(checkpoint), "--config", str(config), "--output", str(preset)]
     assert tool.main(forward) == 0
     total = len(tensors())
-    assert f"reading: {total} of {total} tensors" in capsys.readouterr().err
+    assert f"{total}/{total}" in capsys.readouterr().err
     assert tool.main(forward) == 1
     assert "error: `path` exists" in capsys.readouterr().err
     assert tool.main([*forward, "--overwrite"]) == 0
