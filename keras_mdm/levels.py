@@ -1,4 +1,4 @@
-"""Names of the levels of a nest: pictures by their side, clips by frames and side.
+"""Levels of a nest: their names, pictures by their side, clips by frames and side.
 
 A level of pictures is an int, its side in pixels; one of clips is a string such as
 `"16x64"`, 16 frames of 64 pixels. These are the keys of every dict of levels, the
@@ -57,3 +57,12 @@ def level_size(level):
     """Number of pixels, to sort levels by."""
     frames, resolution = read_level(level)
     return frames * resolution**2
+
+
+def first(x, count):
+    """The first `count` samples of `x`; all of them if that is all there are.
+
+    `count` may be `None`, a size that TensorFlow does not know when it traces: then
+    the batch is not a mixed one.
+    """
+    return x if count is None or x.shape[0] in (None, count) else x[:count]

@@ -21,6 +21,7 @@ from keras_mdm.ema import ExponentialMovingAverage
 from keras_mdm.fitting import active_levels, entry
 from keras_mdm.fitting.batches import BatchSpec, pictures_of
 from keras_mdm.fitting.turns import Turns, in_turn, reading
+from keras_mdm.levels import first
 from keras_mdm.networks import Denoiser
 from keras_mdm.optimizer import AdamW, with_loss_scaling
 from keras_mdm.sampling.generate import generate
@@ -262,13 +263,10 @@ class MDM(keras.Model):
             "loss_weights": loss_weights,
             "mixed_resolution": mixed_resolution,
         }
-        self._level_weights = losses.level_weights(
-            loss_weights, self.resolutions, self.schedule
-        )
-        self.mixed_fractions = losses.mixed_fractions(
-            mixed_resolution, self.resolutions
-        )
-        ratios = {level: self.process.ratios[level] for level in self.resolutions}
+        active = self.resolutions
+        self._level_weights = losses.level_weights(loss_weights, active, self.schedule)
+        self.mixed_fractions = losses.mixed_fractions(mixed_resolution, active)
+        ratios = {level: self.process.ratios[level] for level in active}
         flaw = self.schedule.describe_ends(ratios)
         if flaw:
             warnings.warn(flaw, stacklevel=2)
@@ -383,7 +381,7 @@ class MDM(keras.Model):
             errors = self.process.errors(level, value)
             count = ops.shape(errors)[0]
             if sample_weight is not None:
-                errors = errors * sample_weight[: errors.shape[0]]
+                errors = errors * first(sample_weight, errors.shape[0])
             loss = ops.sum(errors) / ops.cast(count, "float32")
             # An epoch's mean over samples, whatever the sizes of its batches.
             self._loss_trackers[resolution].update_state(loss, sample_weight=count)

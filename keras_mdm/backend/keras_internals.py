@@ -26,9 +26,7 @@ def has_stepped(optimizer):
     Returns:
         bool, or a scalar bool tensor.
     """
-    # Of a `LossScaleOptimizer`, the one inside counts.
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    every = optimizer.gradient_accumulation_steps
+    every = _counting(optimizer).gradient_accumulation_steps
     return steps_taken(optimizer) % every == 0 if every else True
 
 
@@ -41,4 +39,9 @@ def steps_taken(optimizer):
     Returns:
         Integer variable.
     """
-    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
+    return _counting(optimizer)._iterations
+
+
+def _counting(optimizer):
+    """The optimizer that counts: of a `LossScaleOptimizer`, the one inside."""
+    return getattr(optimizer, "inner_optimizer", optimizer)

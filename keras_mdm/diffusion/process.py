@@ -14,7 +14,7 @@ from keras_mdm.diffusion import losses
 from keras_mdm.diffusion.noise import noise_stream, sample_noise, sample_uniform
 from keras_mdm.diffusion.pyramid import FRAME_POOLINGS, pyramid
 from keras_mdm.diffusion.schedules import NoiseSchedule
-from keras_mdm.levels import level_shape
+from keras_mdm.levels import first, level_shape
 
 PREDICTIONS = ("v", "epsilon", "x0")
 
@@ -250,7 +250,7 @@ class Process:
             pictures = ops.cast(pictures, "float32") / 127.5 - 1.0
         pools = pyramid(ops.cast(pictures, "float32"), levels, self.frame_pooling)
         return [
-            self.perturb(level, clean[: noise.shape[0]], noise, timesteps)
+            self.perturb(level, first(clean, noise.shape[0]), noise, timesteps)
             for level, clean, noise in zip(levels, pools, noises, strict=True)
         ]
 
@@ -267,7 +267,7 @@ class Process:
             dict, see `diffuse`.
         """
         table = self.tables[level]
-        times = timesteps[: noise.shape[0]]
+        times = first(timesteps, noise.shape[0])
         shape = (-1,) + (1,) * (len(clean.shape) - 1)
         alpha, sigma, weight = (
             ops.take(ops.convert_to_tensor(table[name]), times, axis=0)

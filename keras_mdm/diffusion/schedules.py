@@ -1,12 +1,14 @@
-"""Noise schedules and their shift per level. Plain numpy: no network, no backend.
+"""Noise schedules and their shift per level, as tables of numpy.
 
 `Process` reads these tables in training, samplers make their coefficients of them.
 """
 
 import math
 
+import keras
 import numpy as np
 
+from keras_mdm.backend import serialize
 from keras_mdm.diffusion.schedule_tables import (
     SCHEDULES,
     TABLES,
@@ -204,8 +206,6 @@ class NoiseSchedule:
 
     def get_config(self):
         """Arguments of the constructor as JSON values."""
-        from keras_mdm.backend import serialize
-
         name = serialize(self.name) if callable(self.name) else self.name
         return {**self._options(), "name": name}
 
@@ -214,8 +214,6 @@ class NoiseSchedule:
         """A schedule from what `get_config` returned."""
         config = dict(config)
         if isinstance(config["name"], dict):
-            import keras
-
             config["name"] = keras.saving.deserialize_keras_object(config["name"])
         return cls(**config)
 

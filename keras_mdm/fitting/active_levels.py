@@ -14,12 +14,7 @@ def choose(mdm, resolution, freeze_inner):
     Raises:
         ValueError: if there is no such level, or nothing inside it to freeze.
     """
-    active = mdm.network.at_level(resolution)
-    if freeze_inner and active.inner is None:
-        raise ValueError(
-            f"`freeze_inner` needs a network inside that of resolution {resolution}, "
-            "which is the innermost."
-        )
+    active = active_network(mdm.network, resolution, freeze_inner)
     frozen = mdm.frozen_by_hand
     for network in mdm.network.networks:
         inside = any(network is one for one in active.networks)
@@ -30,6 +25,29 @@ def choose(mdm, resolution, freeze_inner):
             frozen[network.level] = _freeze(network)
     mdm.largest_active = resolution
     mdm.inner_is_frozen = freeze_inner
+
+
+def active_network(network, resolution, freeze_inner):
+    """The network of a level, which must have one inside it if that is frozen.
+
+    Args:
+        network: `Denoiser`, the whole nest.
+        resolution: int or str.
+        freeze_inner: bool.
+
+    Returns:
+        `Denoiser`.
+
+    Raises:
+        ValueError: see `choose`.
+    """
+    active = network.at_level(resolution)
+    if freeze_inner and active.inner is None:
+        raise ValueError(
+            f"`freeze_inner` needs a network inside that of resolution {resolution}, "
+            "which is the innermost."
+        )
+    return active
 
 
 def level_numbers(network):

@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from keras_mdm.layers import Conv3x3
-from keras_mdm.levels import level_name
+from keras_mdm.levels import first, level_name
 from keras_mdm.networks.paths import PathNetwork
-from keras_mdm.networks.protocol import Denoiser, first
+from keras_mdm.networks.protocol import Denoiser
 
 
 @keras.saving.register_keras_serializable("keras_mdm")

@@ -10,8 +10,9 @@ from keras_mdm.layers import (
     MicroConditioning,
     TimestepEmbedding,
 )
+from keras_mdm.levels import first
 from keras_mdm.networks.blocks import ResolutionBlock
-from keras_mdm.networks.protocol import Denoiser, first
+from keras_mdm.networks.protocol import Denoiser
 
 
 def per_place(name, values, channels):

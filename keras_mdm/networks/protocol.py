@@ -250,12 +250,3 @@ class Denoiser(keras.Model):
             "level",
         }
         return [name for name in super().__dir__() if name not in views]
-
-
-def first(x, count):
-    """The first `count` samples of `x`; all of them if that is all there are.
-
-    `count` may be `None`, a size that TensorFlow does not know when it traces: then
-    the batch is not a mixed one.
-    """
-    return x if count is None or x.shape[0] in (None, count) else x[:count]

@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from keras_mdm.layers import FrameEmbedding, TemporalAttention
-from keras_mdm.levels import level_name
+from keras_mdm.levels import first, level_name
 from keras_mdm.networks.paths import check_temporal_attention, per_place
-from keras_mdm.networks.protocol import Denoiser, first
+from keras_mdm.networks.protocol import Denoiser
 from keras_mdm.networks.unet import UNet
 
 

@@ -120,11 +120,6 @@ def generate(
     mdm.generate("a red circle moves up", known_frames={0: first, 15: last})  # clips
     ```
     """
-    chosen = get_sampler(self.sampling.sampler if sampler is None else sampler)
-    spacing = chosen.spacing if spacing is None else spacing
-    if spacing is None and known_frames:
-        # Evenly in the index, few steps come too late to agree with known frames.
-        spacing = "log_snr"
     settings = self.sampling.override(
         sampler=sampler,
         num_steps=num_steps,
@@ -163,6 +158,10 @@ def generate(
         # The default eta of a model is meant for DDIM.
         settings = dataclasses.replace(settings, eta=eta or 0.0)
     sampler = get_sampler(settings.sampler, settings.eta)
+    if spacing is None and (sampler.spacing or known is not None):
+        # Evenly in the index, few steps come too late to agree with known frames.
+        own = sampler.spacing or "log_snr"
+        settings = dataclasses.replace(settings, spacing=own)
     if known is not None and sampler.multistep:
         sampler = get_sampler("ddim")
     table = plan(self.process, network.levels, sampler, settings)

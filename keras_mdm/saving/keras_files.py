@@ -99,12 +99,12 @@ def compile_from_config(self, config):
     """
     config = dict(config)
     active_levels.choose(self, config.pop("resolution"), config.pop("freeze_inner"))
-    frozen = set(config.pop("frozen"))
-    for part in _parts(self.network):
+    parts, frozen = _parts(self.network), set(config.pop("frozen"))
+    for part in parts:
         if part.path in frozen:
             part.trainable = False
     for level, paths in config.pop("frozen_by_hand", ()):
-        parts = _parts(self.network)
+        paths = set(paths)
         self.frozen_by_hand[level] = [part for part in parts if part.path in paths]
     for name in self._loss_arguments:
         if isinstance(config[name], list):

@@ -163,12 +163,9 @@ class ProgressiveSchedule:
                 weights of a stage are wrong.
         """
         for stage in self.stages:
-            resolutions = mdm.network.at_level(stage.resolution).levels
-            if stage.freeze_inner and len(resolutions) == 1:
-                raise ValueError(
-                    "`freeze_inner` needs a network inside that of resolution "
-                    f"{stage.resolution}, which is the innermost."
-                )
+            resolutions = active_levels.active_network(
+                mdm.network, stage.resolution, stage.freeze_inner
+            ).levels
             losses.level_weights(stage.loss_weights, resolutions, mdm.schedule)
             fractions = losses.mixed_fractions(stage.mixed, resolutions)
             if fractions is not None:
