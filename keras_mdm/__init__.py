@@ -10,6 +10,7 @@ from keras_mdm import (
     conditioning,
     data,
     diffusion,
+    distribution,
     layers,
     metrics,
     networks,

@@ -204,4 +204,4 @@ class ExponentialMovingAverage(keras.layers.Layer):
         for average, source in pairs:
             # By way of the host: on JAX a plain assignment would share one buffer, and
             # a copy on the device is compiled for each shape.
-            average.assign(ops.convert_to_numpy(source.value))
+            average.assign(backend.to_numpy(source))

@@ -2,7 +2,8 @@
 
 Everything that writes goes through `whole_file` or `whole_folder`: temporary names are
 made exclusively beside the target and take its place in one step, so that no link is
-followed and no half of a file is ever seen.
+followed and no half of a file is ever seen. Of several processes that run one program
+the first writes; what the others would write is thrown away.
 """
 
 import contextlib
@@ -10,7 +11,9 @@ import os
 import pathlib
 import secrets
 import shutil
+import tempfile
 
+from keras_mdm import backend
 from keras_mdm.text_files import printable
 
 # A finished replacement of a folder's files that only has to be moved into place.
@@ -54,6 +57,10 @@ def whole_file(path):
         OSError: if writing fails.
     """
     path = as_path(path)
+    if backend.process_number() > 0:
+        with tempfile.TemporaryDirectory() as folder:
+            yield pathlib.Path(folder) / path.name
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path, path.suffix)
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -90,6 +97,10 @@ def whole_folder(path, is_ours, overwrite=False):
         OSError: if writing fails.
     """
     path = as_path(path)
+    if backend.process_number() > 0:
+        with tempfile.TemporaryDirectory() as folder:
+            yield pathlib.Path(folder)
+        return
     check_free(path, is_ours, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     replaces = path.is_dir() and any(path.iterdir())
@@ -133,7 +144,7 @@ def finish_replacement(folder):
 def check_free(path, is_ours, overwrite=False):
     """Raises a `ValueError` if `whole_folder` would refuse `path`."""
     path = as_path(path)
-    if not os.path.lexists(path):
+    if backend.process_number() > 0 or not os.path.lexists(path):
         return
     if path.is_dir():
         finish_replacement(path)

@@ -252,7 +252,7 @@ class MDM(keras.Model):
         Raises:
             ValueError: if weights are kept in float16, which can't be trained.
         """
-        backend.refuse_replicas(self)
+        backend.check_devices(self)
         self._compile_arguments = {
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
@@ -437,7 +437,7 @@ class MDM(keras.Model):
         if self.ema is None:
             return self.network.get_weights()
         self.ema.follow()
-        return [ops.convert_to_numpy(average.value) for average in self.ema.averages]
+        return [backend.to_numpy(average) for average in self.ema.averages]
 
     # === Data in ===
 
@@ -480,7 +480,7 @@ class MDM(keras.Model):
     from_preset = classmethod(presets.from_preset)
     builtin_presets = staticmethod(presets.builtin_presets)
     load_weights = in_turn(transfer.load_weights)
-    get_weights = reading(keras.Model.get_weights)
+    get_weights = reading(keras_files.get_weights)
     set_weights = in_turn(keras.Model.set_weights)
 
     save = reading(keras_files.save)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_mdm.backend.devices import name
+from keras_mdm.backend.processes import to_numpy
 
 
 def snapshot(variables):
@@ -45,5 +46,5 @@ def changed_since(seen, variables):
 def _same(old, new):
     # A step of training or evaluation may have taken the memory of the old value.
     return old is new or (
-        not old.is_deleted() and np.array_equal(np.asarray(old), np.asarray(new))
+        not old.is_deleted() and np.array_equal(to_numpy(old), to_numpy(new))
     )

@@ -105,6 +105,8 @@ class BatchSpec:
         """Raises a `ValueError` if a step can not divide a batch of this size."""
         check_parts(size, self.parts)
         if self.mixed_fractions is not None:
+            # A step divides the batch of all processes.
+            size *= backend.number_of_processes()
             losses.mixed_batch_sizes(self.mixed_fractions, size)
 
     def prepare(self, batch, warn=False):

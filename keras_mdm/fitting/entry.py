@@ -191,7 +191,7 @@ def predict(self, *args, **kwargs):
 
 
 def _check_compiled(self, method):
-    backend.refuse_replicas(self)
+    backend.check_devices(self)
     if not self.compiled:
         raise ValueError(
             f"`{method}` needs a compiled model: call `mdm.compile(...)` before."

@@ -18,6 +18,8 @@ import threading
 
 import keras
 
+from keras_mdm import backend
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)
 _holder = None
@@ -33,6 +35,7 @@ def held():
     _holder = holder = _Holder()
     try:
         yield
+        check()
     finally:
         _holder = None
         holder.close()
@@ -40,9 +43,21 @@ def held():
         holder.deliver()
 
 
-def check():
-    """Raises what a signal that has come asks for."""
-    if _holder is not None and threading.current_thread() is threading.main_thread():
+def check(batch=0):
+    """Raises what a signal that has come asks for.
+
+    All of several processes must stop at the same batch, or each would wait for the
+    others for ever: at every 16th they tell each other.
+
+    Args:
+        batch: int. Number of the batch before or after which it is called.
+    """
+    if _holder is None or threading.current_thread() is not threading.main_thread():
+        return
+    if backend.number_of_processes() == 1:
+        _holder.deliver()
+    elif batch % 16 == 0:
+        _holder.pending = max(backend.from_all(_holder.pending or 0)) or None
         _holder.deliver()
 
 
@@ -54,7 +69,7 @@ class StopAtInterrupt(keras.callbacks.Callback):
     async_safe = True
 
     def on_train_batch_begin(self, batch, logs=None):
-        check()
+        check(batch)
 
     on_train_batch_end = on_test_batch_begin = on_test_batch_end = on_train_batch_begin
     on_predict_batch_begin = on_predict_batch_end = on_train_batch_begin

@@ -83,7 +83,8 @@ def generate(
         return_pyramid: bool. Whether every resolution is returned.
         seed: int or sequence of int. Picture i has the seed `seed + i`; it is the same
             picture whatever the batch. Defaults to `None`: a new one each time.
-        batch_size: int. Pictures drawn at once. Defaults to all.
+        batch_size: int. Pictures drawn at once, rounded up to a multiple of the
+            devices of `keras.distribution`. Defaults to all.
         sampler: str or `keras_mdm.diffusion.Sampler`. `"ddim"`, `"ddpm"`,
             `"dpm_solver"` or `"heun"` (two predictions a step), or one of your own.
         num_steps: int. From 1 to the number of timesteps.
@@ -198,7 +199,9 @@ def generate(
         "options": options,
     }
     functions = _functions(self, kind, use_ema)
-    size = min(batch_size or total, total)
+    # Several devices share each batch.
+    several = backend.rows_per_call()
+    size = -(-min(batch_size or total, total) // several) * several
     bar = None
     if progress:
         steps = -(-total // size) * settings.num_steps
@@ -215,7 +218,7 @@ def generate(
                 functions, network.levels, batch, fixed, settings, bar, callback
             )
         kept = min(size, total - start)
-        batches.append([ops.convert_to_numpy(p)[:kept] for p in pictures])
+        batches.append([backend.to_numpy(p)[:kept] for p in pictures])
     levels = [np.concatenate(level) for level in zip(*batches, strict=True)]
     if output == "uint8":
         levels = [to_uint8(level) for level in levels]
@@ -232,7 +235,7 @@ def to_uint8(pictures):
 def _pick(arrays, rows):
     """Some rows of every array in a structure, as tensors."""
     return keras.tree.map_structure(
-        lambda array: None if array is None else ops.convert_to_tensor(array[rows]),
+        lambda array: None if array is None else backend.divide_rows(array[rows]),
         arrays,
     )
 
@@ -270,6 +273,6 @@ def _draw_step_by_step(functions, levels, batch, fixed, settings, bar, callback)
         if bar is not None:
             bar.add(1)
         if callback is not None:
-            clean = [ops.convert_to_numpy(level) for level in history]
+            clean = [backend.to_numpy(level) for level in history]
             callback(i, settings.num_steps, dict(zip(levels, clean, strict=True)))
     return functions["pictures"](x)

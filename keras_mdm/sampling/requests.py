@@ -9,6 +9,7 @@ import secrets
 
 import numpy as np
 
+from keras_mdm import backend
 from keras_mdm.conditioning import TextConditioner
 from keras_mdm.fitting.batches import check_labels, missing_features
 
@@ -229,7 +230,8 @@ def _of_one_length(condition, negative, conditioner):
 def sample_seeds(seed, total):
     """int32 array of one seed for each picture."""
     if seed is None:
-        seed = secrets.randbelow(2**31 - total)
+        # Of several processes the first chooses.
+        seed = backend.from_all(secrets.randbelow(2**31 - total))[0]
     seeds = np.asarray(seed)
     if seeds.dtype.kind not in "iu":
         raise ValueError(f"`seed` must be whole numbers. Received: seed={seed}")

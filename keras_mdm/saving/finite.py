@@ -1,7 +1,8 @@
 """Weights that are not finite are not written: they would replace good ones."""
 
-import keras
 import numpy as np
+
+from keras_mdm import backend
 
 
 def check_finite(variables, path):
@@ -19,7 +20,7 @@ def check_finite(variables, path):
         if isinstance(variable, tuple):
             name, value = variable
         else:
-            name, value = variable.path, keras.ops.convert_to_numpy(variable.value)
+            name, value = variable.path, backend.to_numpy(variable)
         count += 1
         if value.dtype == "bfloat16":  # NumPy has no `isfinite` of it.
             value = value.astype("float32")

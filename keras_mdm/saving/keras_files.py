@@ -7,6 +7,7 @@ optimizer and all. Bound to `MDM`.
 
 import keras
 
+from keras_mdm import backend
 from keras_mdm.backend import serialize, sublayers
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.fitting import active_levels
@@ -19,16 +20,29 @@ _SEED = "seed_generator"
 def save(self, filepath, *args, **kwargs):
     """Saves the whole model, unless a weight is NaN; see `keras.Model.save`."""
     _check_weights(self, filepath)
-    return keras.Model.save(self, filepath, *args, **kwargs)
+    if backend.process_number() == 0:
+        keras.Model.save(self, filepath, *args, **kwargs)
 
 
 def save_weights(self, filepath, *args, **kwargs):
     """Saves all weights, unless one is NaN; see `keras.Model.save_weights`."""
     _check_weights(self, filepath)
-    return keras.Model.save_weights(self, filepath, *args, **kwargs)
+    if backend.process_number() == 0:
+        keras.Model.save_weights(self, filepath, *args, **kwargs)
+
+
+def get_weights(self):
+    """Values of all weights as arrays, whole on every process."""
+    return [backend.to_numpy(variable) for variable in self.weights]
 
 
 def _check_weights(self, filepath):
+    if not all(map(backend.is_here, self.weights)):
+        raise ValueError(
+            "Keras' own files need all weights in one process, and several hold parts "
+            "of these: save with `save_to_preset`. Received: "
+            f"filepath={str(filepath)!r}"
+        )
     if self.ema is not None:
         self.ema.follow()
     check_finite(self.weights, filepath)

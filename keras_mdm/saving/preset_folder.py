@@ -10,6 +10,7 @@ import math
 
 import keras
 
+from keras_mdm import backend
 from keras_mdm.files import as_path, finish_replacement, reserve, whole_folder
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.text_files import read_json
@@ -47,7 +48,9 @@ def write_preset(path, config, network, averaged, overwrite=False):
         # Numbers, and what HDF5 writes about each array.
         sizes = [4 * math.prod(variable.shape) for variable in network.variables]
         reserve(folder, sum(sizes) + 4096 * len(sizes))
-        network.save_weights(folder / WEIGHTS_FILE)
+        with backend.whole_values(network.variables):
+            network.save_weights(folder / WEIGHTS_FILE)
+    backend.wait_for_all()
 
 
 def preset_in(path):

@@ -9,6 +9,7 @@ import json
 import h5py
 import keras
 
+from keras_mdm import backend
 from keras_mdm.files import as_path, whole_file
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.training.stage_callback import steps_done
@@ -114,9 +115,10 @@ def save_state(mdm, folder, progress, settings=None):
         # No attribute, which holds 64 KiB at most: vocabularies are longer.
         file["settings"] = json.dumps(settings or {}, default=str)
         for name, variable in state_variables(mdm).items():
-            file[name] = keras.ops.convert_to_numpy(variable.value)
+            file[name] = backend.to_numpy(variable)
         for i, variable in enumerate(mdm.optimizer.variables):
-            file[f"optimizer/{i}"] = keras.ops.convert_to_numpy(variable.value)
+            file[f"optimizer/{i}"] = backend.to_numpy(variable)
+    backend.wait_for_all()
 
 
 def read_progress(folder, num_stages=None):

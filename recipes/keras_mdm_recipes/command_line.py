@@ -9,7 +9,9 @@ from keras_mdm_recipes import settings, start
 from keras_mdm_recipes.values import convert
 
 # Settings that may differ on `--resume`.
-FREE = ("run.output", "run.backend", "data.data_dir")
+FREE = ("run.output", "run.backend", "data.data_dir") + tuple(
+    key for key in settings.FIELDS if key.startswith("devices.")
+)
 
 
 def parse(recipe, arguments=None):
@@ -31,13 +33,18 @@ def parse(recipe, arguments=None):
         if field.metadata["flag"]:
             name = key.split(".")[1].replace("_", "-")
             several = any(get_origin(part) is list for part in get_args(hint))
+            options = {"dest": key, "help": _help(recipe, key)}
+            if hint is bool:
+                parser.add_argument(
+                    f"--{name}", action="store_const", const=True, **options
+                )
+                continue
             parser.add_argument(
                 f"--{name}",
-                dest=key,
                 metavar=name.rpartition("-")[2].upper(),
                 nargs="+" if several else None,
                 required=key == "run.output",
-                help=_help(recipe, key),
+                **options,
             )
     parser.add_argument(
         "--resume",

@@ -27,7 +27,13 @@ import pathlib
 
 import numpy as np
 
-from keras_mdm_recipes import evaluate_clips, evaluate_scenes, judging, start
+from keras_mdm_recipes import (
+    devices,
+    evaluate_clips,
+    evaluate_scenes,
+    judging,
+    start,
+)
 from keras_mdm_recipes.labels import class_title
 
 JUDGE_EPOCHS = 15
@@ -60,6 +66,7 @@ def parse_arguments(arguments=None):
         "clips)",
     )
     start.backend_choices(parser)
+    add("--data-parallel", action="store_true", help="draw on all devices (JAX)")
     return parser.parse_args(arguments)
 
 
@@ -180,6 +187,7 @@ def evaluate(args):
         )
     settings = start.settings_of(config, args.run)["data"]
     start.choose_backend(args.backend)
+    devices.prepare(args.data_parallel)
 
     import keras_mdm
     from keras_mdm import files

@@ -15,7 +15,7 @@ import sys
 
 from PIL import Image
 
-from keras_mdm_recipes import start
+from keras_mdm_recipes import devices, start
 from keras_mdm_recipes.labels import class_title, find_labels
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -64,6 +64,7 @@ def parse_arguments(arguments=None):
     )
     add("--overwrite", action="store_true", help="an existing file is replaced")
     start.backend_choices(parser)
+    add("--data-parallel", action="store_true", help="draw on all devices (JAX)")
     add("--dtype", help="dtype policy, such as float32 or mixed_bfloat16")
     add(
         "--progress",
@@ -114,6 +115,7 @@ def draw(args):
     config = start.read_run(args.model)
     class_names = config.get("class_names")
     start.choose_backend(args.backend)
+    devices.prepare(args.data_parallel)
 
     import keras_mdm
     from keras_mdm.training.pictures import pyramid_frames

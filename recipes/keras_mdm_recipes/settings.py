@@ -44,6 +44,32 @@ class Run:
 
 
 @dataclasses.dataclass
+class Devices:
+    """What a run is divided among; JAX alone."""
+
+    data_parallel: bool = setting(
+        False, "divide each batch among all devices of all processes (JAX)", flag=True
+    )
+    fsdp: bool = setting(
+        False,
+        "divide weights, averages and the optimizer's state among them too, for models "
+        "that are too large for one device (JAX)",
+        flag=True,
+    )
+    coordinator: str | None = setting(
+        None,
+        "HOST:PORT of process 0, if several hosts each run this command; 'auto' on TPU "
+        "pods, SLURM and Open MPI",
+        flag=True,
+    )
+    num_processes: int | None = setting(None, "how many processes run it", flag=True)
+    process_id: int | None = setting(None, "number of this one, from 0", flag=True)
+    connect_timeout: int = setting(
+        300, "seconds until processes that do not find each other give up"
+    )
+
+
+@dataclasses.dataclass
 class Data:
     """What is trained on."""
 
@@ -189,6 +215,7 @@ class Settings:
     """All settings of a run."""
 
     run: Run = dataclasses.field(default_factory=Run)
+    devices: Devices = dataclasses.field(default_factory=Devices)
     data: Data = dataclasses.field(default_factory=Data)
     stage: Stages = dataclasses.field(default_factory=Stages)
     model: Model = dataclasses.field(default_factory=Model)

@@ -11,7 +11,7 @@ import pathlib
 import random
 import sys
 
-from keras_mdm_recipes import command_line, stages, start
+from keras_mdm_recipes import command_line, devices, stages, start
 from keras_mdm_recipes.plot import plot_losses
 
 
@@ -72,11 +72,15 @@ def train(recipe, settings, output, resume):
     # What Keras draws the seeds of weights from. Its own `set_random_seed` imports
     # TensorFlow.
     random.seed(settings.run.seed)
+    process, processes = devices.prepare(**dataclasses.asdict(settings.devices))
 
     import keras_mdm
-    from keras_mdm import callbacks
+    from keras_mdm import backend, callbacks
 
     source = recipe.open_source(settings)
+    devices.check_agreement(
+        {**saved_settings(settings), "resume": resume, source.noun: len(source)}
+    )
     defaults = stages.fill_defaults(recipe, settings)
     mdm = recipe.make_model(settings, source)
     if settings.model.start_from not in (None, "none"):
@@ -85,9 +89,11 @@ def train(recipe, settings, output, resume):
     plan = stages.make_stages(settings, mdm, defaults)
     sampling = sampling_options(settings, mdm)
     grid = recipe.make_grid(settings, source, mdm)
-    make_dataset = dataset_maker(settings, source, mdm, grid)
+    shard = (process, processes)
+    make_dataset = dataset_maker(settings, source, mdm, grid, shard)
     schedule = keras_mdm.ProgressiveSchedule(plan)
     schedule.check(mdm)
+    devices.check_batches(plan)
     for stage in plan:
         # The largest stage may find pictures too small: say so before the first.
         next(iter(make_dataset(stage)))
@@ -99,7 +105,11 @@ def train(recipe, settings, output, resume):
         f"writing to {output}",
         flush=True,
     )
-    logs = output / "logs"
+    logs, reports = None, []
+    if process == 0:
+        logs = output / "logs"
+        history = callbacks.History(output / "history.csv", log_dir=logs)
+        reports = [callbacks.Progress(), history]
     drawing = callbacks.SampleGrid(
         output / "samples",
         settings.samples.sample_every,
@@ -112,8 +122,7 @@ def train(recipe, settings, output, resume):
         make_dataset,
         callbacks=[
             callbacks.StopOnNaN(),
-            callbacks.Progress(),
-            callbacks.History(output / "history.csv", log_dir=logs),
+            *reports,
             drawing,
         ],
         checkpoint_dir=output / "state",
@@ -121,10 +130,11 @@ def train(recipe, settings, output, resume):
         verbose=0,
     )
     mdm.save_to_preset(output / "preset", overwrite=True)
-    plot_losses(output / "history.csv", output / "losses.png")
+    if process == 0:
+        plot_losses(output / "history.csv", output / "losses.png")
     last = f"stage{len(plan)}_{plan[-1].resolution}px.*"
     found = list((output / "samples").glob(last))
-    if not found:
+    if not backend.from_all(bool(found))[0]:
         # The run was stopped between its last step and its last grid.
         drawing.set_model(mdm)
         drawing.on_stage_begin(len(plan) - 1, plan[-1])
@@ -167,8 +177,8 @@ def sampling_options(settings, mdm):
     return {**given, "seed": settings.run.seed}
 
 
-def dataset_maker(settings, source, mdm, grid):
-    """The function from a stage to its data set."""
+def dataset_maker(settings, source, mdm, grid, shard=(0, 1)):
+    """The function from a stage to its data set, of which `shard` is read here."""
     from keras_mdm import data
     from keras_mdm.levels import read_level
 
@@ -176,7 +186,8 @@ def dataset_maker(settings, source, mdm, grid):
         return data.make_dataset(
             data.at_level(source, stage.resolution),
             read_level(stage.resolution)[1],
-            stage.batch_size,
+            stage.batch_size // shard[1],
+            shard=shard,
             seed=settings.run.seed,
             flip=settings.data.flip,
             crop=settings.data.crop,
@@ -224,7 +235,7 @@ def write_config(output, recipe, settings, mdm, plan, class_names):
             pass
     config = {
         "recipe": recipe.NAME,
-        "settings": dataclasses.asdict(settings),
+        "settings": saved_settings(settings),
         "dtype": mdm.network.dtype_policy.name,
         "versions": versions,
         "class_names": class_names,
@@ -234,6 +245,14 @@ def write_config(output, recipe, settings, mdm, plan, class_names):
     }
     text = json.dumps(config, indent=1, default=str)
     files.write_text(output / "config.json", text + "\n")
+
+
+def saved_settings(settings):
+    """The settings of a run as a dict, without what is of one process."""
+    saved = dataclasses.asdict(settings)
+    for name in ("coordinator", "num_processes", "process_id"):
+        saved["devices"][name] = None
+    return saved
 
 
 def program(name):

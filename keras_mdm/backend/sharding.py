@@ -1,0 +1,79 @@
+"""How tensors are divided among devices by `keras.distribution`, on JAX alone.
+
+Called by `fitting` for training batches, and by `sampling` for pictures to draw.
+"""
+
+import keras
+
+from keras_mdm.backend.devices import name
+from keras_mdm.backend.processes import number_of_processes
+
+
+def check_devices(model):
+    """Raises a `ValueError` if a model can't be trained on the devices asked for.
+
+    Args:
+        model: `keras.Model`.
+    """
+    distribution = keras.distribution.distribution()
+    if name() == "jax":
+        if distribution is not None and model.variables:
+            _check_place(model.variables[0])
+        return
+    asked = None
+    if distribution is not None:
+        asked = f"`keras.distribution.{type(distribution).__name__}`"
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        # It would add up the losses of replicas and draw the same noise on each.
+        asked = f"a `tf.distribute.{type(strategy).__name__}`"
+    if asked:
+        raise ValueError(
+            f"{asked} asks for several devices, which need the JAX backend: set "
+            "KERAS_BACKEND=jax and use `keras.distribution`. Received: the backend "
+            f"{name()}"
+        )
+
+
+def _check_place(variable):
+    import jax
+
+    if isinstance(variable.value.sharding, jax.sharding.SingleDeviceSharding):
+        raise ValueError(
+            "the model was made before the devices were chosen: call "
+            "`keras.distribution.set_distribution(...)` first, then make the model."
+        )
+
+
+def parts_of_a_batch():
+    """Into how many equal parts this process divides its batches."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return 1
+    mesh = distribution.device_mesh
+    parts = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+    return max(1, parts // number_of_processes())
+
+
+def rows_per_call():
+    """Of how many rows a batch of all processes must be a multiple."""
+    return parts_of_a_batch() * number_of_processes()
+
+
+def divide_rows(array):
+    """A numpy array whose rows are given to the devices, each its part.
+
+    Args:
+        array: Numpy array; the same one in every process. Its number of rows is a
+            multiple of `rows_per_call`.
+
+    Returns:
+        Tensor.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return keras.ops.convert_to_tensor(array)
+    import jax
+
+    sharding = distribution.get_data_layout(array.shape).backend_layout
+    return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])

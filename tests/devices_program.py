@@ -1,0 +1,140 @@
+"""Trains and draws on the devices that it is told of, for `test_distribution`.
+
+    python devices_program.py DEVICES KIND OUTPUT STATE [ADDRESS PROCESSES PROCESS]
+
+KIND is `one`, `data` or `fsdp`. What came out is written by process 0 to OUTPUT.npz.
+A second run is stopped, which leaves OUTPUT.state, and a third goes on from STATE, that
+of this program or of one on other devices.
+"""
+
+import os
+import shutil
+import sys
+
+count, kind, output, state, *several = sys.argv[1:]
+flags = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}"
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+from helpers import batch_of, randomize, tiny_nest  # noqa: E402
+
+import keras_mdm  # noqa: E402
+from keras_mdm import backend, distribution  # noqa: E402
+
+process, processes = 0, 1
+if several:
+    address, *numbers = several
+    process, processes = distribution.connect(address, *map(int, numbers), timeout=60)
+if kind == "data":
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+if kind == "fsdp":
+    # Tiny networks have no large variables.
+    keras.distribution.set_distribution(distribution.FullySharded(min_size=64))
+
+SIZE = 16
+
+
+def make_optimizer(stage):
+    # A larger epsilon than usual: weights whose gradient is zero but for rounding, such
+    # as biases before a normalization, would move by the sign of that rounding.
+    return keras_mdm.AdamW(
+        stage.learning_rate,
+        epsilon=1e-3,
+        gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None,
+    )
+
+
+SCHEDULE = keras_mdm.ProgressiveSchedule(
+    [
+        keras_mdm.Stage(4, steps=8, batch_size=SIZE, learning_rate=1e-3),
+        keras_mdm.Stage(
+            8,
+            steps=12,
+            batch_size=SIZE,
+            learning_rate=1e-3,
+            mixed={8: 1, 4: 1},
+            freeze_inner=True,
+            accumulate=2,
+        ),
+    ],
+    make_optimizer,
+)
+
+
+class Losses(keras.callbacks.Callback):
+    """The loss of each step; raises an interrupt after a number of them."""
+
+    def __init__(self, stop=None):
+        super().__init__()
+        self.values, self.stop = [], stop
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.sum = 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        total = float(logs["loss"]) * (batch + 1)  # Keras logs means.
+        self.values.append(total - self.sum)
+        self.sum = total
+        if len(self.values) == self.stop:
+            raise KeyboardInterrupt
+
+
+def make_dataset(stage):
+    rows = SIZE // processes
+    part = slice(process * rows, (process + 1) * rows)
+    numbers = range(20)
+    batches = [batch_of(SIZE, stage.resolution, seed=number) for number in numbers]
+    # A resumed stage begins with the batch of its step.
+    first = make_dataset.skip if stage.resolution == 8 else 0
+    return [{k: v[part] for k, v in batch.items()} for batch in batches[first:]]
+
+
+def run(skip=0, stop=None, **options):
+    make_dataset.skip = skip
+    mdm = keras_mdm.MDM(tiny_nest(2, resolution=4), ema_momentum=0.9, seed=1)
+    randomize(mdm.network, 0.1)
+    mdm.reset_ema()
+    losses = Losses(stop)
+    try:
+        SCHEDULE.fit(mdm, make_dataset, [losses], verbose=0, **options)
+    except KeyboardInterrupt:
+        pass
+    return mdm, losses.values
+
+
+def joined(variables):
+    return np.concatenate([backend.to_numpy(v).ravel() for v in variables])
+
+
+def results(mdm, losses):
+    data = make_dataset(SCHEDULE.stages[1])[:2]
+    return {
+        "losses": np.array(losses),
+        "weights": joined(mdm.network.weights),
+        "averages": joined(mdm.ema.averages),
+        "pictures": mdm.generate(
+            labels=[0, 1, 2], num_steps=3, seed=5, guidance_scale=2.0, output="float"
+        ),
+        "evaluation": np.array(mdm.evaluate(data, verbose=0)),
+    }
+
+
+found = results(*run())
+run(stop=13, checkpoint_dir=f"{output}.state")
+if process == 0:
+    shutil.copytree(state, f"{output}.copy")
+backend.wait_for_all()
+mdm, losses = run(skip=5, checkpoint_dir=f"{output}.copy", resume=True)
+found.update({f"resumed_{k}": value for k, value in results(mdm, losses).items()})
+shares = []
+for variable in (*mdm.ema.averages, *mdm.optimizer.variables):
+    size, part = variable.value.size, variable.value.addressable_shards[0].data.size
+    if size >= 64 and any(side % 8 == 0 for side in variable.shape):
+        shares.append(part / size)
+found["shares"] = np.array(shares)
+mdm.save_to_preset(f"{output}.preset")
+loaded = keras_mdm.MDM.from_preset(f"{output}.preset", ema_momentum=None)
+found["loaded"] = joined(loaded.network.weights)
+if process == 0:
+    np.savez(output, **found)

@@ -1,0 +1,161 @@
+"""Several devices and processes: what is computed equals that of one device.
+
+The devices are virtual ones of the CPU, the processes share this machine.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import tiny_mdm
+
+from keras_mdm import distribution
+
+FOLDER = os.path.dirname(__file__)
+ON_JAX = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone")
+
+
+def _start(*arguments):
+    command = [sys.executable, os.path.join(FOLDER, "devices_program.py")]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": FOLDER},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _read(output, *processes):
+    for process in processes:
+        text, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, text[-3000:]
+    with np.load(f"{output}.npz") as file:
+        return dict(file)
+
+
+def _free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    """Results of one device, which goes on with the state of eight."""
+    folder = tmp_path_factory.mktemp("devices")
+    sharded = folder / "fsdp"
+    results = {
+        "fsdp": _read(sharded, _start(8, "fsdp", sharded, f"{sharded}.state")),
+        "one": _read(
+            folder / "one", _start(1, "one", folder / "one", f"{sharded}.state")
+        ),
+    }
+    return folder, results
+
+
+def _check(found, expected):
+    for key in set(expected) - {"shares"}:
+        np.testing.assert_allclose(
+            found[key], expected[key], rtol=1e-5, atol=1e-5, err_msg=key
+        )
+    assert len(expected["losses"]) == 20 and len(expected["resumed_losses"]) == 7
+    assert np.ptp(expected["pictures"]) > 0.5 and np.ptp(expected["losses"]) > 0.01
+
+
+@ON_JAX
+def test_fully_sharded(one_device):
+    found, expected = one_device[1]["fsdp"], one_device[1]["one"]
+    _check(found, expected)
+    assert len(found["shares"]) > 20 and set(found["shares"]) == {1 / 8}
+    assert set(expected["shares"]) == {1.0}
+    # The run that was stopped goes on as if it had not been, on any devices.
+    for run in (found, expected):
+        np.testing.assert_allclose(run["resumed_weights"], run["weights"], atol=1e-5)
+        np.testing.assert_allclose(run["resumed_losses"], run["losses"][13:], 1e-5)
+        np.testing.assert_array_equal(run["loaded"], run["resumed_averages"])
+
+
+@ON_JAX
+def test_data_parallel(one_device):
+    folder, results = one_device
+    output = folder / "data"
+    found = _read(output, _start(8, "data", output, f"{output}.state"))
+    _check(found, results["one"])
+    assert set(found["shares"]) == {1.0}
+
+
+@ON_JAX
+def test_two_processes(one_device):
+    folder, results = one_device
+    output, address = folder / "two", f"127.0.0.1:{_free_port()}"
+    arguments = (4, "fsdp", output, f"{output}.state", address, 2)
+    processes = [_start(*arguments, number) for number in range(2)]
+    found = _read(output, *processes)
+    _check(found, results["one"])
+    assert set(found["shares"]) == {1 / 8}
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((), []),
+        ((7,), [None]),
+        ((8,), ["batch"]),
+        ((3, 3, 16, 32), [None, None, None, "batch"]),
+        ((3, 3, 32, 32), [None, None, None, "batch"]),
+        ((3, 3, 40, 36), [None, None, "batch", None]),
+        ((9, 7), [None, None]),
+    ],
+)
+def test_the_largest_axis_is_divided(shape, axes):
+    assert distribution.sharded_axes(shape, 8, "batch", min_size=8) == axes
+
+
+def test_small_variables_are_whole():
+    assert distribution.sharded_axes((255, 256), 8, "batch") == [None, None]
+    assert distribution.sharded_axes((256, 256), 8, "batch") == [None, "batch"]
+
+
+@ON_JAX
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("10.0.0.1", 2, 0), "`coordinator` must be 'host:port'.*'10.0.0.1'"),
+        (("10.0.0.1:x", 2, 0), "`coordinator` must be 'host:port'"),
+        (("10.0.0.1:70000", 2, 0), "`coordinator` must be 'host:port'"),
+        (("10.0.0.1:1234", 2, 2), "`process_id` must be from 0 .*process_id=2"),
+        (("10.0.0.1:1234", None, None), "are given together"),
+        ((None, 2, 1), "are given together"),
+    ],
+)
+def test_connect_refuses(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        distribution.connect(*arguments)
+
+
+@ON_JAX
+def test_a_coordinator_that_does_not_answer():
+    address = f"127.0.0.1:{_free_port()}"
+    with pytest.raises(ValueError, match=f"no coordinator answers at '{address}'"):
+        distribution.connect(address, 2, 1, timeout=1)
+
+
+@ON_JAX
+def test_a_model_that_was_made_before():
+    mdm = tiny_mdm(1, resolution=4)
+    with keras.distribution.DataParallel().scope():
+        with pytest.raises(ValueError, match="made before the devices were chosen"):
+            mdm.compile("sgd")
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="about other backends")
+def test_other_backends():
+    with pytest.raises(ValueError, match="`FullySharded` needs the JAX backend"):
+        distribution.FullySharded()
+    with pytest.raises(ValueError, match="`connect` needs the JAX backend"):
+        distribution.connect("10.0.0.1:1234", 2, 0)
