@@ -60,10 +60,9 @@ class Devices:
         None,
         "HOST:PORT of process 0, if several hosts each run this command; 'auto' on TPU "
         "pods, SLURM and Open MPI",
-        flag=True,
     )
-    num_processes: int | None = setting(None, "how many processes run it", flag=True)
-    process_id: int | None = setting(None, "number of this one, from 0", flag=True)
+    num_processes: int | None = setting(None, "how many processes run it")
+    process_id: int | None = setting(None, "number of this one, from 0")
     connect_timeout: int = setting(
         300, "seconds until processes that do not find each other give up"
     )
