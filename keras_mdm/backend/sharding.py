@@ -18,7 +18,7 @@ def check_devices(model):
     distribution = keras.distribution.distribution()
     if name() == "jax":
         if distribution is not None and model.variables:
-            _check_place(model.variables[0])
+            _check_place(model.variables[0], distribution.device_mesh.devices.size)
         return
     asked = None
     if distribution is not None:
@@ -35,10 +35,8 @@ def check_devices(model):
         )
 
 
-def _check_place(variable):
-    import jax
-
-    if isinstance(variable.value.sharding, jax.sharding.SingleDeviceSharding):
+def _check_place(variable, devices):
+    if len(variable.value.sharding.device_set) != devices:
         raise ValueError(
             "the model was made before the devices were chosen: call "
             "`keras.distribution.set_distribution(...)` first, then make the model."

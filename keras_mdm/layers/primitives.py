@@ -135,6 +135,27 @@ class Conv3x3(keras.layers.Conv2D):
         }
 
 
+class EnlargingConv3x3(Conv3x3):
+    """3x3 convolution of a picture whose pixels were doubled, without doubling them.
+
+    The nine products at a pixel meet four different pixels of the small picture: as a
+    transposed convolution with the 4x4 kernel of their sums it multiplies 4/9 as often,
+    and the enlarged picture is never in memory.
+
+    Args: of `Conv3x3`, without `stride`.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        kernel = ops.pad(ops.cast(kernel, "float32"), [[1, 1], [1, 1], [0, 0], [0, 0]])
+        kernel = kernel[:-1] + kernel[1:]
+        kernel = ops.transpose(kernel[:, :-1] + kernel[:, 1:], (0, 1, 3, 2))
+        kernel = ops.cast(ops.flip(kernel, (0, 1)), inputs.dtype)
+        record(_rows(inputs) * 16 * self.inputs * self.filters)
+        return ops.conv_transpose(
+            inputs, kernel, 2, "same", data_format="channels_last"
+        )
+
+
 class FrameConv(keras.layers.Conv2D):
     """Convolution over three neighboring frames, at each place on its own.
 

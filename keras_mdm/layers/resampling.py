@@ -1,9 +1,12 @@
 """Halving and doubling of height and width inside a network."""
 
 import keras
-from keras import ops
 
-from keras_mdm.layers.primitives import Conv3x3, build_children
+from keras_mdm.layers.primitives import (
+    Conv3x3,
+    EnlargingConv3x3,
+    build_children,
+)
 
 
 class Downsample(keras.layers.Layer):
@@ -58,13 +61,15 @@ class Upsample(keras.layers.Layer):
     def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
         self.channels = channels
-        self.conv = Conv3x3(channels, channels, dtype=self.dtype_policy, name="conv")
+        self.conv = EnlargingConv3x3(
+            channels, channels, dtype=self.dtype_policy, name="conv"
+        )
 
     def build(self, input_shape=None):
         build_children(self)
 
     def call(self, x):
-        return self.conv(ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2))
+        return self.conv(x)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape
