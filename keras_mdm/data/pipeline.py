@@ -35,9 +35,13 @@ def make_dataset(
 
     Each pass over the data has its own order, crops and flips, which depend on
     `seed`, the number of the pass and, if the source streams, `num_workers` only. The
-    last, incomplete batch of a pass is dropped. Pictures that are damaged or too small
-    are skipped, which never makes a batch smaller; `source.report()` tells of them. All
-    frames of a video are cropped, resized and mirrored alike.
+    last, incomplete batch of a pass is dropped. Several processes share a pass: batch
+    for batch, the pictures of their `shard`s, one behind the other, are those that one
+    process would read with the sum of their batch sizes.
+
+    Pictures that are damaged or too small are skipped, which never makes a batch
+    smaller; `source.report()` tells of them. All frames of a video are cropped, resized
+    and mirrored alike.
 
     With `crop="center"` and no worker processes, prepared pictures stay in memory
     after the first pass if all of them take less than 512 MiB.
@@ -74,8 +78,10 @@ def make_dataset(
             have in their `micro_conditioning`.
         embeddings: Optional `EmbeddingShards` of the captions: a batch then has
             `text_embeddings` and `text_mask`.
-        shard: Pair `(index, count)`: this process reads every `count`-th picture,
-            from `index` on. All shards have the same length.
+        shard: Pair `(index, count)`: of batches of `count * batch_size` pictures, this
+            process reads the part number `index`. All shards have the same number of
+            batches as long as every picture is usable. (The rows of a source that
+            streams are divided otherwise: row by row, or file by file.)
 
     Returns:
         A `grain.IterDataset` of dicts. Its attribute `epoch` is the number of the
@@ -125,19 +131,19 @@ def make_dataset(
         )
     if embeddings is not None:
         source.require_captions("embeddings=...")
-    indices = _shard_indices(len(source), shard)
-    if len(indices) < batch_size:
+    shard = _check_shard(shard)
+    needed = batch_size * shard[1]
+    if len(source) < needed:
         raise ValueError(
-            f"{source.name!r} has {len(indices)} {source.noun} for this process, fewer "
-            f"than one batch. Received: batch_size={batch_size}, shard={tuple(shard)}"
+            f"{source.name!r} has {len(source)} {source.noun} for batches of {needed}. "
+            f"Received: batch_size={batch_size}, shard={shard}"
         )
     # Imports grain, which `import keras_mdm.data` should not cost.
     from keras_mdm.data.passes import PictureDataset
 
     preparation = Preparation(
         source=source,
-        indices=indices,
-        seed=(seed, shard[0]),
+        seed=seed,
         keep=tuple(keep),
         micro_conditioning=tuple(micro_conditioning),
         embeddings=embeddings,
@@ -151,9 +157,7 @@ def make_dataset(
             upscale=upscale,
         ),
     )
-    return PictureDataset(
-        preparation, batch_size, shuffle=shuffle, repeat=repeat, num_workers=num_workers
-    )
+    return PictureDataset(preparation, batch_size, shuffle, repeat, num_workers, shard)
 
 
 def steps_per_epoch(source, batch_size, shard=(0, 1)):
@@ -170,17 +174,17 @@ def steps_per_epoch(source, batch_size, shard=(0, 1)):
         Int.
     """
     batch_size = check_positive("batch_size", batch_size)
-    return len(_shard_indices(len(source), shard)) // batch_size
+    return len(source) // (batch_size * _check_shard(shard)[1])
 
 
-def _shard_indices(length, shard):
-    index, count = shard
-    if count < 1 or not 0 <= index < count:
+def _check_shard(shard):
+    whole = isinstance(shard, tuple | list) and all(type(n) is int for n in shard)
+    if not whole or len(shard) != 2 or not 0 <= shard[0] < shard[1]:
         raise ValueError(
-            "`shard` must be a pair (index, count) with 0 <= index < count. "
-            f"Received: shard={tuple(shard)}"
+            "`shard` must be a pair (index, count) of whole numbers with "
+            f"0 <= index < count. Received: shard={shard!r}"
         )
-    return range(index, length // count * count, count)
+    return tuple(shard)
 
 
 def _check_keep(keep, source):

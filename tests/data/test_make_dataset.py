@@ -172,15 +172,41 @@ def test_fewer_usable_pictures_than_a_batch(numbered):
         make_dataset(source, 8, 7)
 
 
-def test_shards_are_disjoint_and_equal(numbered):
-    source = numbered(23)
+@pytest.mark.parametrize("repeat", [False, True])
+def test_shards_together_are_the_batches_of_one_process(numbered, repeat):
+    options = dict(flip=True, crop="random", seed=3, repeat=repeat)
+    # 47 pictures are 3 batches of 12 and 11 pictures that are left over.
+    whole = make_dataset(numbered(47, side=16), 8, 12, **options)
     parts = [
-        sorted(sum(labels_of(make_dataset(source, 8, 1, shard=(i, 3))), []))
+        make_dataset(numbered(47, side=16), 8, 4, shard=(i, 3), **options)
         for i in range(3)
     ]
-    assert [len(part) for part in parts] == [7, 7, 7]
-    assert len(set(sum(parts, []))) == 21
-    assert steps_per_epoch(source, 2, shard=(1, 3)) == 3
+    assert steps_per_epoch(numbered(47), 4, shard=(2, 3)) == 3
+    for _ in range(2):  # Two passes, or two looks at data without end.
+        expected, *found = (take(dataset, 9) for dataset in (whole, *parts))
+        assert len(expected) == (9 if repeat else 3)
+        for batch, *shards in zip(expected, *found, strict=True):
+            for key in batch:
+                rows = np.concatenate([shard[key] for shard in shards])
+                np.testing.assert_array_equal(rows, batch[key])
+        seen = np.concatenate([batch["labels"] for batch in expected[:3]])
+        assert len(set(seen.tolist())) == 36
+    assert {dataset.epoch for dataset in parts} == {whole.epoch}
+
+
+def test_shards_go_on_where_pictures_are_unusable(numbered):
+    parts = [
+        make_dataset(numbered(24, broken=(3, 5)), 8, 2, shard=(i, 2), repeat=True)
+        for i in range(2)
+    ]
+    seen = []
+    for dataset in parts:
+        batches = labels_of(take(dataset, 11))
+        assert all(len(labels) == 2 for labels in batches)
+        seen.append(sum(batches, []))
+    assert set(seen[0] + seen[1]) == set(range(24)) - {3, 5}
+    with pytest.raises(ValueError, match="At most 3 .* one batch of 4"):
+        take(make_dataset(numbered(4, (1,)), 8, 2, shard=(0, 2), repeat=True), 9)
 
 
 @pytest.mark.parametrize("repeat", [False, True])
@@ -304,6 +330,8 @@ def test_fit_takes_the_batches(numbered, repeat):
         {"num_workers": -2},
         {"channels": 4},
         {"shard": (2, 2)},
+        {"shard": (0.0, 2)},
+        {"shard": 1},
         {"keep": ("labels",)},
         {"keep": ("images", "text")},
         {"keep": ("images", "captions")},
