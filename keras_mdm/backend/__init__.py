@@ -11,8 +11,15 @@ from keras_mdm.backend.batches import (
     refuse_replicas,
 )
 from keras_mdm.backend.cpu import in_halves, prepare_cpu
-from keras_mdm.backend.devices import cores, name, on_cpu
+from keras_mdm.backend.devices import (
+    cores,
+    device_kind,
+    devices_of_a_step,
+    name,
+    on_cpu,
+)
 from keras_mdm.backend.keras_internals import has_stepped, steps_taken, sublayers
+from keras_mdm.backend.peak import known_peak, measured_peak, peak_flops
 from keras_mdm.backend.programs import compile_with_weights, run_stateless
 from keras_mdm.backend.serialization import serialize
 from keras_mdm.backend.snapshots import changed_since, snapshot
@@ -24,13 +31,18 @@ __all__ = [
     "changed_since",
     "compile_with_weights",
     "cores",
+    "device_kind",
+    "devices_of_a_step",
     "has_stepped",
     "host_data",
     "in_halves",
     "keeps_weights",
+    "known_peak",
+    "measured_peak",
     "name",
     "on_cpu",
     "parts_of_a_batch",
+    "peak_flops",
     "prepare_cpu",
     "refuse_replicas",
     "run_stateless",
