@@ -10,6 +10,7 @@ from keras_mdm.backend.batches import (
     parts_of_a_batch,
     refuse_replicas,
 )
+from keras_mdm.backend.compilation import keep_programs, tell_programs
 from keras_mdm.backend.cpu import in_halves, prepare_cpu
 from keras_mdm.backend.devices import (
     cores,
@@ -36,6 +37,7 @@ __all__ = [
     "has_stepped",
     "host_data",
     "in_halves",
+    "keep_programs",
     "keeps_weights",
     "known_peak",
     "measured_peak",
@@ -51,4 +53,5 @@ __all__ = [
     "steps_taken",
     "sublayers",
     "sync_weights",
+    "tell_programs",
 ]

@@ -58,7 +58,7 @@ def known_peak(kind, dtype):
 
 
 @functools.cache
-def measured_peak(dtype, size=None, repeat=4):
+def measured_peak(dtype, size=None, repeat=8):
     """Rate of the fastest of several products of square matrices, measured once.
 
     On a CPU by numpy too, since an operation of TensorFlow may use one core only.

@@ -33,7 +33,7 @@ class PictureDataset(grain.IterDataset):
         self._batch_size = batch_size
         self._shuffle = shuffle
         self._repeat = repeat
-        self._num_workers = num_workers
+        self.num_workers = num_workers
         self._shard = shard
         self._unusable = set()
 
@@ -91,14 +91,14 @@ class PictureDataset(grain.IterDataset):
                 self._shard,
             )
             chunks = rows.map(self._preparation)
-        if self._num_workers:
+        if self.num_workers:
             check_can_start_workers()
             # Grain reads a flag of its own here, which fails in programs, such as
             # notebooks, that have not parsed absl's command line.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             chunks = chunks.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=self._num_workers)
+                grain.MultiprocessingOptions(num_workers=self.num_workers)
             )
         elif self._preparation.source.stream is not None:
             chunks = grain.experimental.ThreadPrefetchIterDataset(

@@ -9,6 +9,10 @@ micro-conditioning `(batch,)`, float32, by their names.
 
 from keras_mdm.data.preparation import Preparation
 from keras_mdm.data.transforms import check_positive, check_resolution
+from keras_mdm.data.workers import default_workers
+
+# Bytes of prepared pictures that are kept in memory.
+CACHE_LIMIT = 512 * 2**20
 
 _KEYS = ("images", "videos", "labels", "captions")
 
@@ -24,7 +28,7 @@ def make_dataset(
     crop_scale=(0.8, 1.0),
     upscale=False,
     repeat=False,
-    num_workers=0,
+    num_workers=None,
     channels=None,
     keep=("images", "videos", "labels"),
     micro_conditioning=(),
@@ -44,7 +48,7 @@ def make_dataset(
     and mirrored alike.
 
     With `crop="center"` and no worker processes, prepared pictures stay in memory
-    after the first pass if all of them take less than 512 MiB.
+    after the first pass if all of them take at most 512 MiB.
 
     Args:
         source: A `Source`, see `open_source`.
@@ -63,9 +67,11 @@ def make_dataset(
             `False`: an iteration is one pass, as for `evaluate` and
             `validation_data`; give no `steps_per_epoch`. (`fit` then warns once
             that the data ran out: that is the end of the first pass.)
-        num_workers: Int. Worker processes that read and prepare; 0 means threads
-            of this process. Scripts then need an `if __name__ == "__main__":`, and
-            `repeat=True` saves starting them at each pass.
+        num_workers: Int. Worker processes that read and prepare; 0 means threads of
+            this process. Scripts with workers need an `if __name__ == "__main__":`, and
+            `repeat=True` saves starting them at each pass. Defaults to half of the
+            cores, at most 8, if there are more than 2, the data repeat, and are neither
+            streamed nor small enough to stay in memory; else to 0.
         channels: 1 or 3. Defaults to the channels of the source.
         keep: Which of `"images"`, `"videos"`, `"labels"`, `"captions"` a batch has,
             as far as the source has them. Captions are strings, which `MDM.fit`
@@ -116,7 +122,7 @@ def make_dataset(
         )
     if not 0 <= seed < 2**32:
         raise ValueError(f"`seed` must be in [0, 2**32). Received: seed={seed}")
-    if num_workers < 0:
+    if num_workers is not None and num_workers < 0:
         raise ValueError(
             f"`num_workers` must be 0 or more. Received: num_workers={num_workers}"
         )
@@ -138,6 +144,17 @@ def make_dataset(
             f"{source.name!r} has {len(source)} {source.noun} for batches of {needed}. "
             f"Received: batch_size={batch_size}, shard={shard}"
         )
+    channels = channels or source.channels
+    frames = source.num_frames if source.is_video else 1
+    may_cache = (
+        crop == "center"
+        and source.stream is None
+        and len(source) * frames * resolution**2 * channels <= CACHE_LIMIT
+    )
+    if num_workers is None:
+        # A stream has another order for each number of workers.
+        wanted = repeat and not may_cache and source.stream is None
+        num_workers = default_workers() if wanted else 0
     # Imports grain, which `import keras_mdm.data` should not cost.
     from keras_mdm.data.passes import PictureDataset
 
@@ -148,8 +165,8 @@ def make_dataset(
         micro_conditioning=tuple(micro_conditioning),
         embeddings=embeddings,
         flip=flip,
-        may_cache=num_workers == 0 and source.stream is None,
-        channels=channels or source.channels,
+        may_cache=may_cache and num_workers == 0,
+        channels=channels,
         square=dict(
             resolution=resolution,
             crop=crop,

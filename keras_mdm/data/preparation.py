@@ -12,8 +12,6 @@ import numpy as np
 from keras_mdm.data import transforms
 from keras_mdm.data.source import Source, UnusablePicture
 
-CACHE_LIMIT = 512 * 2**20
-
 
 @dataclasses.dataclass
 class Preparation:
@@ -22,8 +20,7 @@ class Preparation:
     Args:
         source, keep, micro_conditioning, embeddings, flip, channels: Of `make_dataset`.
         seed: Int. Crops, captions and flips depend on it and on a picture's position.
-        may_cache: Bool. Whether prepared pictures are kept in memory if all take
-            less than `CACHE_LIMIT`.
+        may_cache: Bool. Whether prepared pictures, always the same, are kept in memory.
         square: Dict of arguments of `transforms.choose_square`.
     """
 
@@ -39,8 +36,6 @@ class Preparation:
 
     def __post_init__(self):
         self._pixels = "videos" if self.source.is_video else "images"
-        # A random crop is another picture each time.
-        self.may_cache = self.may_cache and self.square["crop"] == "center"
         # Threads may do the same work twice, with the same result; assigning to a
         # dict is atomic.
         self._cache = {}
@@ -123,6 +118,6 @@ class Preparation:
         texts = ()
         if "captions" in self.keep or self.embeddings is not None:
             texts = item.get("captions") or (item["caption"],)
-        if self.may_cache and pixels.nbytes * len(self.source) <= CACHE_LIMIT:
+        if self.may_cache:
             self._cache[index] = element, texts
         return element, texts

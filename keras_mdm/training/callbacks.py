@@ -93,7 +93,6 @@ class History(StageCallback):
         if self.writer is not None:
             for key, value in row.items():
                 self.writer.add_scalar(key, value, self.step)
-            self.writer.flush()
         if self.path is not None:
             place = (self.stage_index + 1, self.model.resolution, self.step)
             self._append(dict(zip(_PLACE, place, strict=True)) | row)

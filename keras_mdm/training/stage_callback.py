@@ -41,6 +41,8 @@ class StageCallback(StepCallback):
             str(folder),
             purge_step=self.step + 1 if self.step else None,
             filename_suffix=f".{kind}",
+            # Each time it waits for the disk, so not at every row.
+            flush_secs=10,
         )
 
 

@@ -179,7 +179,7 @@ def evaluate(args):
             f"'{args.run}' is not a finished run: it lacks config.json or preset/."
         )
     settings = start.settings_of(config, args.run)["data"]
-    start.choose_backend(args.backend)
+    start.choose_backend(args.backend, args.cache_dir)
 
     import keras_mdm
     from keras_mdm import files

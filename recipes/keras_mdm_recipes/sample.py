@@ -113,7 +113,7 @@ def draw(args):
     folder, file = find_target(args)
     config = start.read_run(args.model)
     class_names = config.get("class_names")
-    start.choose_backend(args.backend)
+    start.choose_backend(args.backend, args.cache_dir)
 
     import keras_mdm
     from keras_mdm.training.pictures import pyramid_frames

@@ -10,6 +10,7 @@ import difflib
 import typing
 from typing import Literal
 
+from keras_mdm_recipes import start
 from keras_mdm_recipes.values import Level, Path
 
 TEXT, VIDEO = "train-text", "train-video"
@@ -40,6 +41,7 @@ class Run:
         flag=True,
     )
     seed: int = setting(0, "of weights, noise, order and samples", flag=True)
+    cache_dir: Path | None = setting(None, start.CACHE_HELP)
     save_every: int = setting(500, "steps between states to resume", flag=True)
 
 
@@ -58,7 +60,12 @@ class Data:
     crop: Literal["center", "random"] = setting("center", "to a square")
     flip: bool = setting(False, "mirror half of the pictures")
     upscale: bool = setting(False, "enlarge small pictures, not skip them")
-    num_workers: int = setting(0, "processes that read pictures", flag=True)
+    num_workers: int | None = setting(
+        None,
+        "processes that read pictures (default: half of the cores, at most 8, if there "
+        "are more than 2, and the data do not stay in memory)",
+        flag=True,
+    )
     num_frames: int | None = setting(
         None,
         "frames of a clip, as many as the model's or a multiple of them; needed where "

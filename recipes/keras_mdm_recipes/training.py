@@ -68,7 +68,9 @@ def train(recipe, settings, output, resume):
         output: Path of the run folder.
         resume: bool.
     """
-    settings.run.backend = start.choose_backend(settings.run.backend)
+    settings.run.backend = start.choose_backend(
+        settings.run.backend, settings.run.cache_dir
+    )
     # What Keras draws the seeds of weights from. Its own `set_random_seed` imports
     # TensorFlow.
     random.seed(settings.run.seed)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mdm.data import make_dataset, open_source, preparation, steps_per_epoch
+from keras_mdm.data import make_dataset, open_source, pipeline, steps_per_epoch, workers
 
 
 def labels_of(dataset):
@@ -245,7 +245,7 @@ def test_cached_passes_equal_fresh_ones(numbered, monkeypatch):
 
     cached = passes()
     assert len(reads) == 20
-    monkeypatch.setattr(preparation, "CACHE_LIMIT", 20 * 64 - 1)
+    monkeypatch.setattr(pipeline, "CACHE_LIMIT", 20 * 64 - 1)
     fresh = passes()
     assert len(reads) == 60
     for one, other in zip(sum(cached, []), sum(fresh, []), strict=True):
@@ -264,19 +264,41 @@ def test_channels_and_captions(shapes_dir):
     assert batch["captions"].tolist() == [source[i]["caption"] for i in range(4)]
 
 
-def test_worker_processes_give_the_same_batches_and_report(picture_folder):
+def test_worker_processes_give_the_same_batches_and_report(picture_folder, monkeypatch):
     (picture_folder / "cats" / "bad.png").write_bytes(b"no picture")
+    options = dict(flip=True, crop="random", shard=(1, 2), repeat=True)
 
     def run(workers):
         source = open_source(f"folder:{picture_folder}", split="all")
-        batches = list(make_dataset(source, 16, 3, flip=True, num_workers=workers))
-        return batches, source.skipped
+        dataset = make_dataset(source, 16, 3, num_workers=workers, **options)
+        return take(dataset, 6), source.skipped
 
-    (expected, skipped), (found, skipped_by_workers) = run(0), run(2)
+    (expected, skipped), (found, skipped_by_workers) = run(0), run(3)
     assert skipped == skipped_by_workers and len(skipped) == 1
-    assert len(expected) == len(found) == 4
+    assert len(expected) == len(found) == 6
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_array_equal(one["images"], other["images"])
+
+
+def test_how_many_workers_there_are_by_default(numbered, monkeypatch):
+    def count(repeat=True, crop="random", **options):
+        dataset = make_dataset(numbered(9), 8, 4, repeat=repeat, crop=crop, **options)
+        return dataset.num_workers
+
+    for cores, expected in ((1, 0), (2, 0), (3, 1), (8, 4), (64, 8)):
+        monkeypatch.setattr(workers.backend, "cores", lambda cores=cores: cores)
+        assert count() == expected
+    assert count(num_workers=0) == 0 and count(num_workers=3) == 3
+    # They would start anew at each pass, or have nothing to do after the first.
+    assert count(repeat=False) == count(crop="center") == 0
+    monkeypatch.setattr(pipeline, "CACHE_LIMIT", 0)
+    assert count(crop="center") == 8
+
+    def refuse():
+        raise RuntimeError("no file")
+
+    monkeypatch.setattr(workers, "check_can_start_workers", refuse)
+    assert count() == 0
 
 
 class Reader(keras.Model):
