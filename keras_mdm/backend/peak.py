@@ -57,9 +57,8 @@ def known_peak(kind, dtype):
     return _TERAFLOPS[best][dtype == "float32"] * 1e12
 
 
-@functools.cache
 def measured_peak(dtype, size=None, repeat=8):
-    """Rate of the fastest of several products of square matrices, measured once.
+    """Rate of the fastest of several products of square matrices.
 
     On a CPU by numpy too, since an operation of TensorFlow may use one core only.
 
@@ -87,8 +86,9 @@ def measured_peak(dtype, size=None, repeat=8):
     return 2 * size**3 / min(seconds)
 
 
+@functools.cache
 def peak_flops(dtype):
-    """Peak of one device of this process.
+    """Peak of one device of this process; what must be measured is measured once.
 
     Args:
         dtype: str. That of products, such as `"bfloat16"`.

@@ -185,7 +185,7 @@ def evaluate(args):
     from keras_mdm import files
     from keras_mdm.levels import read_level
 
-    mdm = keras_mdm.MDM.from_preset(args.run)
+    mdm = keras_mdm.MDM.from_preset(args.run, dtype=args.dtype or start.default_dtype())
     if mdm.batch_spec.text is not None:
         draws_clips = read_level(mdm.resolution)[0] > 1
         judged = evaluate_clips if draws_clips else evaluate_scenes

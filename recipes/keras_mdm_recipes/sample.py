@@ -64,7 +64,6 @@ def parse_arguments(arguments=None):
     )
     add("--overwrite", action="store_true", help="an existing file is replaced")
     start.backend_choices(parser)
-    add("--dtype", help="dtype policy, such as float32 or mixed_bfloat16")
     add(
         "--progress",
         action=argparse.BooleanOptionalAction,
@@ -118,7 +117,9 @@ def draw(args):
     import keras_mdm
     from keras_mdm.training.pictures import pyramid_frames
 
-    mdm = keras_mdm.MDM.from_preset(args.model, dtype=args.dtype)
+    mdm = keras_mdm.MDM.from_preset(
+        args.model, dtype=args.dtype or start.default_dtype()
+    )
     if mdm.batch_spec.text is not None and not args.prompts:
         raise ValueError("the model draws from sentences: give --prompts.")
     labels, each = find_labels(

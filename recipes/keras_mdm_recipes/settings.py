@@ -133,7 +133,10 @@ class Model:
         None, "built-in preset or preset folder to start from", flag=True
     )
     dtype: str | None = setting(
-        None, "dtype policy, such as float32 or mixed_bfloat16", flag=True
+        None,
+        f"dtype policy {start.DTYPE_HELP}; of the paper's presets, "
+        "mixed_bfloat16 everywhere",
+        flag=True,
     )
     start_from: str | None = setting(
         None,

@@ -14,6 +14,10 @@ import traceback
 
 FOLDER = pathlib.Path(__file__).parent
 BACKENDS = ("jax", "tensorflow", "torch")
+DTYPE_HELP = (
+    "such as float32 or mixed_bfloat16 (default: mixed_bfloat16 on an accelerator, "
+    "float32 on a CPU)"
+)
 CACHE_HELP = (
     "folder of compiled programs, which later runs find there (JAX alone; 'none': no "
     "such folder; default: JAX_COMPILATION_CACHE_DIR, or keras_mdm/jax in the user's "
@@ -71,13 +75,14 @@ class HelpFormatter(
 
 
 def backend_choices(parser):
-    """Adds the flags `--backend` and `--cache-dir`."""
+    """Adds the flags `--backend`, `--dtype` and `--cache-dir`."""
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
         help="Keras backend (default: that of KERAS_BACKEND, or else the first "
         "installed of jax, tensorflow, torch)",
     )
+    parser.add_argument("--dtype", help=f"dtype policy {DTYPE_HELP}")
     parser.add_argument("--cache-dir", type=path, help=CACHE_HELP)
 
 
@@ -119,6 +124,13 @@ def choose_backend(name, cache_dir=None):
     backend.keep_programs(None if cache_dir == "none" else cache_dir)
     backend.tell_programs(_print_program)
     return name
+
+
+def default_dtype():
+    """The dtype policy of programs where none is given, of the chosen backend."""
+    from keras_mdm import backend
+
+    return "float32" if backend.on_cpu() else "mixed_bfloat16"
 
 
 def _print_program(name, seconds, found):

@@ -80,6 +80,7 @@ def train(recipe, settings, output, resume):
 
     source = recipe.open_source(settings)
     defaults = stages.fill_defaults(recipe, settings)
+    settings.fill({"model.dtype": start.default_dtype()})
     mdm = recipe.make_model(settings, source)
     if settings.model.start_from not in (None, "none"):
         mdm.load_weights(settings.model.start_from)
@@ -90,6 +91,7 @@ def train(recipe, settings, output, resume):
     make_dataset = dataset_maker(settings, source, mdm, grid)
     schedule = keras_mdm.ProgressiveSchedule(plan)
     schedule.check(mdm)
+    mdm.compile()  # Refuses weights kept in float16, before anything is written.
     for stage in plan:
         # The largest stage may find pictures too small: say so before the first.
         next(iter(make_dataset(stage)))
