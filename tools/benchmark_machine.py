@@ -7,11 +7,12 @@ import resource
 import sys
 
 
-def matmul_gflops():
+def matmul_gflops(size=None):
     """Rate of the fastest of several float32 products of square matrices."""
     from keras_mdm import backend
 
-    return backend.measured_peak("float32", 2048 if backend.on_cpu() else 8192) / 1e9
+    size = size or (2048 if backend.on_cpu() else 8192)
+    return backend.measured_peak("float32", size) / 1e9
 
 
 def accelerator():

@@ -58,7 +58,7 @@ peak, measured = backend.peak_flops(sys.argv[1])
 print(json.dumps([backend.device_kind(), backend.on_cpu(), peak, measured]))
 """
 # Seconds that a step may take.
-LIMITS = {"device": 60, "parity": 90, "compile": 240, "time": 60, "recipe": 90}
+LIMITS = {"device": 60, "parity": 90, "compile": 240, "time": 60, "recipe": 120}
 
 
 def show(values):

@@ -172,7 +172,9 @@ class _PassIterator(grain.DatasetIterator):
         self._opened[0].set_state(state["batches"])
 
     def close(self):
-        _close(self._opened)
+        # Grain calls this at the end of the program too, when `_close` is gone.
+        while self._opened:
+            self._opened.pop().close()
         super().close()
 
 

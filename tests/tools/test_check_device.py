@@ -88,9 +88,8 @@ class Outcomes:
             )
             return ""
         for word, outcome in self.outcomes.items():
-            if word in command[:2] or any(
-                word in pathlib.Path(p).stem for p in command[2:3]
-            ):
+            # An option of Python itself, or the model.
+            if word == command[0] or word in pathlib.Path(command[2]).stem:
                 if isinstance(outcome, Exception):
                     raise outcome
                 return outcome
