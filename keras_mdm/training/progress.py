@@ -32,9 +32,11 @@ class Progress(StageCallback):
         self.format_meter = tqdm.format_meter
         self.interval = interval
         self.told = False
+        self.figures = {}
 
     def on_stage_begin(self, index, stage):
         super().on_stage_begin(index, stage)
+        self.figures = {}
         print(
             f"Stage {index + 1}: {stage.resolution} pixels, batches of "
             f"{stage.batch_size}, learning rate {stage.learning_rate:g}",
@@ -68,6 +70,8 @@ class Progress(StageCallback):
             self._show(logs or {})
 
     def on_epoch_end(self, epoch, logs=None):
+        # The last of a stage's calls of `fit` may have too few steps to time.
+        self.figures = self.meter.figures() or self.figures
         if self.redraws or self.step == self.total:
             self._show(logs or {})
 
@@ -77,7 +81,7 @@ class Progress(StageCallback):
 
     def _show(self, logs):
         self.shown = time.perf_counter()
-        figures, shown, rate = self.meter.figures(), [], None
+        figures, shown, rate = self.meter.figures() or self.figures, [], None
         if figures:
             what = "clips" if read_level(self.model.resolution)[0] > 1 else "images"
             rate = figures["images_per_second"] / self.clock.size
