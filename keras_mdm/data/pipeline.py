@@ -141,8 +141,8 @@ def make_dataset(
     needed = batch_size * shard[1]
     if len(source) < needed:
         raise ValueError(
-            f"{source.name!r} has {len(source)} {source.noun} for batches of {needed}. "
-            f"Received: batch_size={batch_size}, shard={shard}"
+            f"{source.name!r} has {len(source)} {source.noun} in all, fewer than the "
+            f"{needed} of one batch. Received: batch_size={batch_size}, shard={shard}"
         )
     channels = channels or source.channels
     frames = source.num_frames if source.is_video else 1

@@ -55,7 +55,7 @@ def test_table(tool, capsys):
         (["--dataset", "digits", "--seconds", "0"], "--seconds must be above 0"),
         (["--dataset", "digits", "folder:/no/such"], "/no/such"),
         (["--dataset", "digits", "--num-workers", "-1"], "num_workers=-1"),
-        (["--dataset", "digits", "--batch-size", "5000"], "batches of 5000"),
+        (["--dataset", "digits", "--batch-size", "5000"], "the 5000 of one batch"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_measured(tool, capsys, flags, message):
