@@ -14,8 +14,10 @@ What is timed is what a user runs: `predict`, `fit` and `generate`.
   compiled loop: the difference of a long and a short run, divided by their steps.
 
 Times are medians of `--repeat` samples; `min_s` has the smallest ones. `flops` are
-those of one forward pass of one sample, `share_of_peak` is the share of `matmul_gflops`
-that a timing achieves; a training step counts as three forward passes.
+those of one forward pass of one sample, `share_of_peak` is the share of `peak_gflops`
+that a timing achieves; a training step counts as three forward passes. The peak is that
+of the device in the dtype of the products: as its maker says, or, with `peak_measured`,
+that of a product of matrices.
 `matmul_gflops` is the fastest float32 product of square matrices that the backend made
 in this process, before or after the rest. Where machines differ, compare seconds times
 `matmul_gflops`: `normalized_vs_official` is that of ours divided by the recorded one of
@@ -128,26 +130,27 @@ def measure(arguments):
     import numpy as np
 
     import keras_mdm
+    from keras_mdm import backend
     from keras_mdm.networks.cost import count_condition_flops, count_flops
 
     mdm = make_model(arguments)
     network = mdm.network
-    _, tokens = make_condition(mdm, 1)
-    levels = count_flops(network, tokens)
+    features, _ = make_condition(mdm, 1)
+    levels = count_flops(network, features)
     flops = sum(levels.values())
-    step = flops - sum(count_condition_flops(network, tokens).values())
+    step = flops - sum(count_condition_flops(network, features).values())
     guided = network.conditioner is not None
     work = {"forward": flops, "train": 3 * flops, "sample": step * (1 + guided)}
     device = machine.accelerator()
-    size = 8192 if device else 2048
-    rate = machine.matmul_gflops(size)
+    rate = machine.matmul_gflops()
+    peak, peak_measured = backend.peak_flops(network.compute_dtype)
     load = os.getloadavg()[0]
     timings = {}
     for what in TIMINGS:
         if what in arguments.only:
             print(f"timing {what} ...", file=sys.stderr)
             timings[what] = TIMERS[what](mdm, arguments.batch, arguments.repeat)
-    rate = max(rate, machine.matmul_gflops(size))
+    rate = max(rate, machine.matmul_gflops())
     device = machine.accelerator()
     host = machine.process_peak_bytes()
 
@@ -166,10 +169,10 @@ def measure(arguments):
         "flops": flops,
         "flops_per_level": levels,
         "matmul_gflops": rate,
+        "peak_gflops": peak / 1e9,
+        "peak_measured": peak_measured,
         "share_of_peak": per_timing(
-            lambda what: (
-                work[what] * arguments.batch / timings[what]["median"] / rate / 1e9
-            )
+            lambda what: work[what] * arguments.batch / timings[what]["median"] / peak
         ),
         "peak_memory_bytes": (device and device[1]) or host,
         "peak_memory_of": "device" if device and device[1] else "process",

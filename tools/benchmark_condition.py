@@ -94,8 +94,9 @@ def main(arguments=None):
 
     mdm = keras_mdm.MDM.from_preset(args.preset, load_weights=False, ema_momentum=None)
     tokens = mdm.network.conditioner.max_tokens
-    whole = sum(count_flops(mdm.network, tokens).values())
-    share = sum(count_condition_flops(mdm.network, tokens).values()) / whole
+    features = make_features(mdm.network.conditioner, 1)
+    whole = sum(count_flops(mdm.network, features).values())
+    share = sum(count_condition_flops(mdm.network, features).values()) / whole
     once, anew = measure(mdm.network, args.batch, args.repeat)
     print(
         f"{args.preset}, {tokens} tokens, batch {args.batch}: {once * 1e3:.1f} ms a "

@@ -5,9 +5,16 @@ Everything else in the package is written with `keras.ops` and runs on every bac
 
 from keras_mdm.backend.attention import attention_kernel
 from keras_mdm.backend.batches import belongs_to, host_data
+from keras_mdm.backend.compilation import keep_programs, tell_programs
 from keras_mdm.backend.cpu import in_halves, prepare_cpu
-from keras_mdm.backend.devices import cores, name, on_cpu
+from keras_mdm.backend.devices import (
+    cores,
+    device_kind,
+    name,
+    on_cpu,
+)
 from keras_mdm.backend.keras_internals import has_stepped, steps_taken, sublayers
+from keras_mdm.backend.peak import known_peak, measured_peak, peak_flops
 from keras_mdm.backend.processes import (
     connect,
     from_all,
@@ -38,18 +45,23 @@ __all__ = [
     "compile_with_weights",
     "connect",
     "cores",
+    "device_kind",
     "divide_rows",
     "from_all",
     "has_stepped",
     "host_data",
-    "is_here",
     "in_halves",
+    "is_here",
+    "keep_programs",
     "keeps_weights",
+    "known_peak",
+    "measured_peak",
     "name",
     "number_of_devices",
     "number_of_processes",
     "on_cpu",
     "parts_of_a_batch",
+    "peak_flops",
     "prepare_cpu",
     "process_number",
     "rows_per_call",
@@ -59,6 +71,7 @@ __all__ = [
     "steps_taken",
     "sublayers",
     "sync_weights",
+    "tell_programs",
     "to_numpy",
     "wait_for_all",
     "whole_values",

@@ -25,6 +25,24 @@ def on_cpu():
     return not torch.cuda.is_available()
 
 
+def device_kind():
+    """Name of the first device that computes, such as `"NVIDIA H100 80GB HBM3"`."""
+    if name() == "jax":
+        import jax
+
+        return jax.local_devices()[0].device_kind
+    if on_cpu():
+        return "cpu"
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        device = tf.config.list_physical_devices("GPU")[0]
+        return tf.config.experimental.get_device_details(device)["device_name"]
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
 def cores():
     """Number of the processor's cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)

@@ -28,6 +28,8 @@ def compile_with_weights(function, variables, values, jit_compile):
         with keras.StatelessScope(state_mapping=pairs):
             return function(*args, **kwargs)
 
+    # What JAX calls the program, in errors, profiles and `tell_programs`.
+    with_values.__name__ = getattr(function, "__name__", "sample")
     if name() == "jax":
         import jax
 

@@ -54,7 +54,7 @@ def parts_of_a_batch():
 
 
 def rows_per_call():
-    """Of how many rows a batch of all processes must be a multiple."""
+    """How many devices share a batch of all processes: its rows are a multiple."""
     return parts_of_a_batch() * number_of_processes()
 
 

@@ -8,6 +8,7 @@ import itertools
 import weakref
 
 import grain
+import numpy as np
 from absl import flags
 
 from keras_mdm.data.workers import check_can_start_workers
@@ -25,14 +26,15 @@ class PictureDataset(grain.IterDataset):
     takes at the start of `fit`, uses up none. Set it to resume at a given pass.
     """
 
-    def __init__(self, preparation, batch_size, shuffle, repeat, num_workers):
+    def __init__(self, preparation, batch_size, shuffle, repeat, num_workers, shard):
         super().__init__()
         self.epoch = 0
         self._preparation = preparation
         self._batch_size = batch_size
         self._shuffle = shuffle
         self._repeat = repeat
-        self._num_workers = num_workers
+        self.num_workers = num_workers
+        self._shard = shard
         self._unusable = set()
 
     def __iter__(self):
@@ -46,21 +48,31 @@ class PictureDataset(grain.IterDataset):
     @property
     def steps_per_pass(self):
         """Number of batches in a pass, as far as unusable pictures are known."""
-        usable = len(self._preparation.indices) - len(self._unusable)
-        return usable // self._batch_size
+        return self._usable // (self._batch_size * self._shard[1])
+
+    @property
+    def _usable(self):
+        """Number of pictures that are not known to be unusable."""
+        return len(self._preparation.source) - len(self._unusable)
 
     def _chunks_of_indices(self, number):
         """Chunks from pass `number` on where pictures are read at random."""
-        indices = self._preparation.indices
-        stream = grain.MapDataset.range(indices.start, indices.stop, indices.step)
+        length, (index, count) = len(self._preparation.source), self._shard
+        stream = grain.MapDataset.range(length)
         if self._shuffle:
-            stream = stream.seed(self._preparation.seed[0]).shuffle()
+            stream = stream.seed(self._preparation.seed).shuffle()
         # Endless; grain shuffles each repetition differently. The position is what
         # crops and flips of a picture depend on.
-        stream = stream.repeat(_ENDLESS // len(indices))
+        stream = stream.repeat(_ENDLESS // length)
         stream = stream.map_with_index(lambda i, index: (i, index))
-        end = None if self._repeat else (number + 1) * len(indices)
-        chunks = stream[number * len(indices) : end].batch(self._batch_size)
+        begin, end = number * length, None
+        if not self._repeat:
+            # One process keeps the pictures left over, to fill holes; of several, each
+            # must have as many as the others.
+            left_over = length % (self._batch_size * count) if count > 1 else 0
+            end = begin + length - left_over
+        # A batch of all processes is made of one chunk of each, in their order.
+        chunks = stream[begin:end].batch(self._batch_size)[index::count]
         return chunks.map(self._preparation).to_iter_dataset(
             grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
         )
@@ -70,17 +82,23 @@ class PictureDataset(grain.IterDataset):
         if self._preparation.source.stream is None:
             chunks = self._chunks_of_indices(number)
         else:
-            chunks = _Rows(
-                self._preparation, self._batch_size, self._shuffle, self._repeat, number
-            ).map(self._preparation)
-        if self._num_workers:
+            rows = _Rows(
+                self._preparation,
+                self._batch_size,
+                self._shuffle,
+                self._repeat,
+                number,
+                self._shard,
+            )
+            chunks = rows.map(self._preparation)
+        if self.num_workers:
             check_can_start_workers()
             # Grain reads a flag of its own here, which fails in programs, such as
             # notebooks, that have not parsed absl's command line.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             chunks = chunks.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=self._num_workers)
+                grain.MultiprocessingOptions(num_workers=self.num_workers)
             )
         elif self._preparation.source.stream is not None:
             chunks = grain.experimental.ThreadPrefetchIterDataset(
@@ -100,11 +118,11 @@ class PictureDataset(grain.IterDataset):
         for error in unusable:
             source.skip(error.what, error.why)
             self._unusable.add(error.what)
-        usable = len(self._preparation.indices) - len(self._unusable)
-        if usable < self._batch_size:
+        size = self._batch_size * self._shard[1]
+        if self._usable < size:
             raise ValueError(
-                f"At most {usable} {source.noun} of {source.name!r} are usable, fewer "
-                f"than one batch of {self._batch_size}. {source.report()}"
+                f"At most {self._usable} {source.noun} of {source.name!r} are usable, "
+                f"fewer than one batch of {size}. {source.report()}"
             )
         return batch
 
@@ -154,7 +172,9 @@ class _PassIterator(grain.DatasetIterator):
         self._opened[0].set_state(state["batches"])
 
     def close(self):
-        _close(self._opened)
+        # Grain calls this at the end of the program too, when `_close` is gone.
+        while self._opened:
+            self._opened.pop().close()
         super().close()
 
 
@@ -166,11 +186,11 @@ def _close(opened):
 class _Rows(grain.IterDataset):
     """Chunks of the rows of a source that is read from its start on."""
 
-    def __init__(self, preparation, batch_size, shuffle, repeat, first_pass):
+    def __init__(self, preparation, batch_size, shuffle, repeat, first_pass, shard):
         super().__init__()
         self.source = preparation.source
-        self.seed = preparation.seed[0] if shuffle else None
-        self.shard = (preparation.indices.start, preparation.indices.step)
+        self.seed = preparation.seed if shuffle else None
+        self.shard = shard
         self.batch_size = batch_size
         self.repeat = repeat
         self.first_pass = first_pass
@@ -200,10 +220,9 @@ class _RowIterator(grain.DatasetIterator):
         if not rows:
             raise StopIteration
         index, count = self._dataset.shard
-        position = self._epoch * len(self._dataset.source) + index
-        position += self._delivered * count
+        numbers = np.arange(self._delivered, self._delivered + len(rows))
         self._delivered += len(rows)
-        return (position,), rows
+        return self._epoch * len(self._dataset.source) + index + numbers * count, rows
 
     def get_state(self):
         return {"epoch": self._epoch, "delivered": self._delivered}

@@ -9,6 +9,10 @@ micro-conditioning `(batch,)`, float32, by their names.
 
 from keras_mdm.data.preparation import Preparation
 from keras_mdm.data.transforms import check_positive, check_resolution
+from keras_mdm.data.workers import default_workers
+
+# Bytes of prepared pictures that are kept in memory.
+CACHE_LIMIT = 512 * 2**20
 
 _KEYS = ("images", "videos", "labels", "captions")
 
@@ -24,7 +28,7 @@ def make_dataset(
     crop_scale=(0.8, 1.0),
     upscale=False,
     repeat=False,
-    num_workers=0,
+    num_workers=None,
     channels=None,
     keep=("images", "videos", "labels"),
     micro_conditioning=(),
@@ -35,12 +39,16 @@ def make_dataset(
 
     Each pass over the data has its own order, crops and flips, which depend on
     `seed`, the number of the pass and, if the source streams, `num_workers` only. The
-    last, incomplete batch of a pass is dropped. Pictures that are damaged or too small
-    are skipped, which never makes a batch smaller; `source.report()` tells of them. All
-    frames of a video are cropped, resized and mirrored alike.
+    last, incomplete batch of a pass is dropped. Several processes share a pass: batch
+    for batch, the pictures of their `shard`s, one behind the other, are those that one
+    process would read with the sum of their batch sizes.
+
+    Pictures that are damaged or too small are skipped, which never makes a batch
+    smaller; `source.report()` tells of them. All frames of a video are cropped, resized
+    and mirrored alike.
 
     With `crop="center"` and no worker processes, prepared pictures stay in memory
-    after the first pass if all of them take less than 512 MiB.
+    after the first pass if all of them take at most 512 MiB.
 
     Args:
         source: A `Source`, see `open_source`.
@@ -59,9 +67,11 @@ def make_dataset(
             `False`: an iteration is one pass, as for `evaluate` and
             `validation_data`; give no `steps_per_epoch`. (`fit` then warns once
             that the data ran out: that is the end of the first pass.)
-        num_workers: Int. Worker processes that read and prepare; 0 means threads
-            of this process. Scripts then need an `if __name__ == "__main__":`, and
-            `repeat=True` saves starting them at each pass.
+        num_workers: Int. Worker processes that read and prepare; 0 means threads of
+            this process. Scripts with workers need an `if __name__ == "__main__":`, and
+            `repeat=True` saves starting them at each pass. Defaults to half of the
+            cores, at most 8, if there are more than 2, the data repeat, and are neither
+            streamed nor small enough to stay in memory; else to 0.
         channels: 1 or 3. Defaults to the channels of the source.
         keep: Which of `"images"`, `"videos"`, `"labels"`, `"captions"` a batch has,
             as far as the source has them. Captions are strings, which `MDM.fit`
@@ -74,8 +84,10 @@ def make_dataset(
             have in their `micro_conditioning`.
         embeddings: Optional `EmbeddingShards` of the captions: a batch then has
             `text_embeddings` and `text_mask`.
-        shard: Pair `(index, count)`: this process reads every `count`-th picture,
-            from `index` on. All shards have the same length.
+        shard: Pair `(index, count)`: of batches of `count * batch_size` pictures, this
+            process reads the part number `index`. All shards have the same number of
+            batches as long as every picture is usable. (The rows of a source that
+            streams are divided otherwise: row by row, or file by file.)
 
     Returns:
         A `grain.IterDataset` of dicts. Its attribute `epoch` is the number of the
@@ -110,7 +122,7 @@ def make_dataset(
         )
     if not 0 <= seed < 2**32:
         raise ValueError(f"`seed` must be in [0, 2**32). Received: seed={seed}")
-    if num_workers < 0:
+    if num_workers is not None and num_workers < 0:
         raise ValueError(
             f"`num_workers` must be 0 or more. Received: num_workers={num_workers}"
         )
@@ -125,25 +137,36 @@ def make_dataset(
         )
     if embeddings is not None:
         source.require_captions("embeddings=...")
-    indices = _shard_indices(len(source), shard)
-    if len(indices) < batch_size:
+    shard = _check_shard(shard)
+    needed = batch_size * shard[1]
+    if len(source) < needed:
         raise ValueError(
-            f"{source.name!r} has {len(indices)} {source.noun} for this process, fewer "
-            f"than one batch. Received: batch_size={batch_size}, shard={tuple(shard)}"
+            f"{source.name!r} has {len(source)} {source.noun} in all, fewer than the "
+            f"{needed} of one batch. Received: batch_size={batch_size}, shard={shard}"
         )
+    channels = channels or source.channels
+    frames = source.num_frames if source.is_video else 1
+    may_cache = (
+        crop == "center"
+        and source.stream is None
+        and len(source) * frames * resolution**2 * channels <= CACHE_LIMIT
+    )
+    if num_workers is None:
+        # A stream has another order for each number of workers.
+        wanted = repeat and not may_cache and source.stream is None
+        num_workers = default_workers() if wanted else 0
     # Imports grain, which `import keras_mdm.data` should not cost.
     from keras_mdm.data.passes import PictureDataset
 
     preparation = Preparation(
         source=source,
-        indices=indices,
-        seed=(seed, shard[0]),
+        seed=seed,
         keep=tuple(keep),
         micro_conditioning=tuple(micro_conditioning),
         embeddings=embeddings,
         flip=flip,
-        may_cache=num_workers == 0 and source.stream is None,
-        channels=channels or source.channels,
+        may_cache=may_cache and num_workers == 0,
+        channels=channels,
         square=dict(
             resolution=resolution,
             crop=crop,
@@ -151,9 +174,7 @@ def make_dataset(
             upscale=upscale,
         ),
     )
-    return PictureDataset(
-        preparation, batch_size, shuffle=shuffle, repeat=repeat, num_workers=num_workers
-    )
+    return PictureDataset(preparation, batch_size, shuffle, repeat, num_workers, shard)
 
 
 def steps_per_epoch(source, batch_size, shard=(0, 1)):
@@ -170,17 +191,17 @@ def steps_per_epoch(source, batch_size, shard=(0, 1)):
         Int.
     """
     batch_size = check_positive("batch_size", batch_size)
-    return len(_shard_indices(len(source), shard)) // batch_size
+    return len(source) // (batch_size * _check_shard(shard)[1])
 
 
-def _shard_indices(length, shard):
-    index, count = shard
-    if count < 1 or not 0 <= index < count:
+def _check_shard(shard):
+    whole = isinstance(shard, tuple | list) and all(type(n) is int for n in shard)
+    if not whole or len(shard) != 2 or not 0 <= shard[0] < shard[1]:
         raise ValueError(
-            "`shard` must be a pair (index, count) with 0 <= index < count. "
-            f"Received: shard={tuple(shard)}"
+            "`shard` must be a pair (index, count) of whole numbers with "
+            f"0 <= index < count. Received: shard={shard!r}"
         )
-    return range(index, length // count * count, count)
+    return tuple(shard)
 
 
 def _check_keep(keep, source):

@@ -12,8 +12,6 @@ import numpy as np
 from keras_mdm.data import transforms
 from keras_mdm.data.source import Source, UnusablePicture
 
-CACHE_LIMIT = 512 * 2**20
-
 
 @dataclasses.dataclass
 class Preparation:
@@ -21,16 +19,13 @@ class Preparation:
 
     Args:
         source, keep, micro_conditioning, embeddings, flip, channels: Of `make_dataset`.
-        indices: Range of the source indices that can occur.
-        seed: Tuple of ints. Crops and flips depend on it and on the positions.
-        may_cache: Bool. Whether prepared pictures are kept in memory if all take
-            less than `CACHE_LIMIT`.
+        seed: Int. Crops, captions and flips depend on it and on a picture's position.
+        may_cache: Bool. Whether prepared pictures, always the same, are kept in memory.
         square: Dict of arguments of `transforms.choose_square`.
     """
 
     source: Source
-    indices: range
-    seed: tuple
+    seed: int
     keep: tuple
     micro_conditioning: tuple
     embeddings: object
@@ -41,8 +36,6 @@ class Preparation:
 
     def __post_init__(self):
         self._pixels = "videos" if self.source.is_video else "images"
-        # A random crop is another picture each time.
-        self.may_cache = self.may_cache and self.square["crop"] == "center"
         # Threads may do the same work twice, with the same result; assigning to a
         # dict is atomic.
         self._cache = {}
@@ -59,14 +52,17 @@ class Preparation:
             usable) and the list of `UnusablePicture`s.
         """
         positions, indices = chunk
-        rng = np.random.default_rng((*self.seed, int(positions[0])))
-        elements, captions, unusable = [], [], []
-        for index in indices if isinstance(indices, list) else indices.tolist():
+        elements, captions, mirrored, unusable = [], [], [], []
+        indices = indices if isinstance(indices, list) else indices.tolist()
+        for position, index in zip(positions.tolist(), indices, strict=True):
+            # Of each picture, so that it is the same however many read the data.
+            rng = np.random.default_rng((self.seed, position))
             try:
                 element, texts = self._element(index, rng)
                 if texts:
                     captions.append(self._choose_caption(index, texts, rng))
                 elements.append(element)
+                mirrored.append(rng.random() < 0.5)
             except UnusablePicture as error:
                 # A fresh one, without the traceback and the memory it holds.
                 unusable.append(UnusablePicture(error.what, error.why))
@@ -78,7 +74,6 @@ class Preparation:
         if self.embeddings is not None:
             batch.update(self.embeddings.look_up(captions))
         if self.flip:
-            mirrored = rng.random(len(elements)) < 0.5
             pixels = batch[self._pixels]
             pixels[mirrored] = pixels[mirrored, ..., ::-1, :]
         return batch, unusable
@@ -123,6 +118,6 @@ class Preparation:
         texts = ()
         if "captions" in self.keep or self.embeddings is not None:
             texts = item.get("captions") or (item["caption"],)
-        if self.may_cache and pixels.nbytes * len(self.indices) <= CACHE_LIMIT:
+        if self.may_cache:
             self._cache[index] = element, texts
         return element, texts

@@ -1,12 +1,36 @@
-"""Whether this program can start worker processes, which run its main file again.
+"""How many worker processes read the data, and whether this program can start any.
 
-Where they can't, they die at their start, and whoever waits for their batches waits for
-ever. So it is found out before. Used by `passes`.
+They run its main file again. Where they can't, they die at their start, and whoever
+waits for their batches waits for ever. So it is found out before. Used by `pipeline`
+and `passes`.
 """
 
 import ast
 import os
 import sys
+
+from keras_mdm import backend
+
+
+def default_workers():
+    """Number of worker processes where nobody chose one.
+
+    Half of the cores, at most eight: the others are for what hands steps to the device,
+    and often two cores of a machine are one with two threads. None on one or two cores,
+    where workers would take the time of what they work for, and none in a program that
+    can't start them.
+
+    Returns:
+        Int.
+    """
+    cores = backend.cores()
+    if cores <= 2:
+        return 0
+    try:
+        check_can_start_workers()
+    except RuntimeError:
+        return 0
+    return min(cores // 2, 8)
 
 
 def check_can_start_workers():

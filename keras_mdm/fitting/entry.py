@@ -9,7 +9,7 @@ import contextlib
 import keras
 
 from keras_mdm import backend
-from keras_mdm.fitting import arguments, interrupts
+from keras_mdm.fitting import arguments, interrupts, step_callbacks
 
 
 def fit(
@@ -91,13 +91,21 @@ def fit(
         (batch_size, steps_per_epoch),
         (validation_batch_size, validation_steps),
     )
-    with _steps(self, "fit", trains=True):
+    listed = step_callbacks.listed(
+        callbacks,
+        x,
+        model=self,
+        epochs=epochs,
+        steps=steps_per_epoch or x.num_batches,
+        verbose=verbose,
+    )
+    with _steps(self, "fit", trains=True), listed as callbacks:
         return keras.Model.fit(
             self,
             x,
             epochs=epochs,
             verbose=verbose,
-            callbacks=interrupts.with_check(callbacks),
+            callbacks=callbacks,
             validation_data=validation_data,
             initial_epoch=initial_epoch,
             steps_per_epoch=steps_per_epoch,

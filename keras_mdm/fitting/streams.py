@@ -90,6 +90,11 @@ class PreparedData(DataAdapter):
         name: str. What the data are called in errors, such as `"training data"`.
         shuffle: bool. Whether the batches of a PyDataset are shuffled.
 
+    Attributes:
+        first: A row of zeros as each array of the first batch has them, by name, and
+            the number of its rows.
+        clock: `StepClock` that times the reading of each batch, or `None`.
+
     Raises:
         ValueError: if there is no batch, or the first one does not fit the model.
     """
@@ -97,6 +102,7 @@ class PreparedData(DataAdapter):
     def __init__(self, data, spec, name, shuffle=False):
         self._data, self._spec, self._name = data, spec, name
         self._error = None
+        self.clock = None
         # Keras' own adapter where it does more than to iterate.
         self._adapter = None
         if isinstance(data, keras.utils.PyDataset):
@@ -117,7 +123,9 @@ class PreparedData(DataAdapter):
                 self._data = _Once(itertools.chain([first], elements))
         if first is None:
             raise self._no_batch()
-        self._prepare(*first, warn=True)
+        batch = self._prepare(*first, warn=True)[0]
+        row = {key: np.zeros_like(value[:1]) for key, value in batch.items()}
+        self.first = row, len(pictures_of(batch))
 
     def _no_batch(self):
         return ValueError(
@@ -148,6 +156,9 @@ class PreparedData(DataAdapter):
 
     def __iter__(self):
         """One pass: triples of a batch of numpy arrays, `None`, and sample weights."""
+        return self._pass() if self.clock is None else self.clock.timed(self._pass())
+
+    def _pass(self):
         empty = True
         in_memory = isinstance(self._data, ArrayBatches)  # Checked as a whole.
         try:

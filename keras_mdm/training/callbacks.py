@@ -11,15 +11,22 @@ import numpy as np
 
 from keras_mdm.data.video_files import write_video
 from keras_mdm.files import as_path, whole_file
+from keras_mdm.fitting.step_callbacks import StepCallback
 from keras_mdm.training.pictures import pyramid_frames, save_picture
-from keras_mdm.training.stage_callback import StageCallback, Stopwatch
+from keras_mdm.training.speed import FIGURES, SpeedMeter
+from keras_mdm.training.stage_callback import StageCallback
 
 _FRAME_RATE = 8  # Of animated samples, frames a second.
 _PLACE = ("stage", "resolution", "step")  # Columns that say where a row belongs.
 
 
 class History(StageCallback):
-    """Writes the mean losses of every so many steps to a CSV file and TensorBoard.
+    """Writes losses and speed of every so many steps to a CSV file and TensorBoard.
+
+    Losses are means since the last row. Beside them stand `images_per_second` (or
+    clips), `teraflops` (10^12 operations a second), `share_of_peak` of the device, and
+    `waited_for_data`, the share of time in which it had to; see
+    `keras_mdm.training.speed`.
 
     Args:
         path: Path of the CSV file, or `None`. An existing one is continued, if it has
@@ -43,17 +50,16 @@ class History(StageCallback):
             self._take_up()
         if self.log_dir is not None:
             self.writer = self.open_writer(self.log_dir, "history")
+        self.meter = SpeedMeter(self.model, self.clock)
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
         # Keras logs means since the epoch began.
         self.means, self.written = {}, self.step
-        self.watch = Stopwatch()
 
     def on_train_batch_end(self, batch, logs=None):
         before = self.step
         super().on_train_batch_end(batch, logs)
-        self.watch.tick(self.step)
         if self.step // self.every > before // self.every:
             self._write(logs or {})
 
@@ -79,25 +85,21 @@ class History(StageCallback):
             key: (mean * seen - self.means.get(key, 0.0) * before) / (seen - before)
             for key, mean in means.items()
         }
-        rate = self.watch.rate()
-        if self.stage is not None and rate:
-            row["images_per_second"] = round(rate * self.stage.batch_size, 1)
+        for key, value in self.meter.figures(restart=True).items():
+            row[key] = float(f"{value:.4g}")
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         row["learning_rate"] = float(rate)
         self.means, self.written = means, self.step
-        self.watch = Stopwatch()
-        self.watch.tick(self.step)
         if self.writer is not None:
             for key, value in row.items():
                 self.writer.add_scalar(key, value, self.step)
-            self.writer.flush()
         if self.path is not None:
             place = (self.stage_index + 1, self.model.resolution, self.step)
             self._append(dict(zip(_PLACE, place, strict=True)) | row)
 
     def _columns(self):
         losses = [f"loss_{r}" for r in self.model.network.levels]
-        return [*_PLACE, "loss", *losses, "images_per_second", "learning_rate"]
+        return [*_PLACE, "loss", *losses, *FIGURES, "learning_rate"]
 
     def _append(self, row):
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +223,7 @@ class SampleGrid(StageCallback):
         return path
 
 
-class StopOnNaN(keras.callbacks.Callback):
+class StopOnNaN(StepCallback):
     """Raises an error soon after a loss that is not finite, before it is saved.
 
     The mean loss of an epoch stays NaN once it is, so it need not be read, which would

@@ -4,37 +4,39 @@ import sys
 import time
 
 from keras_mdm.levels import read_level
-from keras_mdm.training.stage_callback import StageCallback, Stopwatch
+from keras_mdm.training.speed import SpeedMeter
+from keras_mdm.training.stage_callback import StageCallback
 
 
 class Progress(StageCallback):
-    """Progress of a whole stage, with pictures or clips a second and the time left.
+    """Progress of a whole stage, with its speed and the time left.
+
+    The speed is in pictures or clips a second, in TFLOP/s and the share of the device's
+    peak that they are, and the share of time for which steps waited for data, since
+    training began; see `keras_mdm.training.speed`.
 
     In a terminal one line is redrawn; elsewhere, as in a log file, a line is added now
     and then. Needs the package `tqdm`.
 
     Args:
-        batch_size: int or `None`. Pictures or clips a step, where there is no `Stage`
-            that says so.
         interval: float or `None`. Seconds between updates. Defaults to 0.2 in a
             terminal and 20 elsewhere.
     """
 
-    def __init__(self, batch_size=None, interval=None):
+    def __init__(self, interval=None):
         super().__init__()
         try:
             from tqdm import tqdm
         except ImportError as error:
             raise ImportError("`Progress` needs `pip install tqdm`.") from error
         self.format_meter = tqdm.format_meter
-        self.batch_size = batch_size
         self.interval = interval
-        self.watch = Stopwatch()
+        self.told = False
+        self.figures = {}
 
     def on_stage_begin(self, index, stage):
         super().on_stage_begin(index, stage)
-        self.watch = Stopwatch()
-        self.batch_size = stage.batch_size
+        self.figures = {}
         print(
             f"Stage {index + 1}: {stage.resolution} pixels, batches of "
             f"{stage.batch_size}, learning rate {stage.learning_rate:g}",
@@ -50,20 +52,26 @@ class Progress(StageCallback):
             # Steps of this call, after those of an earlier one.
             epochs = self.params.get("epochs") or 1
             self.total = self.step + self.params["steps"] * epochs
-
-    def on_epoch_begin(self, epoch, logs=None):
-        super().on_epoch_begin(epoch, logs)
-        self.watch.pause()
+        self.meter = SpeedMeter(self.model, self.clock)
+        if self.meter.measured and not self.told:
+            self.told = True
+            print(
+                f"Peak of this device: {self.meter.peak / 1e12:.3g} TFLOP/s in "
+                f"{self.model.network.compute_dtype}, measured by a product of "
+                "matrices, since it is none of those known.",
+                flush=True,
+            )
 
     def on_train_batch_end(self, batch, logs=None):
         super().on_train_batch_end(batch, logs)
-        self.watch.tick(self.step)
         pause = self.interval or (0.2 if self.redraws else 20.0)
         # Reading the losses waits for the device, so not at every step.
         if time.perf_counter() - self.shown >= pause:
             self._show(logs or {})
 
     def on_epoch_end(self, epoch, logs=None):
+        # The last of a stage's calls of `fit` may have too few steps to time.
+        self.figures = self.meter.figures() or self.figures
         if self.redraws or self.step == self.total:
             self._show(logs or {})
 
@@ -73,10 +81,16 @@ class Progress(StageCallback):
 
     def _show(self, logs):
         self.shown = time.perf_counter()
-        rate, shown = self.watch.rate(), []
-        if rate and self.batch_size:
+        figures, shown, rate = self.meter.figures() or self.figures, [], None
+        if figures:
             what = "clips" if read_level(self.model.resolution)[0] > 1 else "images"
-            shown.append(f"{rate * self.batch_size:.1f} {what}/s")
+            rate = figures["images_per_second"] / self.clock.size
+            shown.append(f"{figures['images_per_second']:.1f} {what}/s")
+        if "teraflops" in figures:
+            share = f"{figures['share_of_peak']:.0%} of peak"
+            shown.append(f"{figures['teraflops']:.3g} TFLOP/s ({share})")
+        if figures:
+            shown.append(f"{figures['waited_for_data']:.0%} waiting for data")
         if rate and self.total:
             shown.append("{remaining} left")
         shown += [f"{key} {float(value):.4f}" for key, value in logs.items()]
@@ -84,7 +98,7 @@ class Progress(StageCallback):
         line = self.format_meter(
             self.step,
             self.total,
-            self.watch.seconds,
+            0,
             ascii=".=",
             rate=rate,
             bar_format="  ".join(["", count, *shown]),

@@ -1,14 +1,13 @@
-"""What the callbacks of `callbacks` and `progress` share: stage, step and time."""
-
-import time
+"""What the callbacks of `callbacks` and `progress` share: stage and step."""
 
 import keras
 
 from keras_mdm import backend
 from keras_mdm.files import as_path
+from keras_mdm.fitting.step_callbacks import StepCallback
 
 
-class StageCallback(keras.callbacks.Callback):
+class StageCallback(StepCallback):
     """Knows the stage and counts its steps; base of the callbacks here."""
 
     def __init__(self):
@@ -42,33 +41,11 @@ class StageCallback(keras.callbacks.Callback):
             str(folder),
             purge_step=self.step + 1 if self.step else None,
             filename_suffix=f".{kind}",
+            # Each time it waits for the disk, so not at every row.
+            flush_secs=10,
         )
 
 
 def steps_done(mdm):
     """Training steps by the optimizer's count, over a resume and a second `fit`."""
     return int(keras.ops.convert_to_numpy(backend.steps_taken(mdm.optimizer)))
-
-
-class Stopwatch:
-    """Time that training steps take, without compilation and pauses between epochs."""
-
-    def __init__(self):
-        self.steps = 0
-        self.seconds = 0.0
-        self._last = None
-
-    def pause(self):
-        self._last = None
-
-    def tick(self, step):
-        """Counts the steps up to `step`; the first after a pause only starts it."""
-        now = time.perf_counter()
-        if self._last is not None:
-            self.steps += step - self._last[0]
-            self.seconds += now - self._last[1]
-        self._last = step, now
-
-    def rate(self):
-        """Steps a second, or `None` if nothing was timed yet."""
-        return self.steps / self.seconds if self.seconds > 0 else None

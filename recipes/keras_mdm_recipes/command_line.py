@@ -9,8 +9,13 @@ from keras_mdm_recipes import settings, start
 from keras_mdm_recipes.values import convert
 
 # Settings that may differ on `--resume`.
-FREE = ("run.output", "run.backend", "data.data_dir") + tuple(
-    key for key in settings.FIELDS if key.startswith("devices.")
+FREE = (
+    "run.output",
+    "run.backend",
+    "run.cache_dir",
+    "data.data_dir",
+    "data.num_workers",
+    *(key for key in settings.FIELDS if key.startswith("devices.")),
 )
 
 

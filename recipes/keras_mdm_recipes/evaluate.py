@@ -186,14 +186,14 @@ def evaluate(args):
             f"'{args.run}' is not a finished run: it lacks config.json or preset/."
         )
     settings = start.settings_of(config, args.run)["data"]
-    start.choose_backend(args.backend)
+    start.choose_backend(args.backend, args.cache_dir)
     devices.prepare(args.data_parallel)
 
     import keras_mdm
     from keras_mdm import files
     from keras_mdm.levels import read_level
 
-    mdm = keras_mdm.MDM.from_preset(args.run)
+    mdm = keras_mdm.MDM.from_preset(args.run, dtype=args.dtype or start.default_dtype())
     if mdm.batch_spec.text is not None:
         draws_clips = read_level(mdm.resolution)[0] > 1
         judged = evaluate_clips if draws_clips else evaluate_scenes

@@ -65,7 +65,6 @@ def parse_arguments(arguments=None):
     add("--overwrite", action="store_true", help="an existing file is replaced")
     start.backend_choices(parser)
     add("--data-parallel", action="store_true", help="draw on all devices (JAX)")
-    add("--dtype", help="dtype policy, such as float32 or mixed_bfloat16")
     add(
         "--progress",
         action=argparse.BooleanOptionalAction,
@@ -114,13 +113,15 @@ def draw(args):
     folder, file = find_target(args)
     config = start.read_run(args.model)
     class_names = config.get("class_names")
-    start.choose_backend(args.backend)
+    start.choose_backend(args.backend, args.cache_dir)
     devices.prepare(args.data_parallel)
 
     import keras_mdm
     from keras_mdm.training.pictures import pyramid_frames
 
-    mdm = keras_mdm.MDM.from_preset(args.model, dtype=args.dtype)
+    mdm = keras_mdm.MDM.from_preset(
+        args.model, dtype=args.dtype or start.default_dtype()
+    )
     if mdm.batch_spec.text is not None and not args.prompts:
         raise ValueError("the model draws from sentences: give --prompts.")
     labels, each = find_labels(

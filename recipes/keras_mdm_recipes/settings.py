@@ -10,6 +10,7 @@ import difflib
 import typing
 from typing import Literal
 
+from keras_mdm_recipes import start
 from keras_mdm_recipes.values import Level, Path
 
 TEXT, VIDEO = "train-text", "train-video"
@@ -40,6 +41,7 @@ class Run:
         flag=True,
     )
     seed: int = setting(0, "of weights, noise, order and samples", flag=True)
+    cache_dir: Path | None = setting(None, start.CACHE_HELP)
     save_every: int = setting(500, "steps between states to resume", flag=True)
 
 
@@ -83,7 +85,12 @@ class Data:
     crop: Literal["center", "random"] = setting("center", "to a square")
     flip: bool = setting(False, "mirror half of the pictures")
     upscale: bool = setting(False, "enlarge small pictures, not skip them")
-    num_workers: int = setting(0, "processes that read pictures", flag=True)
+    num_workers: int | None = setting(
+        None,
+        "processes that read pictures (default: half of the cores, at most 8, if there "
+        "are more than 2, and the data do not stay in memory)",
+        flag=True,
+    )
     num_frames: int | None = setting(
         None,
         "frames of a clip, as many as the model's or a multiple of them; needed where "
@@ -151,7 +158,10 @@ class Model:
         None, "built-in preset or preset folder to start from", flag=True
     )
     dtype: str | None = setting(
-        None, "dtype policy, such as float32 or mixed_bfloat16", flag=True
+        None,
+        f"dtype policy {start.DTYPE_HELP}; of the paper's presets, "
+        "mixed_bfloat16 everywhere",
+        flag=True,
     )
     start_from: str | None = setting(
         None,

@@ -14,6 +14,15 @@ import traceback
 
 FOLDER = pathlib.Path(__file__).parent
 BACKENDS = ("jax", "tensorflow", "torch")
+DTYPE_HELP = (
+    "such as float32 or mixed_bfloat16 (default: mixed_bfloat16 on an accelerator, "
+    "float32 on a CPU)"
+)
+CACHE_HELP = (
+    "folder of compiled programs, which later runs find there (JAX alone; 'none': no "
+    "such folder; default: JAX_COMPILATION_CACHE_DIR, or keras_mdm/jax in the user's "
+    "cache folder)"
+)
 
 
 @contextlib.contextmanager
@@ -66,20 +75,23 @@ class HelpFormatter(
 
 
 def backend_choices(parser):
-    """Adds the flag `--backend`."""
+    """Adds the flags `--backend`, `--dtype` and `--cache-dir`."""
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
         help="Keras backend (default: that of KERAS_BACKEND, or else the first "
         "installed of jax, tensorflow, torch)",
     )
+    parser.add_argument("--dtype", help=f"dtype policy {DTYPE_HELP}")
+    parser.add_argument("--cache-dir", type=path, help=CACHE_HELP)
 
 
-def choose_backend(name):
+def choose_backend(name, cache_dir=None):
     """Sets the Keras backend, and this process for it, before Keras is imported.
 
     Args:
         name: str or `None` for a choice by what is installed.
+        cache_dir: str or `None`. See `CACHE_HELP`.
 
     Returns:
         The backend's name.
@@ -100,17 +112,30 @@ def choose_backend(name):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow turns oneDNN off on CPUs without AVX-512, where it is faster too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    if name == "jax":
-        # Compiled functions are kept, so that a second run starts sooner.
+    if cache_dir is None:
         cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-        os.environ.setdefault(
-            "JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "keras_mdm", "jax")
-        )
+        cache_dir = os.path.join(cache, "keras_mdm", name)
+    elif cache_dir != "none":
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache_dir
 
     from keras_mdm import backend
 
     backend.prepare_cpu()
+    backend.keep_programs(None if cache_dir == "none" else cache_dir)
+    backend.tell_programs(_print_program)
     return name
+
+
+def default_dtype():
+    """The dtype policy of programs where none is given, of the chosen backend."""
+    from keras_mdm import backend
+
+    return "float32" if backend.on_cpu() else "mixed_bfloat16"
+
+
+def _print_program(name, seconds, found):
+    how = "found compiled" if found else "compiled"
+    print(f"Program {name}: {how} in {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 def read_run(folder):

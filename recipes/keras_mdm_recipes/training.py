@@ -68,7 +68,9 @@ def train(recipe, settings, output, resume):
         output: Path of the run folder.
         resume: bool.
     """
-    settings.run.backend = start.choose_backend(settings.run.backend)
+    settings.run.backend = start.choose_backend(
+        settings.run.backend, settings.run.cache_dir
+    )
     # What Keras draws the seeds of weights from. Its own `set_random_seed` imports
     # TensorFlow.
     random.seed(settings.run.seed)
@@ -82,6 +84,7 @@ def train(recipe, settings, output, resume):
         {**saved_settings(settings), "resume": resume, source.noun: len(source)}
     )
     defaults = stages.fill_defaults(recipe, settings)
+    settings.fill({"model.dtype": start.default_dtype()})
     mdm = recipe.make_model(settings, source)
     if settings.model.start_from not in (None, "none"):
         mdm.load_weights(settings.model.start_from)
@@ -94,6 +97,7 @@ def train(recipe, settings, output, resume):
     schedule = keras_mdm.ProgressiveSchedule(plan)
     schedule.check(mdm)
     devices.check_batches(plan)
+    mdm.compile()  # Refuses weights kept in float16, before anything is written.
     for stage in plan:
         # The largest stage may find pictures too small: say so before the first.
         next(iter(make_dataset(stage)))

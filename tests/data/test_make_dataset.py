@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mdm.data import make_dataset, open_source, preparation, steps_per_epoch
+from keras_mdm.data import make_dataset, open_source, pipeline, steps_per_epoch, workers
 
 
 def labels_of(dataset):
@@ -172,15 +172,41 @@ def test_fewer_usable_pictures_than_a_batch(numbered):
         make_dataset(source, 8, 7)
 
 
-def test_shards_are_disjoint_and_equal(numbered):
-    source = numbered(23)
+@pytest.mark.parametrize("repeat", [False, True])
+def test_shards_together_are_the_batches_of_one_process(numbered, repeat):
+    options = dict(flip=True, crop="random", seed=3, repeat=repeat)
+    # 47 pictures are 3 batches of 12 and 11 pictures that are left over.
+    whole = make_dataset(numbered(47, side=16), 8, 12, **options)
     parts = [
-        sorted(sum(labels_of(make_dataset(source, 8, 1, shard=(i, 3))), []))
+        make_dataset(numbered(47, side=16), 8, 4, shard=(i, 3), **options)
         for i in range(3)
     ]
-    assert [len(part) for part in parts] == [7, 7, 7]
-    assert len(set(sum(parts, []))) == 21
-    assert steps_per_epoch(source, 2, shard=(1, 3)) == 3
+    assert steps_per_epoch(numbered(47), 4, shard=(2, 3)) == 3
+    for _ in range(2):  # Two passes, or two looks at data without end.
+        expected, *found = (take(dataset, 9) for dataset in (whole, *parts))
+        assert len(expected) == (9 if repeat else 3)
+        for batch, *shards in zip(expected, *found, strict=True):
+            for key in batch:
+                rows = np.concatenate([shard[key] for shard in shards])
+                np.testing.assert_array_equal(rows, batch[key])
+        seen = np.concatenate([batch["labels"] for batch in expected[:3]])
+        assert len(set(seen.tolist())) == 36
+    assert {dataset.epoch for dataset in parts} == {whole.epoch}
+
+
+def test_shards_go_on_where_pictures_are_unusable(numbered):
+    parts = [
+        make_dataset(numbered(24, broken=(3, 5)), 8, 2, shard=(i, 2), repeat=True)
+        for i in range(2)
+    ]
+    seen = []
+    for dataset in parts:
+        batches = labels_of(take(dataset, 11))
+        assert all(len(labels) == 2 for labels in batches)
+        seen.append(sum(batches, []))
+    assert set(seen[0] + seen[1]) == set(range(24)) - {3, 5}
+    with pytest.raises(ValueError, match="At most 3 .* one batch of 4"):
+        take(make_dataset(numbered(4, (1,)), 8, 2, shard=(0, 2), repeat=True), 9)
 
 
 @pytest.mark.parametrize("repeat", [False, True])
@@ -219,7 +245,7 @@ def test_cached_passes_equal_fresh_ones(numbered, monkeypatch):
 
     cached = passes()
     assert len(reads) == 20
-    monkeypatch.setattr(preparation, "CACHE_LIMIT", 20 * 64 - 1)
+    monkeypatch.setattr(pipeline, "CACHE_LIMIT", 20 * 64 - 1)
     fresh = passes()
     assert len(reads) == 60
     for one, other in zip(sum(cached, []), sum(fresh, []), strict=True):
@@ -238,19 +264,41 @@ def test_channels_and_captions(shapes_dir):
     assert batch["captions"].tolist() == [source[i]["caption"] for i in range(4)]
 
 
-def test_worker_processes_give_the_same_batches_and_report(picture_folder):
+def test_worker_processes_give_the_same_batches_and_report(picture_folder, monkeypatch):
     (picture_folder / "cats" / "bad.png").write_bytes(b"no picture")
+    options = dict(flip=True, crop="random", shard=(1, 2), repeat=True)
 
     def run(workers):
         source = open_source(f"folder:{picture_folder}", split="all")
-        batches = list(make_dataset(source, 16, 3, flip=True, num_workers=workers))
-        return batches, source.skipped
+        dataset = make_dataset(source, 16, 3, num_workers=workers, **options)
+        return take(dataset, 6), source.skipped
 
-    (expected, skipped), (found, skipped_by_workers) = run(0), run(2)
+    (expected, skipped), (found, skipped_by_workers) = run(0), run(3)
     assert skipped == skipped_by_workers and len(skipped) == 1
-    assert len(expected) == len(found) == 4
+    assert len(expected) == len(found) == 6
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_array_equal(one["images"], other["images"])
+
+
+def test_how_many_workers_there_are_by_default(numbered, monkeypatch):
+    def count(repeat=True, crop="random", **options):
+        dataset = make_dataset(numbered(9), 8, 4, repeat=repeat, crop=crop, **options)
+        return dataset.num_workers
+
+    for cores, expected in ((1, 0), (2, 0), (3, 1), (8, 4), (64, 8)):
+        monkeypatch.setattr(workers.backend, "cores", lambda cores=cores: cores)
+        assert count() == expected
+    assert count(num_workers=0) == 0 and count(num_workers=3) == 3
+    # They would start anew at each pass, or have nothing to do after the first.
+    assert count(repeat=False) == count(crop="center") == 0
+    monkeypatch.setattr(pipeline, "CACHE_LIMIT", 0)
+    assert count(crop="center") == 8
+
+    def refuse():
+        raise RuntimeError("no file")
+
+    monkeypatch.setattr(workers, "check_can_start_workers", refuse)
+    assert count() == 0
 
 
 class Reader(keras.Model):
@@ -304,6 +352,8 @@ def test_fit_takes_the_batches(numbered, repeat):
         {"num_workers": -2},
         {"channels": 4},
         {"shard": (2, 2)},
+        {"shard": (0.0, 2)},
+        {"shard": 1},
         {"keep": ("labels",)},
         {"keep": ("images", "text")},
         {"keep": ("images", "captions")},

@@ -11,11 +11,14 @@ from keras_mdm_recipes import (
     command_line,
     settings,
     stages,
+    start,
     train_image,
     train_text_to_image,
     train_video,
 )
 from recipe_runs import ROOT
+
+import keras_mdm
 
 RECIPES = [train_image, train_text_to_image, train_video]
 FLAGS = (
@@ -276,3 +279,20 @@ def test_the_backend_is_chosen_before_keras():
         "assert not {'keras', 'jax', 'tensorflow'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT / "recipes", check=True)
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "dtype"), [(True, "float32"), (False, "mixed_bfloat16")]
+)
+def test_dtype_of_the_device(monkeypatch, on_cpu, dtype):
+    monkeypatch.setattr(keras_mdm.backend, "on_cpu", lambda: on_cpu)
+    assert start.default_dtype() == dtype
+
+
+def test_weights_in_float16_are_refused_before_anything_is_written(
+    training_flags, main, tmp_path
+):
+    flags = ["--output", tmp_path / "run", *training_flags, "--dtype", "float16"]
+    with pytest.raises(SystemExit, match="mixed_bfloat16"):
+        main([str(flag) for flag in flags])
+    assert not (tmp_path / "run").exists()

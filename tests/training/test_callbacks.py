@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 import types
 
@@ -9,16 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mdm import Stage
+from keras_mdm import Stage, backend
 from keras_mdm.callbacks import History, Progress, SampleGrid, StopOnNaN
-from keras_mdm.training import progress, stage_callback
+from keras_mdm.fitting import clock as fitting_clock
+from keras_mdm.fitting.clock import StepClock
+from keras_mdm.fitting.step_callbacks import StepCallbackList
+from keras_mdm.training import progress
 
 
 class FakeModel:
     """Has what callbacks read of an `MDM`."""
 
     def __init__(self, resolution=16):
-        self.network = types.SimpleNamespace(levels=(16, 8))
+        self.network = types.SimpleNamespace(levels=(16, 8), compute_dtype="float32")
         self.resolution = resolution
         self.optimizer = types.SimpleNamespace(_iterations=0, learning_rate=0.25)
         self.drawn = []
@@ -29,23 +33,22 @@ class FakeModel:
 
     def run(self, callbacks, epochs, per_execution=1, first=0):
         """Calls callbacks as `fit` does: `epochs` is a list of lists of losses."""
-        for callback in callbacks:
-            callback.set_model(self)
-            callback.set_params({"epochs": len(epochs), "steps": len(epochs[0])})
-            callback.on_train_begin()
+        clock = StepClock({}, 4)
+        clock.flops = 2e6
+        params = {"epochs": len(epochs), "steps": len(epochs[0])}
+        told = StepCallbackList(callbacks, clock, model=self, **params)
+        told.on_train_begin()
         for epoch, losses in enumerate(epochs, first):
-            for callback in callbacks:
-                callback.on_epoch_begin(epoch)
+            told.on_epoch_begin(epoch)
             for i in range(per_execution - 1, len(losses), per_execution):
                 mean = np.mean(losses[: i + 1])
                 logs = {"loss": mean, "loss_16": 2 * mean}
-                for callback in callbacks:
-                    callback.on_train_batch_end(i, logs)
+                told.on_train_batch_end(i, logs)
+                clock.totals()  # As if the device had no time of its own.
             self.optimizer._iterations += len(losses)
-            for callback in callbacks:
-                callback.on_epoch_end(epoch, {**logs, "val_loss": 1.0})
-        for callback in callbacks:
-            callback.on_train_end()
+            told.on_epoch_end(epoch, {**logs, "val_loss": 1.0})
+        told.on_train_end()
+        clock.close()
 
 
 def stage_of(steps, **options):
@@ -186,8 +189,14 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
-    monkeypatch.setattr(stage_callback, "time", clock)
+    monkeypatch.setattr(fitting_clock, "time", clock)
     return clock
+
+
+@pytest.fixture(autouse=True)
+def peak(monkeypatch):
+    """A device that reaches a GFLOP/s, which was measured."""
+    monkeypatch.setattr(backend, "peak_flops", lambda dtype: (1e9, True))
 
 
 def test_progress_in_a_log_file_adds_few_lines(clock, capsys):
@@ -199,15 +208,19 @@ def test_progress_in_a_log_file_adds_few_lines(clock, capsys):
     lines = out.splitlines()
     assert "\r" not in out
     assert lines[0].startswith("Stage 1: 16 pixels, batches of 4")
+    assert lines[1].startswith("Peak of this device: 0.001 TFLOP/s in float32, measur")
     # Two readings a step, so a line every five or six steps, and the last one.
-    assert 3 <= len(lines) - 1 <= 5
+    assert 3 <= len(lines) - 2 <= 5
     assert "20/20 steps" in lines[-1] and "0:00 left" in lines[-1]
     assert "loss 0.5000  loss_16 1.0000" in lines[-1]
-    assert "images/s" in lines[-1]
+    # About two seconds a step of four pictures and two MFLOP.
+    speed = r"(1\.9|2\.0) images/s  \S+e-0[67] TFLOP/s \(0% of peak\)  0% waiting for d"
+    assert re.search(speed, lines[-1]), lines[-1]
+    assert out.count("Peak of this device") == 1
 
 
 def test_progress_counts_clips(clock, capsys):
-    bar = Progress(batch_size=4, interval=10)
+    bar = Progress(interval=10)
     FakeModel("8x16").run([bar], [[0.5] * 10])
     assert "clips/s" in capsys.readouterr().out
 
@@ -219,30 +232,26 @@ def test_progress_in_a_terminal_redraws_one_line(clock, monkeypatch):
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
-    bar = Progress(batch_size=4)
+    bar = Progress()
     FakeModel().run([bar], [[0.5] * 4] * 3)
     text = terminal.getvalue()
+    text = text.partition("\n")[2]  # After that on the device's peak.
     assert text.count("\n") == 1 and text.endswith("\n")
     assert text.count("\r") >= 12
     assert "12/12 steps" in text.split("\r")[-1]
 
 
-def test_stopwatch_leaves_out_pauses(monkeypatch):
-    clock = types.SimpleNamespace(now=0.0)
-    clock.perf_counter = lambda: clock.now
-    monkeypatch.setattr(stage_callback, "time", clock)
-    watch = stage_callback.Stopwatch()
-    assert watch.rate() is None
-    for moment, step in ((100.0, 1), (101.0, 2), (102.0, 4)):
-        clock.now = moment
-        watch.tick(step)
-    watch.pause()
-    clock.now = 900.0
-    watch.tick(5)
-    clock.now = 902.0
-    watch.tick(7)
-    assert (watch.steps, watch.seconds) == (5, 4.0)
-    assert watch.rate() == 1.25
+def test_history_has_the_speed_of_its_steps(clock, tmp_path):
+    history = History(tmp_path / "h.csv", every=2)
+    # Without a stage, as in a plain fit. A reading, so a second, a step.
+    FakeModel().run([history], [[1.0] * 4] * 2)
+    rows = rows_of(tmp_path / "h.csv")
+    assert [row["step"] for row in rows] == ["2", "4", "6", "8"]
+    for row in rows:
+        assert float(row["images_per_second"]) == 4.0
+        assert float(row["teraflops"]) == 2e-6
+        assert float(row["share_of_peak"]) == 2e-3
+        assert float(row["waited_for_data"]) == 0.0
 
 
 def test_sample_grid_files(tmp_path):
