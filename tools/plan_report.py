@@ -129,7 +129,7 @@ class StageReport:
             milliseconds *= self.setting.accumulate
             print(
                 f"  it expects {milliseconds:,.1f} ms a step, "
-                f"{found['share_of_peak']:.0%} of the peak (fused attention not counted)"
+                f"{found['share_of_peak']:.0%} of the peak, without fused attention"
             )
         return milliseconds
 

@@ -104,6 +104,7 @@ class StageOnDevices:
 
     def __init__(self, mdm, stage, devices):
         self.mdm, self.stage, self.devices = mdm, stage, devices
+        self._memory = {}
         self.pictures, rest = divmod(stage.batch_size, devices)
         if rest:
             raise ValueError(
@@ -182,16 +183,19 @@ class StageOnDevices:
 
         return step, state, train_memory.abstract_batch(mdm, size)
 
-    @functools.cache  # noqa: B019: as long as the plan.
-    def memory(self, accumulate, remat):
+    def memory(self, setting):
         """`Memory` of a step beside its state, by its trace."""
-        step, *shapes = self.step(self.prepare(Setting(accumulate, False, remat)))
-        traced = jax.jit(step, donate_argnums=0).trace(*shapes)
-        return planned_memory(traced.jaxpr)
+        # The state does not count, so neither does how it is divided.
+        key = (setting.accumulate, setting.remat)
+        if key not in self._memory:
+            step, *shapes = self.step(self.prepare(setting))
+            traced = jax.jit(step, donate_argnums=0).trace(*shapes)
+            self._memory[key] = planned_memory(traced.jaxpr)
+        return self._memory[key]
 
     def need(self, setting):
         """`Need` of a setting."""
-        memory = self.memory(setting.accumulate, setting.remat)
+        memory = self.memory(setting)
         self.prepare(setting)
         mdm = self.mdm
         averages = mdm.ema.averages if mdm.ema is not None else []
