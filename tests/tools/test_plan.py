@@ -6,8 +6,10 @@ import pathlib
 import keras
 import pytest
 from helpers import tiny_mdm, tiny_nest
+from released import RELEASED, SMALL_NESTED
 
 import keras_mdm
+from keras_mdm.convert.ml_mdm import network_from_config
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="the tool plans with JAX"
@@ -151,14 +153,16 @@ def test_fsdp_divides_the_state():
 
 
 @pytest.mark.parametrize(
-    ("name", "batch", "planned"),
+    ("config", "pixels", "text_size", "batch", "planned"),
     [
         # What the H100's compiler planned (jax 0.10.2, bfloat16), in GiB.
-        ("mdm_base_64", 32, 4.42),
-        ("mdm_flickr_256", 8, 7.7),
+        pytest.param(SMALL_NESTED, 64, 512, 32, 1.02, id="small_nested"),
+        pytest.param(RELEASED["256"]["unet_config"], 256, 2048, 8, 7.7, id="256"),
     ],
 )
-def test_memory_beside_the_compiler_of_an_h100(monkeypatch, name, batch, planned):
+def test_memory_beside_the_compiler_of_an_h100(
+    monkeypatch, config, pixels, text_size, batch, planned
+):
     """Within 15 %, the road of a GPU being taken as `compile_for.py` does."""
     import compile_targets
     import jax
@@ -172,9 +176,8 @@ def test_memory_beside_the_compiler_of_an_h100(monkeypatch, name, batch, planned
         monkeypatch.setattr(module, attribute, getattr(module, attribute))
     compile_targets.pretend("h100")
     with weightless():
-        mdm = keras_mdm.MDM.from_preset(
-            name, load_weights=False, dtype="mixed_bfloat16", ema_momentum=None
-        )
+        network = network_from_config(config, pixels, text_size, dtype="mixed_bfloat16")
+        mdm = tiny_mdm(network=network)
     need = on_devices(mdm, batch_size=batch).need(Setting())
     assert need.activations + need.temporary == pytest.approx(planned * GIB, rel=0.15)
 
