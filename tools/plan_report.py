@@ -139,8 +139,8 @@ class StageReport:
         flops = part.step_flops(self.setting)
         total = flops * stage.steps
         print(
-            f"  work     {flops / _TERA:,.1f} TFLOP a step, "
-            f"{total / 1e18:,.1f} EFLOP in all"
+            f"  work     {flops / _TERA:,.2f} TFLOP a step, "
+            f"{total / 1e18:,.2f} EFLOP in all"
         )
         if teraflops is None:
             print("  time     not known: give a device by its name for its peak")
@@ -153,7 +153,7 @@ class StageReport:
         rate = stage.batch_size / seconds
         print(
             f"  time     {seconds * stage.steps / _HOUR:,.1f} hours {basis}: "
-            f"{seconds * 1e3:,.0f} ms a step\n"
+            f"{seconds * 1e3:,.1f} ms a step\n"
             f"  data     {rate:,.0f} samples/s, "
             f"{rate * part.sample_bytes() / 1e6:,.1f} MB/s as arrays"
         )
