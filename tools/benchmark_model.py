@@ -107,7 +107,7 @@ def _network_from_official(path, config, dtype):
         ) from error
 
 
-def make_condition(mdm, count):
+def make_condition(mdm, count, text_tokens=TEXT_TOKENS):
     """Features of `count` random conditions, and the number of tokens of each."""
     import numpy as np
 
@@ -118,10 +118,10 @@ def make_condition(mdm, count):
         labels = numbers.integers(0, conditioner.num_classes, count)
         return {"labels": labels.astype("int32")}, 1
     if "text_embeddings" in names:
-        shape = (count, TEXT_TOKENS, conditioner.size)
+        shape = (count, text_tokens, conditioner.size)
         tokens = numbers.standard_normal(shape, dtype="float32")
         mask = np.ones(shape[:2], dtype="int32")
-        return {"text_embeddings": tokens, "text_mask": mask}, TEXT_TOKENS
+        return {"text_embeddings": tokens, "text_mask": mask}, text_tokens
     if "token_ids" in names:
         length = conditioner.max_tokens
         ids = numbers.integers(1, conditioner.tokenizer.size, (count, length))

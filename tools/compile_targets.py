@@ -15,16 +15,31 @@ class Tpu:
         topologies: dict of number of chips to the name that libtpu has for them.
         teraflops: float. Peak of a device in bfloat16, 10^12 operations a second.
         gigahertz: float. Its clock, which turns the compiler's cycles into time.
+        gibibytes: float. Its memory.
     """
 
     topologies: dict
     teraflops: float
     gigahertz: float
+    gibibytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A GPU.
+
+    Attributes:
+        teraflops: float. Peak in bfloat16 without sparsity, as its maker states it.
+        gibibytes: float. Its memory.
+    """
+
+    teraflops: float
+    gibibytes: float
 
 
 TPUS = {
     "tpu-v4": Tpu(
-        {1: "v4:2x2x1", 4: "v4:2x2x1", 8: "v4:2x2x2", 32: "v4:2x4x4"}, 275, 1.05
+        {1: "v4:2x2x1", 4: "v4:2x2x1", 8: "v4:2x2x2", 32: "v4:2x4x4"}, 275, 1.05, 32
     ),
     "tpu-v5e": Tpu(
         {
@@ -37,9 +52,13 @@ TPUS = {
         },
         197,
         1.5,
+        16,
     ),
     "tpu-v5p": Tpu(
-        {1: "v5p:2x2x1", 4: "v5p:2x2x1", 8: "v5p:2x2x2", 64: "v5p:4x4x4"}, 459, 1.75
+        {1: "v5p:2x2x1", 4: "v5p:2x2x1", 8: "v5p:2x2x2", 64: "v5p:4x4x4"},
+        459,
+        1.75,
+        95,
     ),
     "tpu-v6e": Tpu(
         {
@@ -52,9 +71,16 @@ TPUS = {
         },
         918,
         1.75,
+        32,
     ),
 }
 H100 = "h100"
+CARDS = {
+    H100: Card(989, 79),
+    "a100": Card(312, 80),
+    "l40s": Card(362, 45),
+    "rtx4090": Card(165, 24),
+}
 
 # What XLA knows of an H100 when it runs on one, as the text of its protocol buffer.
 _H100_TARGET = """

@@ -47,13 +47,13 @@ def parse_arguments(argv=None):
 
 
 def abstract_batch(mdm, size):
-    """Shapes and dtypes of a training batch."""
+    """Shapes and dtypes of a training batch of the largest level that takes part."""
     import jax
     from benchmark_model import make_condition
 
     from keras_mdm.levels import level_shape, read_level
 
-    network = mdm.network
+    network = mdm.active_network
     pictures = "images" if read_level(network.level)[0] == 1 else "videos"
     condition, _ = make_condition(mdm, 1)
     batch = {

@@ -28,18 +28,40 @@ PAPER = {
 PAPER_PRESETS = tuple(
     f"mdm_{size}{kind}" for size in ("s64", "s256", "s1024") for kind in ("", "_text")
 ) + ("mdm_s64v", "mdm_s256v")
+# Of the presets for one card of 24 GiB: half a day a stage of pictures on one that
+# reaches 50 TFLOP/s, says tools/plan.py.
+BASE = {
+    "stage.steps": [100_000],
+    "stage.batch_size": [64, 16],
+    "stage.learning_rate": [2e-4, 1e-4],
+    "stage.warmup_steps": [1_000],
+    "stage.decay": "constant",
+    "stage.freeze_inner": False,
+    "samples.sample_every": 5_000,
+    "model.dtype": "mixed_bfloat16",
+}
+BASE_PRESETS = {
+    **dict.fromkeys(("mdm_base_64", "mdm_base_256", "mdm_base_256_text"), BASE),
+    # A clip costs as much as a score of pictures.
+    "mdm_base_128v": {
+        **BASE,
+        "stage.steps": [100_000, 20_000],
+        "stage.batch_size": [64, 8],
+    },
+}
 # Settings with a value for each stage.
 PER_STAGE = ("steps", "batch_size", "learning_rate", "warmup_steps")
 
 
 def fill_defaults(recipe, settings):
-    """Sets what was not given: the paper's settings for its presets.
+    """Sets what was not given: the paper's settings for its presets, and so on.
 
     Returns:
         dict of all of them for `make_stages`, which knows how many stages there are.
     """
-    paper = settings.model.preset in PAPER_PRESETS
-    defaults = PAPER if paper else recipe.SMALL
+    preset = settings.model.preset
+    small = BASE_PRESETS.get(preset, recipe.SMALL)
+    defaults = PAPER if preset in PAPER_PRESETS else small
     settings.fill({k: v for k, v in defaults.items() if not isinstance(v, list)})
     return defaults
 

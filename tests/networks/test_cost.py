@@ -5,33 +5,11 @@ import math
 import keras
 import numpy as np
 import pytest
-from released import RELEASED
+from released import RELEASED, SMALL_NESTED, SMALL_UNET
 
 from keras_mdm import ClassLabels, NestedUNet, TextEmbeddings, UNet
 from keras_mdm.convert.ml_mdm import network_from_config
 from keras_mdm.networks.cost import count_condition_flops, count_flops
-
-# Official configurations of which the original's FLOPs and parameters are recorded.
-SMALL_UNET = {
-    "resolution_channels": [64, 128, 192],
-    "num_resnets_per_resolution": [2, 2, 2],
-    "attention_levels": [1, 2],
-    "num_attention_layers": [0, 1, 2],
-    "conditioning_feature_proj_dim": 256,
-    "masked_cross_attention": 0,
-    "micro_conditioning": "scale:32",
-    "resnet_config": {"use_attention_ffn": True},
-}
-SMALL_NESTED = {
-    "resolution_channels": [32, 64],
-    "num_resnets_per_resolution": [2, 1],
-    "attention_levels": [],
-    "num_attention_layers": [0, 0],
-    "temporal_dim": 256,
-    "micro_conditioning": "scale:64",
-    "skip_normalization": True,
-    "inner_config": SMALL_UNET,
-}
 
 
 def text(network, tokens):

@@ -43,7 +43,7 @@ def test_report(report):
         (3000000, "forward"),
         (1500000, "update"),
     ]
-    tpu = compile_targets.Tpu({}, 100.0, 1.5)
+    tpu = compile_targets.Tpu({}, 100.0, 1.5, 16)
     found = report.times(rows, 3.5e11, 2e9, tpu)
     assert found["estimated_ms"] == 7.0 and found["gbytes_accessed"] == 2.0
     assert found["estimated_parts_ms"] == {"backward": 4, "forward": 2, "update": 1}
