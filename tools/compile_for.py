@@ -27,7 +27,6 @@ operations, which takes no compiler.
 
 import argparse
 import json
-import math
 import pathlib
 import re
 import sys
@@ -121,10 +120,12 @@ def placed(shape, devices, args, is_data):
     """A shape with its sharding.
 
     Batches are split over the devices; variables are whole on each of them, or, with
-    `--fsdp`, split over their largest axis that can be.
+    `--fsdp`, split as by `keras_mdm.distribution.FullySharded`.
     """
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+    from keras_mdm.distribution import sharded_axes
 
     if len(devices) == 1:
         sharding = SingleDeviceSharding(devices[0])
@@ -132,10 +133,8 @@ def placed(shape, devices, args, is_data):
     axes = [None] * len(shape.shape)
     if is_data and shape.shape and shape.shape[0] == args.batch:
         axes[0] = "batch"
-    elif args.fsdp and not is_data and math.prod(shape.shape) >= 2**16:
-        fitting = [size if size % len(devices) == 0 else 0 for size in shape.shape]
-        if max(fitting):
-            axes[fitting.index(max(fitting))] = "batch"
+    elif args.fsdp and not is_data:
+        axes = sharded_axes(shape.shape, len(devices), "batch")
     sharding = NamedSharding(Mesh(devices, ("batch",)), PartitionSpec(*axes))
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
