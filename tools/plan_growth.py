@@ -3,7 +3,7 @@
     python tools/plan_growth.py --preset mdm_s1024 --largest 4096 --output docs/growth
 
 writes `docs/growth.md` and `docs/growth.png`. Levels that the preset lacks are its
-outermost doll once more around the largest one. Memory is that of a training step of
+outermost network once more around the largest one. Memory is that of a training step of
 one sample, as `plan.py` reads it off the trace; nothing is compiled or computed.
 """
 
@@ -35,10 +35,10 @@ def parse_arguments(arguments=None):
 
 
 def enlarged(mdm, largest):
-    """The model with its outermost doll around it until it has a resolution.
+    """The model with its outermost network around it until it has a resolution.
 
     Raises:
-        ValueError: if no number of dolls has it.
+        ValueError: if no number of networks has it.
     """
     import keras_mdm
     from keras_mdm.backend import serialize
@@ -52,7 +52,7 @@ def enlarged(mdm, largest):
         network = keras_mdm.NestedUNet(network, **options)
     if network.resolution != largest:
         raise ValueError(
-            f"--largest must be one of the resolutions that the dolls of the preset "
+            f"--largest must be one of the resolutions that the networks of the preset "
             f"lead to, such as {network.resolution}. Received: {largest}"
         )
     return keras_mdm.MDM.from_config(
@@ -143,7 +143,7 @@ def main(arguments=None):
         plot(rows, output.with_suffix(".png"))
         text = (
             f"{_HEAD}{table(rows)}\n"
-            f"`{args.preset}` in `mixed_bfloat16`, its outermost doll once more around "
+            f"`{args.preset}` in `mixed_bfloat16`, its outermost network once more around "
             "what it lacks. Made by\n\n"
             f"    python tools/plan_growth.py --preset {args.preset} "
             f"--largest {args.largest} --output {args.output}\n\n"
