@@ -143,8 +143,8 @@ def main(arguments=None):
         plot(rows, output.with_suffix(".png"))
         text = (
             f"{_HEAD}{table(rows)}\n"
-            f"`{args.preset}` in `mixed_bfloat16`, its outermost network once more around "
-            "what it lacks. Made by\n\n"
+            f"`{args.preset}` in `mixed_bfloat16`, its outermost network once more "
+            "around what it lacks. Made by\n\n"
             f"    python tools/plan_growth.py --preset {args.preset} "
             f"--largest {args.largest} --output {args.output}\n\n"
             "from traces of the training step, as `tools/plan.py` reads memory off "
