@@ -186,7 +186,7 @@ def evaluate(args):
             f"'{args.run}' is not a finished run: it lacks config.json or preset/."
         )
     settings = start.settings_of(config, args.run)["data"]
-    start.choose_backend(args.backend, args.cache_dir)
+    start.choose_backend(args.backend)
     devices.prepare(args.data_parallel)
 
     import keras_mdm

@@ -113,7 +113,7 @@ def draw(args):
     folder, file = find_target(args)
     config = start.read_run(args.model)
     class_names = config.get("class_names")
-    start.choose_backend(args.backend, args.cache_dir)
+    start.choose_backend(args.backend)
     devices.prepare(args.data_parallel)
 
     import keras_mdm

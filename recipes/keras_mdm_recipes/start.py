@@ -75,7 +75,7 @@ class HelpFormatter(
 
 
 def backend_choices(parser):
-    """Adds the flags `--backend`, `--dtype` and `--cache-dir`."""
+    """Adds the flags `--backend` and `--dtype`."""
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
@@ -83,7 +83,6 @@ def backend_choices(parser):
         "installed of jax, tensorflow, torch)",
     )
     parser.add_argument("--dtype", help=f"dtype policy {DTYPE_HELP}")
-    parser.add_argument("--cache-dir", type=path, help=CACHE_HELP)
 
 
 def choose_backend(name, cache_dir=None):
