@@ -8,40 +8,48 @@ import sys
 
 
 @dataclasses.dataclass(frozen=True)
-class Tpu:
-    """A generation of TPUs.
+class Card:
+    """An accelerator.
 
     Attributes:
-        topologies: dict of number of chips to the name that libtpu has for them.
-        teraflops: float. Peak of a device in bfloat16, 10^12 operations a second.
-        gigahertz: float. Its clock, which turns the compiler's cycles into time.
+        kind: str. Its name, as the device itself says it.
         gibibytes: float. Its memory.
     """
 
-    topologies: dict
-    teraflops: float
-    gigahertz: float
+    kind: str
     gibibytes: float
+
+    @property
+    def teraflops(self):
+        """Peak in bfloat16 without sparsity, 10^12 operations a second."""
+        from keras_mdm.backend import known_peak
+
+        return known_peak(self.kind, "bfloat16") / 1e12
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
-    """A GPU.
+class Tpu(Card):
+    """A generation of TPUs, each one of which is a `Card`.
 
     Attributes:
-        teraflops: float. Peak in bfloat16 without sparsity, as its maker states it.
-        gibibytes: float. Its memory.
+        topologies: dict of number of chips to the name that libtpu has for them.
+        gigahertz: float. Its clock, which turns the compiler's cycles into time.
     """
 
-    teraflops: float
-    gibibytes: float
+    topologies: dict
+    gigahertz: float
 
 
 TPUS = {
     "tpu-v4": Tpu(
-        {1: "v4:2x2x1", 4: "v4:2x2x1", 8: "v4:2x2x2", 32: "v4:2x4x4"}, 275, 1.05, 32
+        "TPU v4",
+        32,
+        {1: "v4:2x2x1", 4: "v4:2x2x1", 8: "v4:2x2x2", 32: "v4:2x4x4"},
+        1.05,
     ),
     "tpu-v5e": Tpu(
+        "TPU v5 lite",
+        16,
         {
             1: "v5e:2x2",
             4: "v5e:2x2",
@@ -50,17 +58,17 @@ TPUS = {
             64: "v5e:8x8",
             256: "v5e:16x16",
         },
-        197,
         1.5,
-        16,
     ),
     "tpu-v5p": Tpu(
-        {1: "v5p:2x2x1", 4: "v5p:2x2x1", 8: "v5p:2x2x2", 64: "v5p:4x4x4"},
-        459,
-        1.75,
+        "TPU v5p",
         95,
+        {1: "v5p:2x2x1", 4: "v5p:2x2x1", 8: "v5p:2x2x2", 64: "v5p:4x4x4"},
+        1.75,
     ),
     "tpu-v6e": Tpu(
+        "TPU v6 lite",
+        32,
         {
             1: "v6e:2x2",
             4: "v6e:2x2",
@@ -69,17 +77,15 @@ TPUS = {
             64: "v6e:8x8",
             256: "v6e:16x16",
         },
-        918,
         1.75,
-        32,
     ),
 }
 H100 = "h100"
 CARDS = {
-    H100: Card(989, 79),
-    "a100": Card(312, 80),
-    "l40s": Card(362, 45),
-    "rtx4090": Card(165, 24),
+    H100: Card("NVIDIA H100", 79),
+    "a100": Card("NVIDIA A100", 80),
+    "l40s": Card("NVIDIA L40S", 45),
+    "rtx4090": Card("NVIDIA GeForce RTX 4090", 24),
 }
 
 # What XLA knows of an H100 when it runs on one, as the text of its protocol buffer.
