@@ -3,7 +3,7 @@
 The tables are those of Hugging Face's imagefolder and videofolder: `metadata.csv`,
 `.tsv` or `.jsonl` with the columns `file_name` (relative to the table) and `text`.
 Excel writes semicolons in much of Europe, UTF-16 as "Unicode text", and a line `sep=;`
-before the header.
+before the header. A column `split` says which split a row is of.
 """
 
 import csv
@@ -19,7 +19,18 @@ from keras_mdm.text_files import parse_json, printable, read_text, split_lines
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 _FILE_NAME = "file_name"
 _COLUMNS = ("text", "caption", "captions")
-_KNOWN = (_FILE_NAME, *_COLUMNS)
+_SPLIT = "split"
+_KNOWN = (_FILE_NAME, *_COLUMNS, _SPLIT)
+# What others call the three splits.
+_SPLITS = {
+    name: split
+    for split, names in {
+        "train": "train training",
+        "validation": "validation valid val dev",
+        "test": "test testing eval",
+    }.items()
+    for name in names.split()
+}
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
@@ -28,17 +39,18 @@ def find_captions(root, files, others):
 
     Returns:
         A tuple: a mapping from path to a tuple of captions (of the files that have
-        some), or `None`; a string that says why there is none; and a list of sentences
-        about rows that are not used.
+        some), or `None`; a dict from path to split, of the files whose row says it; a
+        string that says why there are no captions; and a list of sentences about rows
+        that are not used.
     """
     tables = [file for file in others if file.name.lower() in TABLES]
     if tables:
         return _read_tables(root, files, tables)
     texts = TextFiles(root, others)
     if any(file in texts for file in files):
-        return texts, "", []
+        return texts, {}, "", []
     why = "no file has a .txt file beside it, and there is no " + " or ".join(TABLES)
-    return None, why, []
+    return None, {}, why, []
 
 
 class TextFiles:
@@ -91,14 +103,15 @@ def _compose(name):
 
 def _read_tables(root, files, tables):
     names = _Names({file: file for file in files})
-    captions, notes, columns = {}, [], set()
+    captions, splits, notes, columns = {}, {}, [], set()
     for table in tables:
         lost = []
         for line, row in _read_rows(root / table):
             columns.update(row)
             if not set(_COLUMNS) & set(row):
                 continue
-            name, texts = _read_row(f"'{printable(root / table)}', line {line}", row)
+            where = f"'{printable(root / table)}', line {line}"
+            name, texts = _read_row(where, row)
             if os.path.isabs(name):
                 file = names.find(os.path.relpath(name, root.absolute()))
             else:
@@ -108,6 +121,7 @@ def _read_tables(root, files, tables):
                 lost.append(f"{name!r} (line {line})")
             else:
                 captions[file] = captions.get(file, ()) + texts
+                _read_split(where, row, file, splits)
         if lost:
             notes.append(
                 f"{len(lost)} row(s) of {root / table} name no file that is read: "
@@ -122,7 +136,20 @@ def _read_tables(root, files, tables):
         f"{tables[0].name} has the columns {sorted(columns)}, and none of them is "
         + " or ".join(map(repr, _COLUMNS))
     )
-    return captions or None, why, notes
+    return captions or None, splits, why, notes
+
+
+def _read_split(where, row, file, splits):
+    """Notes the split of a row that says it; the rows of a file must agree."""
+    given = row.get(_SPLIT)
+    if given is None or given == "":
+        return
+    split = _SPLITS.get(given.strip().lower()) if isinstance(given, str) else None
+    if split is None or splits.setdefault(file, split) != split:
+        raise ValueError(
+            f"{where}: {_SPLIT!r} must be 'train', 'validation' or 'test', and the "
+            f"same in all rows of a file. Received: {given!r}"
+        )
 
 
 def _read_row(where, row):
