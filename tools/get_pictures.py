@@ -54,6 +54,8 @@ def get_pictures(name, folder, all_variants=False):
             what it should be.
         OSError: If a package can't be had.
     """
+    if all_variants and name != "emoji":
+        raise ValueError(f"--all-variants is for emoji. Received: {name}")
     manifest = _open_manifest(folder, {"set": name, "all_variants": all_variants})
     if "pictures" in manifest and _is_whole(folder, manifest):
         return manifest
@@ -61,13 +63,18 @@ def get_pictures(name, folder, all_variants=False):
     files = {}
     for package in pictures_set.PACKAGES:
         file = picture_packages.fetch(package, folder / "packages")
-        manifest["packages"][file.name] = picture_packages.sha256(file)
+        digest = picture_packages.sha256(file)
+        if manifest["packages"].setdefault(file.name, digest) != digest:
+            raise ValueError(
+                f"'{file}' is not the file that this set was made of, as '{MANIFEST}' "
+                "has its checksum. Delete it, or give another --output."
+            )
         files |= picture_packages.read(
             file, lambda path: _is_license(path) or pictures_set.wanted(path)
         )
-    _write_json(folder / MANIFEST, manifest)
     pictures = _read_set(pictures_set, files, all_variants)
     pictures, thumbnails = _decode(pictures)
+    _write_json(folder / MANIFEST, manifest)
     groups = picture_groups.find_groups(
         [picture.base for picture, _ in pictures],
         picture_groups.near_duplicates(thumbnails, NEAR),
@@ -97,7 +104,8 @@ def _open_manifest(folder, about):
         try:
             manifest = json.loads(path.read_text("utf-8"))
             found = {key: manifest[key] for key in about}
-        except (ValueError, KeyError, TypeError) as error:
+            manifest["packages"].items()
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"'{path}' is damaged, or of another tool.") from error
         if found != about:
             raise ValueError(

@@ -7,6 +7,7 @@ archive of Debian's is read without being installed.
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import io
 import pathlib
 import shutil
@@ -21,8 +22,9 @@ _INSTALL = {
     "npm": "npm (Debian: `apt-get install npm`; others: https://nodejs.org)",
     "apt-get": "apt-get, the package client of Debian and Ubuntu",
     "dpkg-deb": "dpkg-deb (`apt-get install dpkg`; others: `brew install dpkg`)",
-    "pip": "pip (`python -m ensurepip`)",
+    "pip": "pip in this Python (`python -m ensurepip`)",
 }
+_CLIENTS = {"npm": "npm", "apt": "apt-get", "pip": "pip"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +80,12 @@ def fetch(package, folder):
         OSError: If a client is missing or can't fetch the package.
         ValueError: If the file is damaged.
     """
-    tools = {"npm": ("npm",), "apt": ("dpkg-deb",), "pip": ()}[package.client]
     files = sorted(folder.glob(package.pattern))
-    if not files and package.client == "apt":
-        tools = ("apt-get", *tools)
-    elif files and package.client == "npm":
-        tools = ()
+    tools = [] if files else [_CLIENTS[package.client]]
+    if package.client == "apt":
+        tools.append("dpkg-deb")
     for tool in tools:
-        if shutil.which(tool) is None:
+        if not _is_installed(tool):
             raise OSError(
                 f"'{package.name}' needs {_INSTALL[tool]}, and there is none on this "
                 "machine. " + _elsewhere(package, folder)
@@ -98,6 +98,12 @@ def fetch(package, folder):
     return file
 
 
+def _is_installed(tool):
+    if tool == "pip":
+        return importlib.util.find_spec("pip") is not None
+    return shutil.which(tool) is not None
+
+
 def _download(package, folder):
     print(
         f"Fetching {package.name} ({package.megabytes} MB) by "
@@ -105,6 +111,8 @@ def _download(package, folder):
         flush=True,
     )
     folder.mkdir(parents=True, exist_ok=True)
+    for partial in folder.glob(".partial-*"):  # Of a start that was killed.
+        shutil.rmtree(partial)
     # What was fetched is there whole or not at all.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
         done = subprocess.run(
@@ -126,7 +134,8 @@ def _reason(done):
     errors = [line for line in lines if line.lower().startswith(("e:", "err", "npm e"))]
     # npm closes with where its log is.
     errors = [line for line in errors if "log of this run" not in line]
-    return " / ".join((errors or lines or ["no reason given"])[-3:])[:500] + "."
+    found = errors[:3] or lines[-3:] or ["no reason given"]
+    return " / ".join(found)[:300].rstrip(".") + "."
 
 
 def _hint(package):

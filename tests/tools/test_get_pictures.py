@@ -241,6 +241,9 @@ def test_nothing_of_the_user_is_overwritten(tool, registry, tmp_path):
     (other / "holiday.png").write_bytes(_png(0))
     assert "holiday.png" in _error(tool, other)
     assert list(_content(other)) == ["holiday.png"]
+    with pytest.raises(ValueError, match="for emoji"):
+        tool.get_pictures("words", tmp_path / "words", all_variants=True)
+    assert not (tmp_path / "words").exists()
 
     folder = registry.start(tmp_path / "emoji")
     tool.get_pictures("emoji", folder)
@@ -300,6 +303,11 @@ def test_packages_that_are_damaged_or_new(tool, registry, tmp_path):
     registry.put(_emoji_files() | {"package/img/google/64/1f34e.png": b"no picture"})
     tool.get_pictures("emoji", folder)
     assert len(_rows(folder)) == len(EMOJI) - 3
+    # A file that was exchanged is not mixed with what is there.
+    half.unlink()
+    registry.put(_emoji_files() | {"package/img/google/64/1f34e.png": _png(0)})
+    (folder / "people_body" / "1f44b.png").unlink()
+    assert "not the file" in _error(tool, folder)
 
 
 def _get_deb(tool, name, tmp_path, monkeypatch, files):
