@@ -42,7 +42,7 @@ def read_split(folder, split, resolution):
     return np.stack(pictures), [item["caption"] for item in items]
 
 
-def look(mdm, folder, count, prompts=(), seed=0, **sampling):
+def look(mdm, folder, count, prompts=(), resolution=None, **sampling):
     """Draws, and finds what is nearest.
 
     Args:
@@ -50,7 +50,7 @@ def look(mdm, folder, count, prompts=(), seed=0, **sampling):
         folder: Path of a folder with captions.
         count: int. Prompts of the training and of the test split.
         prompts: Sequence of str. Further ones.
-        seed: int.
+        resolution: int. Defaults to the model's largest.
         **sampling: Arguments of `generate`.
 
     Returns:
@@ -59,7 +59,7 @@ def look(mdm, folder, count, prompts=(), seed=0, **sampling):
     from keras_mdm.levels import read_level
     from keras_mdm.training.pictures import pyramid_grid
 
-    resolution = read_level(mdm.resolution)[1]
+    resolution = resolution or read_level(mdm.resolution)[1]
     seen, seen_captions = read_split(folder, "train", resolution)
     unseen, unseen_captions = read_split(folder, "test", resolution)
     real, titles, given = [], [], []
@@ -76,7 +76,7 @@ def look(mdm, folder, count, prompts=(), seed=0, **sampling):
     real += [np.full_like(seen[0], 255) for _ in prompts]
     given += prompts
     titles += [f"asked: {prompt}" for prompt in prompts]
-    drawn = mdm.generate(given, seed=seed, **sampling)
+    drawn = mdm.generate(given, resolution=resolution, **sampling)
     to_seen = distances(drawn, seen)
     nearest = to_seen.argmin(1)
     grid = pyramid_grid(
@@ -111,6 +111,7 @@ def main(arguments=None):
     add("--output", required=True, help="picture file to write, such as nearest.png")
     add("--count", type=int, default=12, help="prompts of each split (12)")
     add("--prompts", nargs="+", default=[], help="further prompts")
+    add("--resolution", type=int, help="of the pictures (default: the model's largest)")
     add("--seed", type=int, default=0, help="of the noise (0)")
     add("--guidance-scale", type=float, help="1 is none (default: the model's)")
     add("--num-steps", type=int, help="sampler steps (default: the model's)")
@@ -137,7 +138,8 @@ def main(arguments=None):
             given.folder.expanduser(),
             given.count,
             given.prompts,
-            given.seed,
+            given.resolution,
+            seed=given.seed,
             guidance_scale=given.guidance_scale,
             num_steps=given.num_steps,
         )

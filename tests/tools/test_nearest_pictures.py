@@ -46,16 +46,16 @@ def test_distances_are_root_mean_squares(tool):
 def test_what_is_nearest(tool, folder):
     asked = []
 
-    def generate(prompts, seed, **sampling):
-        asked.append((prompts, seed, sampling))
+    def generate(prompts, **sampling):
+        asked.append((prompts, sampling))
         # Of the seen ones the first as it is, the second like another; then the
         # held-out ones, the first nearly as it is; then the further prompt.
         return _gray(0, 11, 98, 33, 7)
 
     mdm = types.SimpleNamespace(resolution=8, generate=generate)
-    grid, lines = tool.look(mdm, folder, 2, ["a new gray"], seed=3, guidance_scale=2.0)
+    grid, lines = tool.look(mdm, folder, 2, ["a new gray"], seed=3)
     prompts = ["gray 0", "gray 30", "gray 100", "gray 105", "a new gray"]
-    assert asked == [(prompts, 3, {"guidance_scale": 2.0})]
+    assert asked == [(prompts, {"resolution": 8, "seed": 3})]
     assert lines == [
         "seen: 2 drawn, to the nearest training picture 0.5; it has the prompt as its "
         "caption for 1; to the real picture 9.5",
