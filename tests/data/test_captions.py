@@ -87,12 +87,37 @@ def test_a_table_says_the_split(folder, kind):
     assert numbers("all") == {0, 1, 2}
 
 
+def test_a_table_says_the_class(folder):
+    rows = [
+        {"file_name": f"sub/{i}.png", "text": "a", "class": name, "split": split}
+        for i, name, split in (
+            (0, "pear", "train"),
+            (1, "apple", "train"),
+            (2, "pear", "test"),
+        )
+    ]
+    table = folder / "metadata.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    for split, labels in (("train", [1, 0]), ("test", [1]), ("all", [1, 0, 1])):
+        source = open_source(f"folder:{folder}", split)
+        assert source.class_names == ("apple", "pear")
+        assert [item["label"] for item in source] == labels
+        assert source.has_captions
+    # Where a picture has none, no class would be right for it.
+    del rows[1]["class"]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    source = open_source(f"folder:{folder}", "all")
+    assert source.num_classes is None and len(source) == 3
+    assert "Only 2 of 3 captioned files have a class" in source.report()
+
+
 def test_a_wrong_split_is_told(folder):
-    for lines, what in (
-        (["sub/0.png,a,first"], "line 2.*'first'"),
-        (["sub/0.png,a,train", "sub/0.png,b,test"], "line 3.*same in all rows"),
+    for header, lines, what in (
+        ("split", ["sub/0.png,a,first"], "line 2.*'first'"),
+        ("split", ["sub/0.png,a,train", "sub/0.png,b,test"], "line 3.*same in all"),
+        ("class", ["sub/0.png,a,pear", "sub/0.png,b,fig"], "line 3.*'fig'.*'pear'"),
     ):
-        text = "\n".join(["file_name,text,split", *lines])
+        text = "\n".join([f"file_name,text,{header}", *lines])
         (folder / "metadata.csv").write_text(text)
         with pytest.raises(ValueError, match=what):
             open_source(f"folder:{folder}")
