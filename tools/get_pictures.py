@@ -72,8 +72,7 @@ def get_pictures(name, folder, all_variants=False):
         files |= picture_packages.read(
             file, lambda path: _is_license(path) or pictures_set.wanted(path)
         )
-    pictures = _read_set(pictures_set, files, all_variants)
-    pictures, thumbnails = _decode(pictures)
+    pictures, thumbnails = _decode(_read_set(pictures_set, files))
     _write_json(folder / MANIFEST, manifest)
     groups = picture_groups.find_groups(
         [picture.base for picture, _ in pictures],
@@ -84,6 +83,9 @@ def get_pictures(name, folder, all_variants=False):
             _write(folder, "licenses/" + "-".join(path.split("/")[-2:]), data)
     rows, digests = [], {}
     for (picture, data), group in zip(_bar(pictures, "writing"), groups, strict=True):
+        # They were grouped with the others: no flag changes the split of a picture.
+        if picture.is_variant and not all_variants:
+            continue
         digests[picture.name] = _write(folder, picture.name, data)
         row = {"file_name": picture.name, "text": picture.text, "class": picture.kind}
         row |= {"group": group, "split": split_of(group)}
@@ -144,12 +146,12 @@ def _changed(file):
     )
 
 
-def _read_set(pictures_set, files, all_variants):
+def _read_set(pictures_set, files):
     """The pictures of a set, if the packages still look as they did."""
     packages = " or ".join(f"{p.name} {p.version}" for p in pictures_set.PACKAGES)
     what = f"The layout is not that of {packages}"
     try:
-        pictures = list(pictures_set.read(files, all_variants))
+        pictures = list(pictures_set.read(files))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{what}: {error!r}.") from error
     if len(pictures) < pictures_set.COUNT // 2:

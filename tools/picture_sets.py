@@ -2,7 +2,7 @@
 
 A set is a class with `PACKAGES`; `ABOUT`, a line of help; `COUNT`, how many pictures
 the versions named there have; `wanted(path)`, which files of its packages it reads; and
-`read(files, all_variants)`, which makes `Picture`s of them.
+`read(files)`, which makes `Picture`s of them.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ class Picture:
         source: str. Where it is from: package, and file or author.
         license: str.
         data: bytes. The file.
+        is_variant: bool. Whether it is one in another color, for `--all-variants`.
     """
 
     name: str
@@ -34,13 +35,14 @@ class Picture:
     source: str
     license: str
     data: bytes
+    is_variant: bool = False
 
 
 class Emoji:
     """Emoji by Google, at 64 pixels."""
 
     ABOUT = "emoji drawn by Google, 64 pixels"
-    COUNT = 1906
+    COUNT = 3781
     PACKAGES = (
         Package(
             "npm",
@@ -68,13 +70,12 @@ class Emoji:
         return path in (cls._LIST, cls._NAMES) or path.startswith(cls._FOLDER)
 
     @classmethod
-    def read(cls, files, all_variants):
+    def read(cls, files):
         names = {_plain(text): about["en"] for text, about in _json(files, cls._NAMES)}
         for entry in _json(files, cls._LIST):
             if entry["category"] == "Component":
                 continue  # Patches of skin color.
-            variants = entry.get("skin_variations", {}).values() if all_variants else ()
-            for variant in (entry, *variants):
+            for variant in (entry, *entry.get("skin_variations", {}).values()):
                 code, path = variant["unified"], cls._FOLDER + variant["image"]
                 if path not in files:
                     continue
@@ -95,6 +96,7 @@ class Emoji:
                     "Google",
                     "Apache-2.0",
                     files[path],
+                    is_variant=variant is not entry,
                 )
 
     @staticmethod
@@ -125,7 +127,7 @@ class Stamps:
         return path.startswith(cls._FOLDER) and path.endswith((".png", ".txt"))
 
     @classmethod
-    def read(cls, files, all_variants):
+    def read(cls, files):
         for path, data in files.items():
             if not path.endswith(".png"):
                 continue
@@ -173,7 +175,7 @@ class Words:
         return path.startswith(cls._FOLDER) and path.endswith(".jpg")
 
     @classmethod
-    def read(cls, files, all_variants):
+    def read(cls, files):
         for path, data in files.items():
             if not path.endswith(".jpg"):
                 continue
@@ -229,7 +231,7 @@ class Nebulae:
         )
 
     @classmethod
-    def read(cls, files, all_variants):
+    def read(cls, files):
         names, credits = cls._read_names(files), cls._read_credits(files)
         for path, data in files.items():
             if not path.endswith(".png"):
