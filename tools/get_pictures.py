@@ -81,13 +81,14 @@ def get_pictures(name, folder, all_variants=False):
     for path, data in files.items():
         if _is_license(path):
             _write(folder, "licenses/" + "-".join(path.split("/")[-2:]), data)
-    rows, digests = [], {}
+    rows, digests, known = [], {}, manifest.get("pictures", {})
     for (picture, data), group in zip(_bar(pictures, "writing"), groups, strict=True):
         # They were grouped with the others: no flag changes the split of a picture.
         if picture.is_variant and not all_variants:
             continue
-        digests[picture.name] = _write(folder, picture.name, data)
-        row = {"file_name": picture.name, "text": picture.text, "class": picture.kind}
+        file = picture.name
+        digests[file] = _write(folder, file, data, known.get(file))
+        row = {"file_name": file, "text": picture.text, "class": picture.kind}
         row |= {"group": group, "split": split_of(group)}
         rows.append(row | {"source": picture.source, "license": picture.license})
     if not (folder / METADATA).exists():
@@ -196,8 +197,12 @@ def _is_license(path):
     return name.startswith(("copyright", "license", "credits.txt"))
 
 
-def _write(folder, name, data):
-    """Writes a file unless it is there, whole or not at all; returns its sha256."""
+def _write(folder, name, data, known=None):
+    """Writes a file unless it is there, whole or not at all; returns its sha256.
+
+    One that is there may have the sha256 that is known: another version of Pillow
+    writes the same picture differently.
+    """
     if ".." in name.split("/") or name.startswith("/"):
         raise ValueError(f"A package has a picture outside its folder: '{name}'.")
     file = folder / name
@@ -207,10 +212,11 @@ def _write(folder, name, data):
     digest = picture_packages.sha256(partial)
     if file.exists():
         partial.unlink()
-        if picture_packages.sha256(file) != digest:
+        found = picture_packages.sha256(file)
+        if found not in (digest, known):
             raise ValueError(_changed(file))
-    else:
-        partial.rename(file)
+        return found
+    partial.rename(file)
     return digest
 
 

@@ -353,6 +353,16 @@ def test_stamps(tool, tmp_path, monkeypatch, capsys):
     real = np.asarray(Image.open(io.BytesIO(_png(0, (6, 10)))))
     np.testing.assert_array_equal(image[:, 2:8], real)
     assert (image[:, :2] == 255).all() and (image[:, 8:] == 255).all()
+    # Another Pillow wrote that square: it stays when another picture is fetched again.
+    folder = tmp_path / "stamps"
+    pear = folder / "food" / "pear.png"
+    Image.open(pear).save(pear, compress_level=0)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["pictures"]["food/pear.png"] = _sha256(pear)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "food" / "cartoon" / "pear.png").unlink()
+    assert tool.get_pictures("stamps", folder) == manifest
+    assert (folder / "food" / "cartoon" / "pear.png").exists()
 
 
 @needs_dpkg
