@@ -3,10 +3,11 @@
 The tables are those of Hugging Face's imagefolder and videofolder: `metadata.csv`,
 `.tsv` or `.jsonl` with the columns `file_name` (relative to the table) and `text`.
 Excel writes semicolons in much of Europe, UTF-16 as "Unicode text", and a line `sep=;`
-before the header.
+before the header. The columns `split` and `class` say which of them a row is of.
 """
 
 import csv
+import dataclasses
 import io
 import os
 import posixpath
@@ -19,26 +20,50 @@ from keras_mdm.text_files import parse_json, printable, read_text, split_lines
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 _FILE_NAME = "file_name"
 _COLUMNS = ("text", "caption", "captions")
-_KNOWN = (_FILE_NAME, *_COLUMNS)
+_SPLIT, _CLASS = "split", "class"
+_KNOWN = (_FILE_NAME, *_COLUMNS, _SPLIT, _CLASS)
+# What others call the three splits.
+_SPLITS = {
+    name: split
+    for split, names in {
+        "train": "train training",
+        "validation": "validation valid val dev",
+        "test": "test testing eval",
+    }.items()
+    for name in names.split()
+}
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 
-def find_captions(root, files, others):
-    """Finds the captions of pictures or videos: `files`, with `others` beside them.
+@dataclasses.dataclass
+class Captions:
+    """What is written about the files of a folder.
 
-    Returns:
-        A tuple: a mapping from path to a tuple of captions (of the files that have
-        some), or `None`; a string that says why there is none; and a list of sentences
-        about rows that are not used.
+    Attributes:
+        texts: Mapping from path to a tuple of captions (of the files that have some),
+            or `None`.
+        why: str. Why there are none.
+        splits, classes: dicts from path to str, of the files whose row says it.
+        notes: List of sentences about rows that are not used.
     """
+
+    texts: object = None
+    why: str = ""
+    splits: dict = dataclasses.field(default_factory=dict)
+    classes: dict = dataclasses.field(default_factory=dict)
+    notes: list = dataclasses.field(default_factory=list)
+
+
+def find_captions(root, files, others):
+    """The `Captions` of pictures or videos: `files`, with `others` beside them."""
     tables = [file for file in others if file.name.lower() in TABLES]
     if tables:
         return _read_tables(root, files, tables)
     texts = TextFiles(root, others)
     if any(file in texts for file in files):
-        return texts, "", []
+        return Captions(texts)
     why = "no file has a .txt file beside it, and there is no " + " or ".join(TABLES)
-    return None, why, []
+    return Captions(why=why)
 
 
 class TextFiles:
@@ -91,14 +116,15 @@ def _compose(name):
 
 def _read_tables(root, files, tables):
     names = _Names({file: file for file in files})
-    captions, notes, columns = {}, [], set()
+    captions, columns, found = {}, set(), Captions()
     for table in tables:
         lost = []
         for line, row in _read_rows(root / table):
             columns.update(row)
             if not set(_COLUMNS) & set(row):
                 continue
-            name, texts = _read_row(f"'{printable(root / table)}', line {line}", row)
+            where = f"'{printable(root / table)}', line {line}"
+            name, texts = _read_row(where, row)
             if os.path.isabs(name):
                 file = names.find(os.path.relpath(name, root.absolute()))
             else:
@@ -108,21 +134,44 @@ def _read_tables(root, files, tables):
                 lost.append(f"{name!r} (line {line})")
             else:
                 captions[file] = captions.get(file, ()) + texts
+                _read_kinds(where, row, file, found)
         if lost:
-            notes.append(
+            found.notes.append(
                 f"{len(lost)} row(s) of {root / table} name no file that is read: "
                 f"{name_some(lost)}."
             )
-    if notes and not captions:
+    if found.notes and not captions:
         raise ValueError(
             f"No row names a file that is there. {_FILE_NAME!r} is relative to the "
-            f"table. {printable(' '.join(notes))}"
+            f"table. {printable(' '.join(found.notes))}"
         )
-    why = (
+    found.texts = captions or None
+    found.why = (
         f"{tables[0].name} has the columns {sorted(columns)}, and none of them is "
         + " or ".join(map(repr, _COLUMNS))
     )
-    return captions or None, why, notes
+    return found
+
+
+def _read_kinds(where, row, file, found):
+    """Notes the split and the class of a row that says them."""
+    for column, kinds in ((_SPLIT, found.splits), (_CLASS, found.classes)):
+        given = row.get(column)
+        if given is None or given == "":
+            continue
+        kind = str(given).strip()
+        if column == _SPLIT:
+            kind = _SPLITS.get(kind.lower())
+            if kind is None:
+                raise ValueError(
+                    f"{where}: {_SPLIT!r} must be 'train', 'validation' or 'test'. "
+                    f"Received: {given!r}"
+                )
+        if kinds.setdefault(file, kind) != kind:
+            raise ValueError(
+                f"{where}: {column!r} must be the same in all rows of a file. "
+                f"Received: {given!r} after {kinds[file]!r}"
+            )
 
 
 def _read_row(where, row):

@@ -28,8 +28,9 @@ class Files(Source):
     Captions are in a file `NAME.txt` beside each file, or in `metadata.csv`,
     `.tsv` or `.jsonl` with the columns `file_name` and `text` (or `caption`), in the
     folder or in its sub-folders. A file without one is then skipped, and there are
-    no classes. A file has several captions if several rows name it, or if a row of
-    `metadata.jsonl` has a list of them.
+    classes only if each row says its own in a column `class`. A file has several
+    captions if several rows name it, or if a row of `metadata.jsonl` has a list of
+    them. A column `split` says the split of a file.
 
     Files may lie at any depth; the class is the first sub-folder. Without
     sub-folders the source is unlabelled. If there are sub-folders with files,
@@ -41,9 +42,9 @@ class Files(Source):
     Args:
         kind: String. What stands before the path in the name of the source.
         path: String or path of the folder.
-        split: `"train"`, `"validation"`, `"test"` (90, 5 and 5 in a hundred, chosen
-            by a hash of the relative path, so adding files moves none) or
-            `"all"`. For folders that are already split, open each as `"all"`.
+        split: `"train"`, `"validation"`, `"test"` (what a table says; else 90, 5 and
+            5 in a hundred, chosen by a hash of the relative path, so adding files
+            moves none) or `"all"`. Folders that are splits are opened as `"all"`.
         extensions: Collection of strings, such as `".png"`: which files are meant.
         is_video, num_frames: As `Source` takes them.
 
@@ -69,11 +70,21 @@ class Files(Source):
                 f"sub-folders. Looked for: {' '.join(sorted(extensions))}"
                 + (f". Found: {others}" if others else "")
             )
-        self._captions, why, notes = find_captions(root, found, listing.others)
+        written = find_captions(root, found, listing.others)
+        self._captions, notes = written.texts, written.notes
         classes = {file.parts[0] for file in found if len(file.parts) > 1}
         self._refuse_splits(kind, classes)
-        self._labels = {}
-        if self._captions is None and classes:
+        self._labels, self._classes = {}, {}
+        if written.classes and len(written.classes) == len(written.texts):
+            self._classes = written.classes
+            names = sorted(set(self._classes.values()))
+            self._labels = {name: label for label, name in enumerate(names)}
+        elif written.classes:
+            notes.append(
+                f"Only {len(written.classes)} of {len(written.texts)} captioned files "
+                "have a class, so there are none."
+            )
+        elif self._captions is None and classes:
             empty = sorted(set(listing.folders) - classes)
             if empty:
                 notes.append(
@@ -88,13 +99,14 @@ class Files(Source):
             has_captions=self._captions is not None,
             is_video=is_video,
             num_frames=num_frames,
-            no_captions=why,
+            no_captions=written.why,
         )
         flaws = {file: self._flaw(file) for file in found}
         self._files = [
             file
             for file in found
-            if not flaws[file] and belongs(file.as_posix(), split)
+            if not flaws[file]
+            and split in ("all", written.splits.get(file) or split_of(file.as_posix()))
         ]
         if not self._files:
             raise ValueError(
@@ -132,7 +144,7 @@ class Files(Source):
         """Why a file can't be used, or `None`."""
         if self._captions is not None and file not in self._captions:
             return "has no caption"
-        if self._labels and len(file.parts) == 1:
+        if self._labels and not self._classes and len(file.parts) == 1:
             return "lies in no class folder"
         return None
 
@@ -148,7 +160,7 @@ class Files(Source):
         if self._captions is not None:
             item |= caption_items(self._captions[file])
         if self._labels:
-            item["label"] = self._labels[file.parts[0]]
+            item["label"] = self._labels[self._classes.get(file, file.parts[0])]
         return item
 
 
@@ -193,7 +205,11 @@ def check_split(what, split):
 
 def belongs(name, split):
     """Whether the file of a name is in a split: by a hash of the name."""
-    if split == "all":
-        return True
+    return split in ("all", split_of(name))
+
+
+def split_of(name):
+    """The split of a name, by its hash."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") % 100 in _PERCENT[split]
+    percent = int.from_bytes(digest[:8], "big") % 100
+    return next(split for split, range_ in _PERCENT.items() if percent in range_)

@@ -41,7 +41,7 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None, truth=None):
         columns: int. Pictures in a row. Defaults to about a square of pictures.
         size: int. Height of each picture in the grid, in pixels. Defaults to the
             largest resolution, at least 64.
-        truth: Optional uint8 array of real pictures, shown last.
+        truth: Optional uint8 array of real pictures, or a list of them, shown last.
 
     Returns:
         A Pillow picture.
@@ -50,7 +50,8 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None, truth=None):
     count = len(pyramid[resolutions[-1]])
     size = size or max(64, read_level(resolutions[-1])[1])
     shown = [pyramid[resolution] for resolution in resolutions]
-    shown += [] if truth is None else [truth]
+    if truth is not None:
+        shown += truth if isinstance(truth, list) else [truth]
     columns = columns or max(1, round(math.sqrt(count / len(shown))))
     rows = -(-count // columns)
     tile_width = len(shown) * (size + 1) - 1

@@ -1,5 +1,6 @@
 """Captions of folders, tar shards and TFDS sets; embeddings of captions on disk."""
 
+import hashlib
 import io
 import json
 import tarfile
@@ -57,6 +58,69 @@ def test_tables(folder, column, place, kind):
     table.write_text("\n".join(lines))
     source = open_source(f"folder:{folder}", "all")
     assert _captions(source) == {i: f"n, {i}" for i in range(3)}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_table_says_the_split(folder, kind):
+    rows = [(0, "test"), (1, "Val"), (2, "")]
+    lines = [f"sub/{i}.png,n {i},{split}" for i, split in rows]
+    text = "\n".join(["file_name,text,split", *lines])
+    if kind == "jsonl":
+        text = "\n".join(
+            json.dumps({"file_name": f"sub/{i}.png", "text": f"n {i}", "split": split})
+            for i, split in rows
+        )
+    (folder / f"metadata.{kind}").write_text(text)
+
+    def numbers(split):
+        try:
+            return set(_captions(open_source(f"folder:{folder}", split)))
+        except ValueError:  # Empty.
+            return set()
+
+    # A row that does not say it is in the split that the name's hash gives.
+    of_name = hashlib.sha256(b"sub/2.png").digest()
+    assert int.from_bytes(of_name[:8], "big") % 100 < 90
+    assert numbers("train") == {2}
+    assert numbers("validation") == {1}
+    assert numbers("test") == {0}
+    assert numbers("all") == {0, 1, 2}
+
+
+def test_a_table_says_the_class(folder):
+    rows = [
+        {"file_name": f"sub/{i}.png", "text": "a", "class": name, "split": split}
+        for i, name, split in (
+            (0, "pear", "train"),
+            (1, "apple", "train"),
+            (2, "pear", "test"),
+        )
+    ]
+    table = folder / "metadata.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    for split, labels in (("train", [1, 0]), ("test", [1]), ("all", [1, 0, 1])):
+        source = open_source(f"folder:{folder}", split)
+        assert source.class_names == ("apple", "pear")
+        assert [item["label"] for item in source] == labels
+        assert source.has_captions
+    # Where a picture has none, no class would be right for it.
+    del rows[1]["class"]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    source = open_source(f"folder:{folder}", "all")
+    assert source.num_classes is None and len(source) == 3
+    assert "Only 2 of 3 captioned files have a class" in source.report()
+
+
+def test_a_wrong_split_is_told(folder):
+    for header, lines, what in (
+        ("split", ["sub/0.png,a,first"], "line 2.*'first'"),
+        ("split", ["sub/0.png,a,train", "sub/0.png,b,test"], "line 3.*same in all"),
+        ("class", ["sub/0.png,a,pear", "sub/0.png,b,fig"], "line 3.*'fig'.*'pear'"),
+    ):
+        text = "\n".join([f"file_name,text,{header}", *lines])
+        (folder / "metadata.csv").write_text(text)
+        with pytest.raises(ValueError, match=what):
+            open_source(f"folder:{folder}")
 
 
 def test_a_table_without_captions_is_told(folder):
