@@ -106,8 +106,8 @@ class StageReport:
             )
         if setting.remat != self.part.asked:
             lines.append(f"model.remat={','.join(map(str, setting.remat))}")
-        if setting.fsdp:
-            lines.append("--fsdp")
+        if self.part.devices > 1:
+            lines.append("--fsdp" if setting.fsdp else "--data-parallel")
         print(f"  with     {' '.join(lines) or 'nothing but the defaults'}")
 
     def print_compiled(self, compiler, device):

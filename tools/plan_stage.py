@@ -244,6 +244,9 @@ class StageOnDevices:
                 return
             temporary = need.activations + need.temporary
             least[setting.remat, setting.fsdp] = temporary * setting.accumulate
+        if share > limit:
+            # None fits: what comes closest is the last, which was left out.
+            yield setting, self.need(setting)
 
     # === Time and data ===
 

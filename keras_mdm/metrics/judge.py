@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mdm import backend
 from keras_mdm.metrics.scenes import CLIP_ATTRIBUTES, COLOURS, NUM_CELLS, SHAPES
 
 
@@ -92,14 +93,16 @@ class Judge:
         """
         rng = np.random.default_rng(self._seed)
         labels = np.asarray(labels)
-        if len(images) != len(labels) or len(images) == 0:
+        devices = backend.rows_per_call()
+        if len(images) != len(labels) or len(images) < devices:
             raise ValueError(
-                "`images` and `labels` must be as many, and at least one. "
+                "`images` and `labels` must be as many, and at least one for each "
+                f"device that shares a batch, {devices}. "
                 f"Received: {len(images)} images, {len(labels)} labels"
             )
         if len(self._heads) == 1:
             labels = labels[:, None]
-        batch_size = min(batch_size, len(images))
+        batch_size = max(1, min(batch_size, len(images)) // devices) * devices
         size = len(images) // batch_size * batch_size
         rate = 2e-3
         if self._decays:
@@ -141,6 +144,8 @@ class Judge:
         # The last batch is filled up, so that one shape is compiled.
         images = np.asarray(images)
         count = len(images)
+        devices = backend.rows_per_call()
+        batch_size = -(-batch_size // devices) * devices
         filled = -(-count // batch_size) * batch_size
         rows = np.minimum(np.arange(filled), count - 1)
         result = model.predict(_scaled(images[rows]), batch_size=batch_size, verbose=0)

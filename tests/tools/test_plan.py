@@ -121,6 +121,8 @@ def test_settings_are_tried_until_one_fits(nest, monkeypatch):
     assert tried and all(need.total > 40 for _, need in tried)
     # What can't fit by proportion is left out.
     assert "plain" in asked and "accumulate=2" not in asked
+    # But for what comes closest, where nothing fits: a picture at a time.
+    assert min(need.total for _, need in part.tried(4)) == 55
 
 
 def test_flops_of_a_step(nest):
