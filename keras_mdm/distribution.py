@@ -41,6 +41,11 @@ class FullySharded(keras.distribution.DataParallel):
 
     def __init__(self, devices=None, min_size=2**16):
         require_jax("`FullySharded`")
+        known = keras.distribution.list_devices()
+        if devices is not None and not (devices and set(devices) <= set(known)):
+            raise ValueError(
+                f"`devices` must be some of {known}. Received: devices={devices}"
+            )
         # Each process reads its own part of the data; see `MDM.fit`.
         super().__init__(devices=devices, auto_shard_dataset=False)
         self.min_size = min_size
@@ -108,10 +113,12 @@ def connect(coordinator=None, num_processes=None, process_id=None, timeout=300):
                 "`coordinator` must be 'host:port' of process 0, such as "
                 f"'10.0.0.1:1234'. Received: coordinator={coordinator!r}"
             )
-        if not 0 <= process_id < num_processes:
+        numbers = (process_id, num_processes)
+        whole = all(isinstance(number, int) for number in numbers)
+        if not whole or not 0 <= process_id < num_processes:
             raise ValueError(
-                "`process_id` must be from 0 to num_processes - 1. Received: "
-                f"process_id={process_id}, num_processes={num_processes}"
+                "`process_id` must be from 0 to num_processes - 1, both whole numbers. "
+                f"Received: process_id={process_id!r}, num_processes={num_processes!r}"
             )
     backend.connect(coordinator, num_processes, process_id, timeout)
     return backend.process_number(), backend.number_of_processes()

@@ -90,14 +90,15 @@ def test_data_parallel(one_device):
 
 
 @ON_JAX
-def test_two_processes(one_device):
+@pytest.mark.parametrize(("kind", "share"), [("data", 1.0), ("fsdp", 1 / 8)])
+def test_two_processes(one_device, kind, share):
     folder, results = one_device
-    output, address = folder / "two", f"127.0.0.1:{_free_port()}"
-    arguments = (4, "fsdp", output, f"{output}.state", address, 2)
+    output, address = folder / f"two_{kind}", f"127.0.0.1:{_free_port()}"
+    arguments = (4, kind, output, f"{output}.state", address, 2)
     processes = [_start(*arguments, number) for number in range(2)]
     found = _read(output, *processes)
     _check(found, results["one"])
-    assert set(found["shares"]) == {1 / 8}
+    assert set(found["shares"]) == {share}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,7 @@ def test_small_variables_are_whole():
         (("10.0.0.1:x", 2, 0), "`coordinator` must be 'host:port'"),
         (("10.0.0.1:70000", 2, 0), "`coordinator` must be 'host:port'"),
         (("10.0.0.1:1234", 2, 2), "`process_id` must be from 0 .*process_id=2"),
+        (("10.0.0.1:1234", "2", 1), "whole numbers.*num_processes='2'"),
         (("10.0.0.1:1234", None, None), "are given together"),
         ((None, 2, 1), "are given together"),
     ],
@@ -143,6 +145,13 @@ def test_a_coordinator_that_does_not_answer():
     address = f"127.0.0.1:{_free_port()}"
     with pytest.raises(ValueError, match=f"no coordinator answers at '{address}'"):
         distribution.connect(address, 2, 1, timeout=1)
+
+
+@ON_JAX
+@pytest.mark.parametrize("devices", [[], ["cpu:99"], ["gpu:0", "cpu:0"]])
+def test_devices_that_are_not_there(devices):
+    with pytest.raises(ValueError, match="`devices` must be some of .*cpu:0"):
+        distribution.FullySharded(devices)
 
 
 @ON_JAX

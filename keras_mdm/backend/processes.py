@@ -55,11 +55,16 @@ def connect(coordinator, num_processes, process_id, timeout):
         jax.distributed.initialize(
             coordinator, num_processes, process_id, initialization_timeout=timeout
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
+        given = (
+            f"coordinator={coordinator!r}, num_processes={num_processes}, "
+            f"process_id={process_id}"
+        )
+        if coordinator is None:
+            given += ", which this machine's cluster does not tell: give all three"
         raise ValueError(
-            f"the processes did not find each other within {timeout} s: coordinator "
-            f"{coordinator!r}, num_processes={num_processes}, "
-            f"process_id={process_id}. Cause: {error}"
+            "the processes were not joined, which must happen before anything is "
+            f"computed, and within {timeout} s. Received: {given}. Cause: {error}"
         ) from error
     # Keras draws the seeds of weights from it: all processes must make the same ones.
     random.seed(from_all(random.getrandbits(63))[0])

@@ -18,7 +18,7 @@ def check_devices(model):
     distribution = keras.distribution.distribution()
     if name() == "jax":
         if distribution is not None and model.variables:
-            _check_place(model.variables[0], distribution.device_mesh.devices.size)
+            _check_place(model.variables[0], distribution.device_mesh.backend_mesh)
         return
     asked = None
     if distribution is not None:
@@ -35,8 +35,8 @@ def check_devices(model):
         )
 
 
-def _check_place(variable, devices):
-    if len(variable.value.sharding.device_set) != devices:
+def _check_place(variable, mesh):
+    if variable.value.sharding.device_set != set(mesh.devices.flat):
         raise ValueError(
             "the model was made before the devices were chosen: call "
             "`keras.distribution.set_distribution(...)` first, then make the model."

@@ -14,7 +14,7 @@ def prepare(
 ):
     """Joins other processes, and divides what follows among all devices.
 
-    Of several processes the first alone prints.
+    Of several processes the first alone prints to the standard output.
 
     Args: see `settings.Devices`.
 

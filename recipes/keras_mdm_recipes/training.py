@@ -13,6 +13,7 @@ import sys
 
 from keras_mdm_recipes import command_line, devices, stages, start
 from keras_mdm_recipes.plot import plot_losses
+from keras_mdm_recipes.settings import FIELDS
 
 
 @dataclasses.dataclass
@@ -137,8 +138,9 @@ def train(recipe, settings, output, resume):
     if process == 0:
         plot_losses(output / "history.csv", output / "losses.png")
     last = f"stage{len(plan)}_{plan[-1].resolution}px.*"
-    found = list((output / "samples").glob(last))
-    if not backend.from_all(bool(found))[0]:
+    # The first process sees its own files for certain.
+    found = backend.from_all([str(p) for p in (output / "samples").glob(last)])[0]
+    if not found:
         # The run was stopped between its last step and its last grid.
         drawing.set_model(mdm)
         drawing.on_stage_begin(len(plan) - 1, plan[-1])
@@ -252,10 +254,11 @@ def write_config(output, recipe, settings, mdm, plan, class_names):
 
 
 def saved_settings(settings):
-    """The settings of a run as a dict, without what is of one process."""
+    """The settings of a run as a dict, without what is of one process or machine."""
     saved = dataclasses.asdict(settings)
-    for name in ("coordinator", "num_processes", "process_id"):
-        saved["devices"][name] = None
+    for name in ("coordinator", "num_processes", "process_id", "connect_timeout"):
+        saved["devices"][name] = FIELDS[f"devices.{name}"][0].default
+    saved["run"]["cache_dir"] = None
     return saved
 
 
