@@ -431,6 +431,6 @@ def test_replicas():
     lines = run_python(REPLICAS).splitlines()
     assert len(lines) == 6
     for line in lines[:4]:
-        assert "MirroredStrategy` asks for several devices" in line
+        assert "Strategy` asks for several devices" in line
         assert "KERAS_BACKEND=jax" in line
     assert lines[4:] == ["True", "True"]
