@@ -11,7 +11,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import tiny_mdm
 
 from keras_mdm import distribution
 
@@ -81,6 +80,7 @@ def test_fully_sharded(one_device):
 
 
 @ON_JAX
+@pytest.mark.slow  # Each kind runs once here: this one in two processes, below.
 def test_data_parallel(one_device):
     folder, results = one_device
     output = folder / "data"
@@ -90,7 +90,10 @@ def test_data_parallel(one_device):
 
 
 @ON_JAX
-@pytest.mark.parametrize(("kind", "share"), [("data", 1.0), ("fsdp", 1 / 8)])
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [("data", 1.0), pytest.param("fsdp", 1 / 8, marks=pytest.mark.slow)],
+)
 def test_two_processes(one_device, kind, share):
     folder, results = one_device
     output, address = folder / f"two_{kind}", f"127.0.0.1:{_free_port()}"
@@ -152,14 +155,6 @@ def test_a_coordinator_that_does_not_answer():
 def test_devices_that_are_not_there(devices):
     with pytest.raises(ValueError, match="`devices` must be some of .*cpu:0"):
         distribution.FullySharded(devices)
-
-
-@ON_JAX
-def test_a_model_that_was_made_before():
-    mdm = tiny_mdm(1, resolution=4)
-    with keras.distribution.DataParallel().scope():
-        with pytest.raises(ValueError, match="made before the devices were chosen"):
-            mdm.compile("sgd")
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="about other backends")

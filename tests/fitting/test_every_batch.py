@@ -483,6 +483,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 import keras
 from helpers import batch_of, tiny_mdm
 
+early = tiny_mdm(1, resolution=4)
 keras.distribution.set_distribution(keras.distribution.DataParallel())
 mdm = tiny_mdm(1, resolution=4)
 mdm.compile("sgd")
@@ -499,6 +500,10 @@ for road in (
     except ValueError as error:
         print(error)
 print(mdm.fit(data, batch_size=4, verbose=0).history["loss"][0] > 0)
+try:
+    early.compile("sgd")
+except ValueError as error:
+    print(error)
 """
 
 
@@ -513,4 +518,5 @@ def test_batches_that_devices_can_not_share():
         assert line.startswith(place)
         assert "a multiple of the 2 parts" in line
         assert line.endswith("Received: 3 entries")
-    assert lines[4:] == ["True"]
+    assert lines[4] == "True"
+    assert "model was made before the devices were chosen" in lines[5]

@@ -245,7 +245,7 @@ def test_wrong_flags_are_told(changes, words):
     with pytest.raises(ValueError, match=words):
         plan.plan_stages(arguments(**changes))
     assert plan.find_device("24 GiB") == (24.0, None)
-    assert plan.find_device("rtx4090") == (24, 165)
+    assert plan.find_device("rtx4090") == (24, 165.2)
 
 
 def test_a_batch_that_devices_do_not_divide(nest):
