@@ -1,81 +1,20 @@
 """The state of training on disk: everything that going on after a stop needs.
 
-One HDF5 file, replaced whole. Written and read by `ProgressiveSchedule.fit`.
+One HDF5 file, replaced whole. Written by `SaveState`, read by
+`ProgressiveSchedule.fit`.
 """
 
 import contextlib
 import json
 
 import h5py
-import keras
 
 from keras_mdm import backend
 from keras_mdm.files import as_path, whole_file
 from keras_mdm.saving.finite import check_finite
-from keras_mdm.training.stage_callback import steps_done
 
 STATE_FILE = "training_state.h5"
 _SHOWN = 8  # Differences of settings that an error lists.
-
-
-class SaveState(keras.callbacks.Callback):
-    """Writes the state of training after each epoch of a stage, and when asked to.
-
-    Args:
-        folder: Path.
-        settings: dict of JSON values; see `ProgressiveSchedule.settings`.
-        index: int. Index of the stage.
-        stage: `Stage`.
-    """
-
-    def __init__(self, folder, settings, index, stage):
-        super().__init__()
-        self.folder = folder
-        self.settings = settings
-        self.index = index
-        self.rounds = stage.rounds()
-
-    def begin_fit(self, mdm, done):
-        """Must be called before each `fit`, with the steps of its epoch that are done.
-
-        Args:
-            mdm: `MDM`.
-            done: int.
-        """
-        self.set_model(mdm)
-        self.epoch, self.done = None, done
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch, self.begin = epoch, steps_done(self.model)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._save(epoch + 1, 0)
-        self.epoch, self.done = None, 0
-
-    def save_now(self):
-        """Writes the state in the middle of an epoch, if a step of it was done.
-
-        A pass over data of unknown length is begun anew from there.
-        """
-        count = steps_done(self.model)
-        if self.epoch is not None and count > self.begin:
-            step = self.done + count - self.begin
-            whole = step == self.rounds[self.epoch]
-            self._save(self.epoch + whole, 0 if whole else step)
-        print(
-            f"\nStopped after step {count} of stage {self.index + 1}. `resume=True` "
-            f"goes on from the state in '{self.folder}'.",
-            flush=True,
-        )
-
-    def _save(self, epoch, step):
-        ended = epoch == len(self.rounds)
-        progress = {
-            "stage": self.index + ended,
-            "epoch": 0 if ended else epoch,
-            "step": 0 if self.rounds[0] is None else step,
-        }
-        save_state(self.model, self.folder, progress, self.settings)
 
 
 def has_state(folder):
@@ -96,7 +35,7 @@ def state_variables(mdm):
     return named
 
 
-def save_state(mdm, folder, progress, settings=None):
+def save_state(mdm, folder, progress, settings=None, place=None):
     """Writes weights, averages, random state and optimizer in one file, or nothing.
 
     Args:
@@ -104,6 +43,8 @@ def save_state(mdm, folder, progress, settings=None):
         folder: Path of an existing or new folder.
         progress: dict of JSON values to keep beside them.
         settings: Optional dict of JSON values that a resumed run must share.
+        place: Optional dict of JSON values. The place in the data of this process; see
+            `keras_mdm.fitting.places`.
 
     Raises:
         ValueError: if a weight is NaN or infinite; an older state stays.
@@ -114,6 +55,7 @@ def save_state(mdm, folder, progress, settings=None):
         file.attrs["progress"] = json.dumps(progress)
         # No attribute, which holds 64 KiB at most: vocabularies are longer.
         file["settings"] = json.dumps(settings or {}, default=str)
+        file["places"] = json.dumps(backend.from_all(place))
         for name, variable in state_variables(mdm).items():
             file[name] = backend.to_numpy(variable)
         for i, variable in enumerate(mdm.optimizer.variables):
@@ -132,9 +74,24 @@ def read_progress(folder, num_stages=None):
         numbers = [progress[key] for key in ("stage", "epoch", "step")]
         if not all(isinstance(n, int) and n >= 0 for n in numbers):
             raise KeyError(f"progress={progress}")
-        if num_stages is not None and progress["stage"] > num_stages:
-            raise KeyError(f"it has {progress['stage']} stages")
+        if num_stages is not None and progress["stage"] >= num_stages:
+            raise KeyError(f"it has {progress['stage'] + 1} stages")
     return progress
+
+
+def read_place(folder):
+    """The `place` that this process gave to `save_state`.
+
+    Of a run of another number of processes, the number of batches alone is known.
+
+    Returns:
+        dict, or `None`.
+    """
+    with _open_state(folder) as file:
+        places = json.loads(file["places"].asstr()[()])
+        if places[0] is None or len(places) == backend.number_of_processes():
+            return places[backend.process_number()]
+        return {**places[0], "state": None}
 
 
 def check_settings(folder, settings):
@@ -184,12 +141,6 @@ def _short(value):
         return f"{len(value)} of them"
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def restore_weights(mdm, folder):
-    """Restores weights, averages and random state, not the optimizer."""
-    with _open_state(folder) as file:
-        _assign(state_variables(mdm), file, folder)
 
 
 def restore_state(mdm, folder):
