@@ -5,14 +5,9 @@ import dataclasses
 from keras_mdm.diffusion import losses
 from keras_mdm.fitting import active_levels, interrupts
 from keras_mdm.training.save_state import SaveState
+from keras_mdm.training.settings import check_settings
 from keras_mdm.training.stage import default_optimizer
-from keras_mdm.training.state import (
-    check_settings,
-    has_state,
-    read_place,
-    read_progress,
-    restore_state,
-)
+from keras_mdm.training.state import newest
 
 
 class ProgressiveSchedule:
@@ -49,6 +44,7 @@ class ProgressiveSchedule:
         checkpoint_dir=None,
         resume=False,
         verbose="auto",
+        keep_every=None,
     ):
         """Trains a model through all stages.
 
@@ -61,13 +57,16 @@ class ProgressiveSchedule:
             validation_data: Optional callable from `Stage` to data for `evaluate`.
             checkpoint_dir: Optional path. The whole state of training is written there
                 before the first step of a stage, after each epoch, and after the step
-                at which Ctrl-C or SIGTERM stops it.
+                at which Ctrl-C or SIGTERM stops it; the newest three states are kept.
+                Those of another training there are removed, unless `resume` is set.
             resume: bool. Whether to go on from the state in `checkpoint_dir`, if there
                 is one. The data set is made anew, and goes on with the batch that comes
                 next: one of `keras_mdm.data.make_dataset`, or of grain, is set there;
                 of others the batches that were taken are read again and skipped, so
                 they must have the same order each time.
             verbose: As in `keras.Model.fit`.
+            keep_every: int or `None`. The states after every so many epochs of a stage
+                are kept too.
 
         Returns:
             List of one dict for each epoch: `stage`, `resolution` and the logs.
@@ -79,14 +78,17 @@ class ProgressiveSchedule:
         self.check(mdm)
         if resume and checkpoint_dir is None:
             raise ValueError("`resume` needs `checkpoint_dir`. Received: None")
-        resume = resume and has_state(checkpoint_dir)
+        if keep_every is not None and (type(keep_every) is not int or keep_every < 1):
+            raise ValueError(
+                "`keep_every` must be a positive integer or None. Received: "
+                f"keep_every={keep_every!r}"
+            )
         settings = self.settings(mdm) if checkpoint_dir is not None else None
-        first, begin, place = 0, (0, 0), None
-        if resume:
-            check_settings(checkpoint_dir, settings)
-            state = read_progress(checkpoint_dir, len(self.stages))
-            first, begin = state["stage"], (state["epoch"], state["step"])
-            place = read_place(checkpoint_dir)
+        state = newest(checkpoint_dir) if resume else None
+        first, begin = 0, (0, 0)
+        if state is not None:
+            check_settings(checkpoint_dir, state.values["settings"], settings)
+            first, *begin = (state.progress[key] for key in ("stage", "epoch", "step"))
         logs = []
         for index in range(first, len(self.stages)):
             stage = self.stages[index]
@@ -96,11 +98,10 @@ class ProgressiveSchedule:
                 loss_weights=stage.loss_weights,
                 mixed_resolution=stage.mixed,
             )
-            saver = SaveState(checkpoint_dir, settings, index, stage, place)
-            if resume:
-                restore_state(mdm, checkpoint_dir)
-            else:
-                saver.save_first(mdm)
+            saver = SaveState(
+                checkpoint_dir, settings, index, stage, callbacks, keep_every
+            )
+            saver.begin(mdm, state)
             _tell(callbacks, "on_stage_begin", index, stage, mdm)
             if begin[0] < len(stage.rounds()):
                 dataset = make_dataset(stage)
@@ -122,7 +123,7 @@ class ProgressiveSchedule:
                         row = {"stage": index, "resolution": stage.resolution, **values}
                         logs.append(row)
             _tell(callbacks, "on_stage_end", index, stage, mdm)
-            resume, begin, place = False, (0, 0), None
+            state, begin = None, (0, 0)
         return logs
 
     def settings(self, mdm):
