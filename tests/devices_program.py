@@ -85,13 +85,10 @@ def make_dataset(stage):
     part = slice(process * rows, (process + 1) * rows)
     numbers = range(20)
     batches = [batch_of(SIZE, stage.resolution, seed=number) for number in numbers]
-    # A resumed stage begins with the batch of its step.
-    first = make_dataset.skip if stage.resolution == 8 else 0
-    return [{k: v[part] for k, v in batch.items()} for batch in batches[first:]]
+    return [{k: v[part] for k, v in batch.items()} for batch in batches]
 
 
-def run(skip=0, stop=None, **options):
-    make_dataset.skip = skip
+def run(stop=None, **options):
     mdm = keras_mdm.MDM(tiny_nest(2, resolution=4), ema_momentum=0.9, seed=1)
     randomize(mdm.network, 0.1)
     mdm.reset_ema()
@@ -125,7 +122,7 @@ run(stop=13, checkpoint_dir=f"{output}.state")
 if process == 0:
     shutil.copytree(state, f"{output}.copy")
 backend.wait_for_all()
-mdm, losses = run(skip=5, checkpoint_dir=f"{output}.copy", resume=True)
+mdm, losses = run(checkpoint_dir=f"{output}.copy", resume=True)
 found.update({f"resumed_{k}": value for k, value in results(mdm, losses).items()})
 shares = []
 for variable in (*mdm.ema.averages, *mdm.optimizer.variables):

@@ -55,7 +55,7 @@ class PictureDataset(grain.IterDataset):
         """Number of pictures that are not known to be unusable."""
         return len(self._preparation.source) - len(self._unusable)
 
-    def _chunks_of_indices(self, number):
+    def _chunks_of_indices(self, number, skip):
         """Chunks from pass `number` on where pictures are read at random."""
         length, (index, count) = len(self._preparation.source), self._shard
         stream = grain.MapDataset.range(length)
@@ -72,15 +72,28 @@ class PictureDataset(grain.IterDataset):
             left_over = length % (self._batch_size * count) if count > 1 else 0
             end = begin + length - left_over
         # A batch of all processes is made of one chunk of each, in their order.
-        chunks = stream[begin:end].batch(self._batch_size)[index::count]
+        chunks = stream[begin:end].batch(self._batch_size)[index::count][skip:]
         return chunks.map(self._preparation).to_iter_dataset(
             grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
         )
 
-    def batches_from_pass(self, number):
-        """Returns the grain dataset of the batches of pass `number` (and on)."""
-        if self._preparation.source.stream is None:
-            chunks = self._chunks_of_indices(number)
+    @property
+    def streams(self):
+        """Whether the source can be read from its start alone."""
+        return self._preparation.source.stream is not None
+
+    def batches_from_pass(self, number, skip=0):
+        """The batches of a pass, and of those after it if the data repeat.
+
+        Args:
+            number: int. The pass.
+            skip: int. Chunks to leave out, unread; only if the source does not stream.
+
+        Returns:
+            A grain dataset.
+        """
+        if not self.streams:
+            chunks = self._chunks_of_indices(number, skip)
         else:
             rows = _Rows(
                 self._preparation,
@@ -100,7 +113,7 @@ class PictureDataset(grain.IterDataset):
             chunks = chunks.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=self.num_workers)
             )
-        elif self._preparation.source.stream is not None:
+        elif self.streams:
             chunks = grain.experimental.ThreadPrefetchIterDataset(
                 chunks, prefetch_buffer_size=4
             )
@@ -142,11 +155,11 @@ class _PassIterator(grain.DatasetIterator):
         weakref.finalize(self, _close, self._opened)
         self._start(dataset.epoch)
 
-    def _start(self, number):
-        self._number = number
-        self._delivered = 0
+    def _start(self, number, skip=0):
+        self._number, self._skipped, self._delivered = number, skip, skip
         _close(self._opened)
-        self._opened.append(iter(self._dataset.batches_from_pass(number)))
+        batches = self._dataset.batches_from_pass(number, skip)
+        self._opened.append(iter(batches))
 
     def __next__(self):
         try:
@@ -163,13 +176,35 @@ class _PassIterator(grain.DatasetIterator):
         return {
             "epoch": self._number,
             "delivered": self._delivered,
+            "skipped": self._skipped,
+            "workers": self._dataset.num_workers,
             "batches": self._opened[0].get_state(),
         }
 
     def set_state(self, state):
-        self._start(state["epoch"])
+        if state["workers"] != self._dataset.num_workers:
+            # Grain's state is of another number of workers.
+            self._start(state["epoch"])
+            self.skip(state["delivered"])
+            return
+        self._start(state["epoch"], state["skipped"])
         self._delivered = state["delivered"]
         self._opened[0].set_state(state["batches"])
+
+    def skip(self, count):
+        """Leaves out the next batches; of an iteration that has just begun alone.
+
+        Where pictures can be read at random, none is read: as many are left out as
+        `count` batches have if every picture is usable.
+
+        Args:
+            count: int.
+        """
+        if not self._dataset.streams:
+            self._start(self._number, count)
+            return
+        for _ in range(count):
+            next(self)
 
     def close(self):
         # Grain calls this at the end of the program too, when `_close` is gone.

@@ -71,7 +71,8 @@ class StopAtInterrupt(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         check(batch)
 
-    on_train_batch_end = on_test_batch_begin = on_test_batch_end = on_train_batch_begin
+    # Not after a training step: the last one of an epoch is followed by its end.
+    on_test_batch_begin = on_test_batch_end = on_train_batch_begin
     on_predict_batch_begin = on_predict_batch_end = on_train_batch_begin
 
     def on_epoch_end(self, epoch, logs=None):

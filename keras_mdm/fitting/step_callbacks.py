@@ -19,9 +19,10 @@ class StepCallback(keras_callbacks.Callback):
 
     Attributes:
         clock: The `StepClock` of `fit`, or `None` where callbacks are called otherwise.
+        places: The `Places` of the data of `fit`, or `None`.
     """
 
-    clock = None
+    clock = places = None
 
 
 class StepCallbackList(keras_callbacks.CallbackList):
@@ -30,17 +31,18 @@ class StepCallbackList(keras_callbacks.CallbackList):
     Args:
         callbacks: List of Keras callbacks.
         clock: `StepClock`.
+        places: `Places` of the data.
         **params: As in Keras.
     """
 
-    def __init__(self, callbacks, clock, **params):
+    def __init__(self, callbacks, clock, places=None, **params):
         super().__init__(callbacks, **params)
         self.clock = clock
         self._batch = -1
         self._others = []
         for callback in self.callbacks:
             if isinstance(callback, StepCallback):
-                callback.clock = clock
+                callback.clock, callback.places = clock, places
             elif _asks_for_steps(callback):
                 self._others.append(callback)
 
@@ -95,6 +97,7 @@ def listed(callbacks, data, **params):
         yield StepCallbackList(
             checked,
             clock,
+            data.places,
             add_history=True,
             add_progbar=params["verbose"] != 0,
             **params,

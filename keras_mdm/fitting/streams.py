@@ -19,6 +19,7 @@ from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from keras_mdm import backend
 from keras_mdm.fitting.batches import pictures_of
+from keras_mdm.fitting.places import Places
 
 # More batches than any data set has; grain's have `sys.maxsize` entries if they repeat.
 _ENDLESS = 2**40
@@ -33,7 +34,7 @@ class ArrayBatches:
         weights: Array of sample weights, or `None`.
         batch_size: int.
         shuffle: bool. Whether each pass has an order of its own. It follows
-            `keras.utils.set_random_seed`.
+            `keras.utils.set_random_seed`, or `epoch`, where that is set.
         drop_remainder: bool. Whether the last, smaller batch is left out: for its shape
             the whole step would be compiled again.
     """
@@ -44,6 +45,10 @@ class ArrayBatches:
     shuffle: bool = False
     drop_remainder: bool = False
 
+    def __post_init__(self):
+        # Of the order of the next pass: a seed, and the number of the pass.
+        self.epoch = [int(np.random.randint(2**31)), 0] if self.shuffle else None
+
     def __len__(self):
         batches = len(pictures_of(self.batch)) / self.batch_size
         return math.floor(batches) if self.drop_remainder else math.ceil(batches)
@@ -51,8 +56,11 @@ class ArrayBatches:
     def __iter__(self):
         order = np.arange(len(pictures_of(self.batch)))
         if self.shuffle:
-            np.random.shuffle(order)
+            seed, epoch = self.epoch
+            np.random.default_rng((seed, epoch)).shuffle(order)
         for number in range(len(self)):
+            if self.shuffle and number == len(self) - 1:
+                self.epoch = [seed, epoch + 1]  # Nobody asks for more than there are.
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
             batch = {key: array[rows] for key, array in self.batch.items()}
             yield batch, None, None if self.weights is None else self.weights[rows]
@@ -94,6 +102,7 @@ class PreparedData(DataAdapter):
         first: A row of zeros as each array of the first batch has them, by name, and
             the number of its rows.
         clock: `StepClock` that times the reading of each batch, or `None`.
+        places: `Places` of the batches that were read.
 
     Raises:
         ValueError: if there is no batch, or the first one does not fit the model.
@@ -103,6 +112,7 @@ class PreparedData(DataAdapter):
         self._data, self._spec, self._name = data, spec, name
         self._error = None
         self.clock = None
+        self.places = Places(data, is_read_once(data))
         # Keras' own adapter where it does more than to iterate.
         self._adapter = None
         if isinstance(data, keras.utils.PyDataset):
@@ -120,7 +130,7 @@ class PreparedData(DataAdapter):
             elements = enumerate(self._data)
             first = next(elements, None)
             if is_read_once(self._data) and first is not None:
-                self._data = _Once(itertools.chain([first], elements))
+                self._data = _Once(itertools.chain([first[1]], self._data))
         if first is None:
             raise self._no_batch()
         batch = self._prepare(*first, warn=True)[0]
@@ -144,22 +154,26 @@ class PreparedData(DataAdapter):
             ) from None
 
     def _numbered(self):
+        """Pairs of number and element of a pass, from its place on."""
+        number = self.places.next_number
+        elements = self.places.noted(self._elements, self.num_batches)
         if isinstance(self._data, keras.utils.PyDataset):
-            for (item,) in self._adapter.get_numpy_iterator():
-                yield item["number"], item["element"]
-        elif self._adapter is not None:
-            yield from enumerate(self._adapter.get_numpy_iterator())
-        elif isinstance(self._data, _Once):
-            yield from self._data.elements
-        else:
-            yield from enumerate(self._data)
+            return ((item["number"], item["element"]) for (item,) in elements)
+        return enumerate(elements, number)
+
+    def _elements(self):
+        if self._adapter is not None:
+            return iter(self._adapter.get_numpy_iterator())
+        if isinstance(self._data, _Once):
+            return self._data.elements
+        return iter(self._data)
 
     def __iter__(self):
         """One pass: triples of a batch of numpy arrays, `None`, and sample weights."""
         return self._pass() if self.clock is None else self.clock.timed(self._pass())
 
     def _pass(self):
-        empty = True
+        empty, first = True, self.places.next_number
         in_memory = isinstance(self._data, ArrayBatches)  # Checked as a whole.
         try:
             for number, element in self._numbered():
@@ -170,7 +184,10 @@ class PreparedData(DataAdapter):
             with contextlib.suppress(Exception):
                 self.on_epoch_end()
             raise
-        if empty:
+        if empty and first:
+            # A stop came between the last batch of a pass and its end.
+            yield from self._pass()
+        elif empty:
             raise self._no_batch()
 
     def get_numpy_iterator(self):
@@ -223,7 +240,7 @@ class PreparedData(DataAdapter):
 
 @dataclasses.dataclass
 class _Once:
-    """Numbered elements of an iterator, which goes on where it was left."""
+    """Elements of an iterator, which goes on where it was left."""
 
     elements: collections.abc.Iterator
 

@@ -14,7 +14,7 @@ from keras_mdm.files import as_path, whole_file
 from keras_mdm.fitting.step_callbacks import StepCallback
 from keras_mdm.training.pictures import pyramid_frames, save_picture
 from keras_mdm.training.speed import FIGURES, SpeedMeter
-from keras_mdm.training.stage_callback import StageCallback
+from keras_mdm.training.stage_callback import StageCallback, steps_done
 
 _FRAME_RATE = 8  # Of animated samples, frames a second.
 _PLACE = ("stage", "resolution", "step")  # Columns that say where a row belongs.
@@ -53,9 +53,17 @@ class History(StageCallback):
         self.meter = SpeedMeter(self.model, self.clock)
 
     def on_epoch_begin(self, epoch, logs=None):
-        super().on_epoch_begin(epoch, logs)
         # Keras logs means since the epoch began.
         self.means, self.written = {}, self.step
+        super().on_epoch_begin(epoch, logs)
+
+    def get_state(self):
+        last = {"means": self.means, "written": self.written}
+        return super().get_state() | last
+
+    def take_up(self, state):
+        super().take_up(state)
+        self.means, self.written = state["means"], state["written"]
 
     def on_train_batch_end(self, batch, logs=None):
         before = self.step
@@ -163,8 +171,9 @@ class SampleGrid(StageCallback):
     Args:
         folder: Path of the folder for `stage{n}_{resolution}px.png` (or `.webp`) and
             `stage{n}_{resolution}px_step{k}.png`.
-        every: int or `None`. Steps between drawings; whole epochs only. Defaults to
-            `None`: at the end of each stage alone.
+        every: int or `None`. Steps between drawings, which are those of the ends of
+            epochs in which a multiple of it was reached. Defaults to `None`: at the end
+            of each stage alone.
         titles: Optional sequence of str, one for each picture.
         log_dir: Optional path of TensorBoard logs; of clips they have the middle frame.
         truth: Optional uint8 array of real pictures or clips of the network's largest
@@ -184,17 +193,16 @@ class SampleGrid(StageCallback):
         self.truth = truth
         self.options = {"seed": 0, **options}
 
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        self.last_drawn = self.step
-
     def on_epoch_end(self, epoch, logs=None):
         ends = self.stage is not None and self.step == self.stage.steps
-        if self.every and not ends and self.step - self.last_drawn >= self.every:
-            self.last_drawn = self.step
+        if not self.every or ends:
+            return
+        if self.step // self.every > self.epoch_start // self.every:
             self.draw(f"_step{self.step}")
 
     def on_stage_end(self, index, stage):
+        # No step was done where a resumed run finds the stage at its end.
+        self.step = steps_done(self.model)
         self.draw("")
 
     def draw(self, suffix):

@@ -4,15 +4,10 @@ import dataclasses
 
 from keras_mdm.diffusion import losses
 from keras_mdm.fitting import active_levels, interrupts
+from keras_mdm.training.save_state import SaveState
+from keras_mdm.training.settings import check_settings
 from keras_mdm.training.stage import default_optimizer
-from keras_mdm.training.state import (
-    SaveState,
-    check_settings,
-    has_state,
-    read_progress,
-    restore_state,
-    restore_weights,
-)
+from keras_mdm.training.state import newest
 
 
 class ProgressiveSchedule:
@@ -49,6 +44,7 @@ class ProgressiveSchedule:
         checkpoint_dir=None,
         resume=False,
         verbose="auto",
+        keep_every=None,
     ):
         """Trains a model through all stages.
 
@@ -60,11 +56,17 @@ class ProgressiveSchedule:
                 `on_stage_begin(index, stage)` or `on_stage_end(index, stage)` are told.
             validation_data: Optional callable from `Stage` to data for `evaluate`.
             checkpoint_dir: Optional path. The whole state of training is written there
-                after each epoch, and after the step at which Ctrl-C or SIGTERM stops
-                it.
+                before the first step of a stage, after each epoch, and after the step
+                at which Ctrl-C or SIGTERM stops it; the newest three states are kept.
+                Those of another training there are removed, unless `resume` is set.
             resume: bool. Whether to go on from the state in `checkpoint_dir`, if there
-                is one. The data set is made anew.
+                is one. The data set is made anew, and goes on with the batch that comes
+                next: one of `keras_mdm.data.make_dataset`, or of grain, is set there;
+                of others the batches that were taken are read again and skipped, so
+                they must have the same order each time.
             verbose: As in `keras.Model.fit`.
+            keep_every: int or `None`. The states after every so many epochs of a stage
+                are kept too.
 
         Returns:
             List of one dict for each epoch: `stage`, `resolution` and the logs.
@@ -76,17 +78,17 @@ class ProgressiveSchedule:
         self.check(mdm)
         if resume and checkpoint_dir is None:
             raise ValueError("`resume` needs `checkpoint_dir`. Received: None")
-        resume = resume and has_state(checkpoint_dir)
+        if keep_every is not None and (type(keep_every) is not int or keep_every < 1):
+            raise ValueError(
+                "`keep_every` must be a positive integer or None. Received: "
+                f"keep_every={keep_every!r}"
+            )
         settings = self.settings(mdm) if checkpoint_dir is not None else None
+        state = newest(checkpoint_dir) if resume else None
         first, begin = 0, (0, 0)
-        if resume:
-            check_settings(checkpoint_dir, settings)
-            state = read_progress(checkpoint_dir, len(self.stages))
-            first, begin = state["stage"], (state["epoch"], state["step"])
-        if resume and not any(begin):
-            # A stage has ended: the next one has an optimizer of its own.
-            mdm.set_active(self.stages[max(first - 1, 0)].resolution)
-            restore_weights(mdm, checkpoint_dir)
+        if state is not None:
+            check_settings(checkpoint_dir, state.values["settings"], settings)
+            first, *begin = (state.progress[key] for key in ("stage", "epoch", "step"))
         logs = []
         for index in range(first, len(self.stages)):
             stage = self.stages[index]
@@ -96,32 +98,32 @@ class ProgressiveSchedule:
                 loss_weights=stage.loss_weights,
                 mixed_resolution=stage.mixed,
             )
-            if any(begin):
-                restore_state(mdm, checkpoint_dir)
-            saver = None
-            if checkpoint_dir is not None:
-                saver = SaveState(checkpoint_dir, settings, index, stage)
-            dataset = make_dataset(stage)
-            validation = validation_data(stage) if validation_data else None
+            saver = SaveState(
+                checkpoint_dir, settings, index, stage, callbacks, keep_every
+            )
+            saver.begin(mdm, state)
             _tell(callbacks, "on_stage_begin", index, stage, mdm)
-            for history in _fit_stage(
-                mdm,
-                stage,
-                begin,
-                saver,
-                x=dataset,
-                validation_data=validation,
-                # Keras warns if it is told to shuffle anything but arrays.
-                shuffle=isinstance(dataset, dict),
-                callbacks=[*callbacks, *([saver] if saver else [])],
-                verbose=verbose,
-            ):
-                for row in range(len(history.epoch)):
-                    values = {key: v[row] for key, v in history.history.items()}
-                    row = {"stage": index, "resolution": stage.resolution, **values}
-                    logs.append(row)
+            if begin[0] < len(stage.rounds()):
+                dataset = make_dataset(stage)
+                validation = validation_data(stage) if validation_data else None
+                for history in _fit_stage(
+                    mdm,
+                    stage,
+                    begin,
+                    saver,
+                    x=dataset,
+                    validation_data=validation,
+                    # Keras warns if it is told to shuffle anything but arrays.
+                    shuffle=isinstance(dataset, dict),
+                    callbacks=[*callbacks, saver],
+                    verbose=verbose,
+                ):
+                    for row in range(len(history.epoch)):
+                        values = {key: v[row] for key, v in history.history.items()}
+                        row = {"stage": index, "resolution": stage.resolution, **values}
+                        logs.append(row)
             _tell(callbacks, "on_stage_end", index, stage, mdm)
-            begin = (0, 0)
+            state, begin = None, (0, 0)
         return logs
 
     def settings(self, mdm):
@@ -183,8 +185,7 @@ def _fit_stage(mdm, stage, begin, saver, **options):
         end = epoch + 1
         while not done and end < len(rounds) and rounds[end] == rounds[epoch]:
             end += 1
-        if saver is not None:
-            saver.begin_fit(mdm, done)
+        saver.begin_fit(mdm, done)
         steps = rounds[epoch] and rounds[epoch] - done
         try:
             interrupts.check()
@@ -192,8 +193,7 @@ def _fit_stage(mdm, stage, begin, saver, **options):
                 initial_epoch=epoch, epochs=end, steps_per_epoch=steps, **options
             )
         except (KeyboardInterrupt, SystemExit):
-            if saver is not None:
-                saver.save_now()
+            saver.save_now()
             raise
         if mdm.stop_training:
             return

@@ -8,26 +8,53 @@ from keras_mdm.fitting.step_callbacks import StepCallback
 
 
 class StageCallback(StepCallback):
-    """Knows the stage and counts its steps; base of the callbacks here."""
+    """Knows the stage and counts its steps; base of the callbacks here.
+
+    Attributes:
+        step: int. Steps of the stage that are done.
+        epoch_start: int. Steps that were done when the epoch began; of one that is
+            resumed in its middle, when it really did.
+    """
 
     def __init__(self):
         super().__init__()
         self.stage_index = 0
         self.stage = None
-        self.step = 0
+        self.step = self.epoch_start = 0
+        self.resumed = None
 
     def on_stage_begin(self, index, stage):
         self.stage_index, self.stage = index, stage
+
+    def get_state(self):
+        """What the callback must know of an epoch to go on in its middle.
+
+        Returns:
+            dict of JSON values.
+        """
+        return {"epoch_start": self.epoch_start}
+
+    def set_state(self, state):
+        """Takes what `get_state` returned, before the epoch that goes on begins."""
+        self.resumed = state
 
     def on_train_begin(self, logs=None):
         self.step = steps_done(self.model)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch_start = self.step
+        # Keras counts the batches of an epoch that is resumed from 0 too.
+        self.counted_from = self.epoch_start = self.step
+        if self.resumed is not None:
+            self.take_up(self.resumed)
+            self.resumed = None
+
+    def take_up(self, state):
+        """Goes on in the middle of an epoch, with what `get_state` returned there."""
+        self.epoch_start = state["epoch_start"]
 
     def on_train_batch_end(self, batch, logs=None):
         # With `steps_per_execution`, `batch` is the last of several.
-        self.step = self.epoch_start + batch + 1
+        self.step = self.counted_from + batch + 1
 
     def open_writer(self, log_dir, kind):
         """TensorBoard writer of the stage; a resumed one hides what it repeats."""

@@ -1,86 +1,120 @@
-"""The state of training on disk: everything that going on after a stop needs.
+"""The states of training on disk: everything that going on after a stop needs.
 
-One HDF5 file, replaced whole. Written and read by `ProgressiveSchedule.fit`.
+A state is one file with a checksum. Written by `SaveState`, read by
+`ProgressiveSchedule.fit`.
 """
 
-import contextlib
-import json
-
-import h5py
-import keras
+import dataclasses
+import pathlib
+import re
+import warnings
 
 from keras_mdm import backend
-from keras_mdm.files import as_path, whole_file
+from keras_mdm.files import as_path
 from keras_mdm.saving.finite import check_finite
-from keras_mdm.training.stage_callback import steps_done
+from keras_mdm.training import state_file
 
-STATE_FILE = "training_state.h5"
-_SHOWN = 8  # Differences of settings that an error lists.
+KEPT = 3  # States that are kept, the newest ones.
+_NAME = "stage{}_epoch{}_step{}.state"
+_PATTERN = re.compile(r"stage(\d+)_epoch(\d+)_step(\d+)\.state")
+_VERSION = 1  # Of what is in a file.
 
 
-class SaveState(keras.callbacks.Callback):
-    """Writes the state of training after each epoch of a stage, and when asked to.
+@dataclasses.dataclass
+class State:
+    """A state on disk that is whole.
 
     Args:
-        folder: Path.
-        settings: dict of JSON values; see `ProgressiveSchedule.settings`.
-        index: int. Index of the stage.
-        stage: `Stage`.
+        path: Path of its file.
+        values: dict of JSON values: `progress`, `settings`, `places`, `callbacks`.
     """
 
-    def __init__(self, folder, settings, index, stage):
-        super().__init__()
-        self.folder = folder
-        self.settings = settings
-        self.index = index
-        self.rounds = stage.rounds()
+    path: pathlib.Path
+    values: dict
 
-    def begin_fit(self, mdm, done):
-        """Must be called before each `fit`, with the steps of its epoch that are done.
+    @property
+    def progress(self):
+        """The `progress` that was given to `save_state`."""
+        return self.values["progress"]
+
+    @property
+    def place(self):
+        """The `place` that this process gave to `save_state`.
+
+        Of a run of another number of processes, the number of batches alone is known.
+        """
+        places = self.values["places"]
+        if len(places) == backend.number_of_processes():
+            return places[backend.process_number()]
+        return places[0] and {**places[0], "state": None}
+
+    def restore(self, mdm):
+        """Gives everything that `save_state` wrote to a model compiled alike.
 
         Args:
             mdm: `MDM`.
-            done: int.
+
+        Returns:
+            List of arrays: values of `mdm.metrics_variables`, which `fit` sets to zero.
+
+        Raises:
+            ValueError: if the model is another one. It is unchanged then.
         """
-        self.set_model(mdm)
-        self.epoch, self.done = None, done
+        with state_file.opened(self.path) as (_, arrays):
+            found = dict(arrays)
+        wanted = _named(mdm)
+        for name, variable in wanted.items():
+            if name not in found or found[name].shape != tuple(variable.shape):
+                raise ValueError(
+                    f"the state of training in '{self.path}' does not fit this model: "
+                    f"'{name}' is missing or of another shape. Resume with the same "
+                    "configuration, or train in a new folder."
+                )
+        for name, variable in wanted.items():
+            variable.assign(found[name])
+        return [value for name, value in found.items() if name.startswith("metrics/")]
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch, self.begin = epoch, steps_done(self.model)
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._save(epoch + 1, 0)
-        self.epoch, self.done = None, 0
+def newest(folder):
+    """The newest state that is whole; a warning names those that are damaged.
 
-    def save_now(self):
-        """Writes the state in the middle of an epoch, if a step of it was done.
+    Args:
+        folder: Path.
 
-        A pass over data of unknown length is begun anew from there.
-        """
-        count = steps_done(self.model)
-        if self.epoch is not None and count > self.begin:
-            step = self.done + count - self.begin
-            whole = step == self.rounds[self.epoch]
-            self._save(self.epoch + whole, 0 if whole else step)
-        print(
-            f"\nStopped after step {count} of stage {self.index + 1}. `resume=True` "
-            f"goes on from the state in '{self.folder}'.",
-            flush=True,
+    Returns:
+        `State`, or `None` if there is no state at all.
+
+    Raises:
+        ValueError: if all states are damaged, or it is of a newer version.
+    """
+    damaged = []
+    for key, path in reversed(_listed(folder)):
+        try:
+            with state_file.opened(path) as (values, _):
+                found = State(path, values)
+            if values["version"] == _VERSION and _key(found.progress) != key:
+                raise ValueError("it is another state, under a wrong name")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            damaged.append(f"'{path}' ({error})")
+            continue
+        if values["version"] > _VERSION:
+            raise ValueError(
+                f"the state of training '{path}' is of a newer version of keras_mdm: "
+                f"{values['version']}, and this one reads {_VERSION}. Resume with that."
+            )
+        if damaged:
+            warnings.warn(
+                f"damaged states of training are passed over: {', '.join(damaged)}. "
+                f"Going on from '{path}'.",
+                stacklevel=2,
+            )
+        return found
+    if damaged:
+        raise ValueError(
+            f"every state of training in '{folder}' is damaged: {', '.join(damaged)}. "
+            "Train in a new folder."
         )
-
-    def _save(self, epoch, step):
-        ended = epoch == len(self.rounds)
-        progress = {
-            "stage": self.index + ended,
-            "epoch": 0 if ended else epoch,
-            "step": 0 if self.rounds[0] is None else step,
-        }
-        save_state(self.model, self.folder, progress, self.settings)
-
-
-def has_state(folder):
-    """Whether `folder` holds a state of training."""
-    return (as_path(folder) / STATE_FILE).is_file()
+    return None
 
 
 def state_variables(mdm):
@@ -96,139 +130,70 @@ def state_variables(mdm):
     return named
 
 
-def save_state(mdm, folder, progress, settings=None):
+def _named(mdm):
+    """Variables of the model and its optimizer, by name."""
+    optimizer = {f"optimizer/{i}": v for i, v in enumerate(mdm.optimizer.variables)}
+    return state_variables(mdm) | optimizer
+
+
+def save_state(mdm, folder, progress, keep_every=None, **values):
     """Writes weights, averages, random state and optimizer in one file, or nothing.
+
+    Of older states the newest are kept; newer ones, which are damaged or of another
+    training, are removed before.
 
     Args:
         mdm: A compiled `MDM`.
         folder: Path of an existing or new folder.
-        progress: dict of JSON values to keep beside them.
-        settings: Optional dict of JSON values that a resumed run must share.
+        progress: dict of int: `stage`, `epoch`, and `step` in it.
+        keep_every: int or `None`. The states after every so many epochs are kept too.
+        **values: JSON values: `settings` that a resumed run must share, the `place` in
+            the data of this process (see `keras_mdm.fitting.places`), and the states of
+            `callbacks`.
 
     Raises:
-        ValueError: if a weight is NaN or infinite; an older state stays.
+        ValueError: if a weight is NaN or infinite; older states stay.
     """
     check_finite([*mdm.variables, *mdm.optimizer.variables], folder)
-    whole = whole_file(as_path(folder) / STATE_FILE)
-    with whole as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["progress"] = json.dumps(progress)
-        # No attribute, which holds 64 KiB at most: vocabularies are longer.
-        file["settings"] = json.dumps(settings or {}, default=str)
-        for name, variable in state_variables(mdm).items():
-            file[name] = backend.to_numpy(variable)
-        for i, variable in enumerate(mdm.optimizer.variables):
-            file[f"optimizer/{i}"] = backend.to_numpy(variable)
+    values["places"] = backend.from_all(values.pop("place", None))
+    values |= {"version": _VERSION, "progress": progress}
+    variables = _named(mdm)
+    variables |= {f"metrics/{i}": v for i, v in enumerate(mdm.metrics_variables)}
+    folder, key = as_path(folder), _key(progress)
+    first = backend.process_number() == 0
+    if first:
+        _remove(path for other, path in _listed(folder) if other > key)
+        _remove(folder.glob(".stage*.state"))  # Of a writer that was killed.
+    state_file.write(
+        folder / _NAME.format(key[0] + 1, *key[1:]),
+        values,
+        {name: lambda v=v: backend.to_numpy(v) for name, v in variables.items()},
+    )
+    if first:
+        older = _listed(folder)[:-KEPT]
+        _remove(path for other, path in older if not _stays(other, keep_every))
     backend.wait_for_all()
 
 
-def read_progress(folder, num_stages=None):
-    """The `progress` that was given to `save_state`.
-
-    Raises:
-        ValueError: if it is none, or of a run of fewer than `num_stages`.
-    """
-    with _open_state(folder) as file:
-        progress = {"step": 0, **json.loads(file.attrs["progress"])}
-        numbers = [progress[key] for key in ("stage", "epoch", "step")]
-        if not all(isinstance(n, int) and n >= 0 for n in numbers):
-            raise KeyError(f"progress={progress}")
-        if num_stages is not None and progress["stage"] > num_stages:
-            raise KeyError(f"it has {progress['stage']} stages")
-    return progress
+def _stays(key, keep_every):
+    _, epoch, step = key
+    return bool(keep_every and epoch and not step and epoch % keep_every == 0)
 
 
-def check_settings(folder, settings):
-    """Raises an error if the state was saved by a run of other settings.
-
-    Args:
-        folder: Path.
-        settings: dict of JSON values, as given to `save_state`.
-
-    Raises:
-        ValueError: with each value that differs.
-    """
-    with _open_state(folder) as file:
-        saved = json.loads(file["settings"].asstr()[()])
-    found = list(differences(saved, json.loads(json.dumps(settings, default=str))))
-    if found:
-        more = len(found) - _SHOWN
-        lines = found[:_SHOWN] + ([f"{more} more"] if more > 0 else [])
-        raise ValueError(
-            f"`resume`: the training in '{folder}' had other settings: "
-            + "; ".join(lines)
-            + ". Go on with the same ones, or train in a new folder."
-        )
+def _key(progress):
+    return tuple(progress.get(name, 0) for name in ("stage", "epoch", "step"))
 
 
-def differences(saved, now, name=""):
-    """Yields a text for each value that differs in two JSON values.
-
-    Args:
-        saved, now: JSON values.
-        name: str. What they are called.
-    """
-    if isinstance(saved, dict) and isinstance(now, dict):
-        for key in sorted({*saved, *now}):
-            inside = f"{name}.{key}" if name else key
-            parts = (part.get(key, "missing") for part in (saved, now))
-            yield from differences(*parts, inside)
-    elif isinstance(saved, list) and isinstance(now, list) and len(saved) == len(now):
-        for index, pair in enumerate(zip(saved, now, strict=True)):
-            yield from differences(*pair, f"{name}[{index}]")
-    elif saved != now:
-        yield f"{name} was {_short(saved)} and is {_short(now)}"
+def _listed(folder):
+    """Pairs of key and path of the states in a folder, sorted."""
+    found = []
+    for path in as_path(folder).glob("*.state"):
+        if match := _PATTERN.fullmatch(path.name):
+            stage, epoch, step = map(int, match.groups())
+            found.append(((stage - 1, epoch, step), path))
+    return sorted(found)
 
 
-def _short(value):
-    if isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
-        return f"{len(value)} of them"
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def restore_weights(mdm, folder):
-    """Restores weights, averages and random state, not the optimizer."""
-    with _open_state(folder) as file:
-        _assign(state_variables(mdm), file, folder)
-
-
-def restore_state(mdm, folder):
-    """Restores everything that `save_state` wrote into a model compiled alike."""
-    with _open_state(folder) as file:
-        optimizer = {
-            f"optimizer/{i}": variable
-            for i, variable in enumerate(mdm.optimizer.variables)
-        }
-        _assign({**state_variables(mdm), **optimizer}, file, folder)
-
-
-@contextlib.contextmanager
-def _open_state(folder):
-    """The file of the state; whatever it lacks or can't be read is told in one way."""
-    path = as_path(folder) / STATE_FILE
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (
-        OSError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        json.JSONDecodeError,
-    ) as error:
-        raise ValueError(
-            f"the state of training in '{path}' can't be read: it is damaged, missing "
-            f"or of another version. Cause: {error}"
-        ) from error
-
-
-def _assign(variables, file, folder):
-    for name, variable in variables.items():
-        if name not in file or file[name].shape != tuple(variable.shape):
-            raise ValueError(
-                f"the state of training in '{folder}' does not fit this model: "
-                f"'{name}' is missing or of another shape. Resume with the same "
-                "configuration, or train in a new folder."
-            )
-    for name, variable in variables.items():
-        variable.assign(file[name][()])
+def _remove(paths):
+    for path in list(paths):
+        path.unlink(missing_ok=True)

@@ -91,7 +91,7 @@ def check_agreement(what):
         what: dict of JSON values that must be the same in all of them.
     """
     from keras_mdm import backend
-    from keras_mdm.training.state import differences
+    from keras_mdm.training.settings import differences
 
     first, *others = backend.from_all(what)
     for number, other in enumerate(others, 1):

@@ -5,6 +5,7 @@ small presets) and the functions `open_source(settings)`, `make_model(settings, 
 and `make_grid(settings, source, mdm)`.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -78,7 +79,7 @@ def train(recipe, settings, output, resume):
     process, processes = devices.prepare(**dataclasses.asdict(settings.devices))
 
     import keras_mdm
-    from keras_mdm import backend, callbacks
+    from keras_mdm import callbacks
 
     source = recipe.open_source(settings)
     devices.check_agreement(
@@ -102,56 +103,83 @@ def train(recipe, settings, output, resume):
     for stage in plan:
         # The largest stage may find pictures too small: say so before the first.
         next(iter(make_dataset(stage)))
-    if not resume:
-        write_config(output, recipe, settings, mdm, plan, grid.class_names)
-    print(
-        f"{len(source)} {source.noun} of '{settings.data.dataset}', "
-        f"{mdm.network.count_params():,} parameters, backend {settings.run.backend}; "
-        f"writing to {output}",
-        flush=True,
-    )
-    logs, reports = None, []
-    if process == 0:
-        logs = output / "logs"
-        history = callbacks.History(output / "history.csv", log_dir=logs)
-        reports = [callbacks.Progress(), history]
-    drawing = callbacks.SampleGrid(
-        output / "samples",
-        settings.samples.sample_every,
-        log_dir=logs,
-        **sampling,
-        **grid.options,
-    )
-    schedule.fit(
-        mdm,
-        make_dataset,
-        callbacks=[
-            callbacks.StopOnNaN(),
-            *reports,
-            drawing,
-        ],
-        checkpoint_dir=output / "state",
-        resume=resume,
-        verbose=0,
-    )
-    mdm.save_to_preset(output / "preset", overwrite=True)
-    if process == 0:
-        plot_losses(output / "history.csv", output / "losses.png")
+    with only_process(output, process):
+        if not resume:
+            write_config(output, recipe, settings, mdm, plan, grid.class_names)
+        print(
+            f"{len(source)} {source.noun} of '{settings.data.dataset}', "
+            f"{mdm.network.count_params():,} parameters, "
+            f"backend {settings.run.backend}; writing to {output}",
+            flush=True,
+        )
+        logs, reports = None, []
+        if process == 0:
+            logs = output / "logs"
+            history = callbacks.History(output / "history.csv", log_dir=logs)
+            reports = [callbacks.Progress(), history]
+        drawing = callbacks.SampleGrid(
+            output / "samples",
+            settings.samples.sample_every,
+            log_dir=logs,
+            **sampling,
+            **grid.options,
+        )
+        schedule.fit(
+            mdm,
+            make_dataset,
+            callbacks=[
+                callbacks.StopOnNaN(),
+                *reports,
+                drawing,
+            ],
+            checkpoint_dir=output / "state",
+            resume=resume,
+            verbose=0,
+        )
+        mdm.save_to_preset(output / "preset", overwrite=True)
+        if process == 0:
+            plot_losses(output / "history.csv", output / "losses.png")
     last = f"stage{len(plan)}_{plan[-1].resolution}px.*"
-    # The first process sees its own files for certain.
-    found = backend.from_all([str(p) for p in (output / "samples").glob(last)])[0]
-    if not found:
-        # The run was stopped between its last step and its last grid.
-        drawing.set_model(mdm)
-        drawing.on_stage_begin(len(plan) - 1, plan[-1])
-        found = [drawing.draw("")]
+    pictures = next((output / "samples").glob(last), output / "samples")
     if source.skipped or source.notes:
         print(source.report())
     print(
         f"Done. Model: {output / 'preset'}  Losses: {output / 'losses.png'}\n"
-        f"Pictures: {found[0]}\n"
+        f"Pictures: {pictures}\n"
         f"Draw more: {program('sample')} {output}"
     )
+
+
+@contextlib.contextmanager
+def only_process(output, process=0):
+    """Within it no other run can write to a folder.
+
+    Args:
+        output: Path of the run folder.
+        process: int. Of several processes of one run, the first, 0, locks it.
+
+    Raises:
+        ValueError: if another run does.
+    """
+    if process > 0:
+        yield
+        return
+    import filelock
+
+    output.mkdir(parents=True, exist_ok=True)
+    # The system gives it back when the process ends, however it does.
+    lock = filelock.FileLock(output / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ValueError(
+            f"another process is training in '{output}': wait until it has ended, or "
+            "choose another --output."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def model_options(settings):

@@ -152,4 +152,4 @@ def test_a_run_that_diverged_keeps_its_last_good_state(tmp_path):
     _spoil(mdm.network.weights[0], NAN)
     with pytest.raises(ValueError, match="NaN or infinite"):
         state.save_state(mdm, tmp_path, {**first, "epoch": 2})
-    assert state.read_progress(tmp_path) == first
+    assert state.newest(tmp_path).progress == first

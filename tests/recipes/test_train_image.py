@@ -9,18 +9,18 @@ import subprocess
 import sys
 import time
 
-import h5py
 import keras
 import numpy as np
 import pytest
 from helpers import tiny_mdm
-from keras_mdm_recipes import train_image, train_text_to_image
+from keras_mdm_recipes import train_image, train_text_to_image, training
 from keras_mdm_recipes.settings import Settings
 from PIL import Image
 from recipe_runs import ROOT, run_recipe
 
 import keras_mdm
 from keras_mdm import data
+from keras_mdm.training import state, state_file
 
 
 def rows_of(folder):
@@ -32,7 +32,7 @@ def test_run_folder_is_whole(finished):
     folder, output = finished
     for name in ("config.json", "history.csv", "losses.png"):
         assert (folder / name).stat().st_size > 0, name
-    assert (folder / "state" / "training_state.h5").is_file()
+    assert state.newest(folder / "state") is not None
     assert {entry.name for entry in (folder / "samples").iterdir()} == {
         "stage1_8px.png",
         "stage2_16px.png",
@@ -104,16 +104,11 @@ def test_refuses_a_folder_that_holds_a_run(finished, training_flags):
 
 def test_resume_goes_on_where_the_state_was_saved(finished, tmp_path):
     """As if the run had been stopped after step 2 of 3 of the second stage."""
-    import h5py
-
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     shutil.rmtree(folder / "preset")
     (folder / "samples" / "stage2_16px.png").unlink()
-    with h5py.File(folder / "state" / "training_state.h5", "r+") as file:
-        file.attrs["progress"] = json.dumps({"stage": 1, "epoch": 1})
-        count = next(k for k in file["optimizer"] if file["optimizer"][k][()].ndim == 0)
-        file["optimizer"][count][...] = 2
+    (folder / "state" / "stage2_epoch2_step0.state").unlink()
     done = run_recipe("train_image.py", "--output", folder, "--resume")
     assert done.returncode == 0, done.stderr
     assert "Stage 1" not in done.stdout and "3/3" in done.stdout
@@ -134,6 +129,33 @@ def test_resume_goes_on_where_the_state_was_saved(finished, tmp_path):
     assert all(map(np.array_equal, weights, again))
 
 
+def test_a_second_process_is_refused(finished, tmp_path, main):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, filelock; filelock.FileLock(sys.argv[1]).acquire(); "
+            "print(flush=True); input()",
+            str(folder / ".lock"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    holder.stdout.readline()
+    history = (folder / "history.csv").read_bytes()
+    with pytest.raises(SystemExit, match="another process is training in"):
+        main(["--output", str(folder), "--resume"])
+    assert (folder / "history.csv").read_bytes() == history
+    # The lock dies with its process, though its file stays.
+    holder.kill()
+    holder.wait()
+    assert (folder / ".lock").exists()
+    with training.only_process(folder):
+        pass
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
     folder = tmp_path / "run"
@@ -145,7 +167,7 @@ def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (folder / "state" / "training_state.h5").exists():
+    while not (folder / "state" / "stage1_epoch1_step0.state").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     process.send_signal(signum)
@@ -153,9 +175,11 @@ def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
     assert process.returncode == 128 + signum, out + err
     assert "Traceback" not in err
     assert f"--output {folder} --resume" in err
-    with h5py.File(folder / "state" / "training_state.h5") as file:
-        progress = json.loads(file.attrs["progress"])
-        done = next(v[()] for v in file["optimizer"].values() if v.shape == ())
+    found = state.newest(folder / "state")
+    progress = found.progress
+    with state_file.opened(found.path) as (_, arrays):
+        optimizer = [v for name, v in arrays if name.startswith("optimizer/")]
+    done = next(value for value in optimizer if value.shape == ())
     assert progress["stage"] == 0
     assert 2 * progress["epoch"] + progress["step"] == done > 0
 

@@ -1,6 +1,7 @@
 """Stopping and going on: the state on disk, and a resumed run against a whole one."""
 
 import dataclasses
+import shutil
 
 import keras
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from helpers import batch_of, equal_values, tiny_mdm, values_of
 
 from keras_mdm import ProgressiveSchedule, Stage
-from keras_mdm.training import state
+from keras_mdm.training import state, state_file
 
 STAGES = [
     Stage(8, steps=2, steps_per_epoch=1, batch_size=4, learning_rate=0.01),
@@ -130,26 +131,22 @@ def test_state_is_restored_bit_for_bit(tmp_path):
     mdm = compiled()
     mdm.train_on_batch(batch_of(4))
     state.save_state(mdm, tmp_path, {"stage": 1, "epoch": 2})
-    assert state.read_progress(tmp_path) == {"stage": 1, "epoch": 2, "step": 0}
+    found = state.newest(tmp_path)
+    assert found.progress == {"stage": 1, "epoch": 2}
     other = compiled()
-    state.restore_state(other, tmp_path)
+    found.restore(other)
     for kind in (lambda m: m.variables, lambda m: m.optimizer.variables):
         assert equal_values(values_of(kind(mdm)), values_of(kind(other)))
-    assert [entry.name for entry in tmp_path.iterdir()] == [state.STATE_FILE]
+    assert list(tmp_path.iterdir()) == [found.path]
 
 
 def test_a_state_that_does_not_fit_changes_nothing(whole):
     mdm = tiny_mdm(classes=7, ema_momentum=0.9)
+    mdm.compile()
     before = values_of(mdm.variables)
     with pytest.raises(ValueError, match="does not fit"):
-        state.restore_weights(mdm, whole[1])
+        state.newest(whole[1]).restore(mdm)
     assert equal_values(before, values_of(mdm.variables))
-
-
-def test_a_damaged_state_is_told(tmp_path):
-    (tmp_path / state.STATE_FILE).write_bytes(b"not HDF5")
-    with pytest.raises(ValueError, match="damaged"):
-        state.read_progress(tmp_path)
 
 
 def resumed(folder, stages=STAGES, mdm=None, **options):
@@ -214,18 +211,62 @@ def test_resume_refuses_another_model(options, told, whole):
     assert equal_values(before, values_of(mdm.variables))
 
 
-@pytest.mark.parametrize(
-    "progress", ["", "[]", '{"stage": 9, "epoch": 0}', '{"stage": -1, "epoch": "a"}']
-)
-def test_resume_refuses_a_damaged_state(progress, whole, tmp_path):
-    import h5py
+@pytest.mark.parametrize("damage", ["cut", "emptied", "swapped", "gone", "newer"])
+def test_a_damaged_state_is_named_and_the_one_before_it_used(damage, whole, tmp_path):
+    folder = shutil.copytree(whole[1], tmp_path / "state")
+    first, second, last = sorted(folder.iterdir())
+    data = last.read_bytes()
+    if damage == "cut":
+        last.write_bytes(data[:-1])
+    elif damage == "emptied":
+        last.write_bytes(b"")
+    elif damage == "swapped":
+        last.write_bytes(first.read_bytes())
+    elif damage == "newer":
+        state_file.write(last, {"version": 99}, {})
+        with pytest.raises(ValueError, match="newer version.*99"):
+            state.newest(folder)
+        return
+    if damage == "gone":
+        last.unlink()
+        assert state.newest(folder).path == second
+        return
+    with pytest.warns(UserWarning, match=f"damaged.*{last.name}.*from.*{second.name}"):
+        assert state.newest(folder).path == second
+    for path in (first, second):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="every state .* is damaged"):
+        resumed(folder)
 
-    path = tmp_path / state.STATE_FILE
-    path.write_bytes((whole[1] / state.STATE_FILE).read_bytes())
-    with h5py.File(path, "r+") as file:
-        file.attrs["progress"] = progress
-    with pytest.raises(ValueError, match="damaged"):
-        resumed(tmp_path)
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ValueError, match="damaged"):
-        resumed(tmp_path)
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    path, rng = tmp_path / "a.state", np.random.default_rng(0)
+    arrays = {"a": rng.normal(size=(3, 4)), "b": np.float32(2.5), "c": np.arange(0)}
+    state_file.write(path, {"x": [1]}, {k: lambda v=v: v for k, v in arrays.items()})
+    with state_file.opened(path) as (values, found):
+        found = dict(found)
+        assert values["x"] == [1] and list(found) == list(arrays)
+    for name, value in arrays.items():
+        assert found[name].dtype == value.dtype and found[name].shape == value.shape
+        assert np.array_equal(found[name], value)
+    data = bytearray(path.read_bytes())
+    for place in rng.permutation(len(data))[:100]:
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="checksum"), state_file.opened(path):
+            pass
+
+
+def test_which_states_are_kept(tmp_path):
+    mdm = tiny_mdm(1, resolution=4)
+    mdm.compile()
+    for epoch in range(8):
+        state.save_state(mdm, tmp_path, {"stage": 0, "epoch": epoch}, keep_every=2)
+    kept = [key[1] for key, _ in state._listed(tmp_path)]
+    assert kept == [2, 4, 5, 6, 7]
+    # Those after the one that is written are of training that was lost.
+    state.save_state(mdm, tmp_path, {"stage": 0, "epoch": 5, "step": 3})
+    assert [key[1:] for key, _ in state._listed(tmp_path)] == [(4, 0), (5, 0), (5, 3)]
+    with pytest.raises(ValueError, match="`keep_every` must be .*keep_every=0"):
+        ProgressiveSchedule(STAGES).fit(mdm, one_batch, keep_every=0)

@@ -1,0 +1,121 @@
+"""The callback that writes the state of training, between epochs and when stopped."""
+
+from keras_mdm.fitting.places import START
+from keras_mdm.fitting.step_callbacks import StepCallback
+from keras_mdm.training.stage_callback import steps_done
+from keras_mdm.training.state import save_state
+
+
+class SaveState(StepCallback):
+    """Writes the state of training before the first step of a stage, after each epoch,
+    and when asked to. From one `fit` to the next it keeps the place in the data.
+
+    Args:
+        folder: Path, or `None` to write nothing.
+        settings: dict of JSON values; see `ProgressiveSchedule.settings`.
+        index: int. Index of the stage.
+        stage: `Stage`.
+        callbacks: Sequence of callbacks. Those with `get_state` and `set_state` are
+            asked for what they must know to go on in the middle of an epoch.
+        keep_every: int or `None`. See `save_state`.
+    """
+
+    def __init__(self, folder, settings, index, stage, callbacks, keep_every=None):
+        super().__init__()
+        self.folder = folder
+        self.settings = settings
+        self.index = index
+        self.rounds = stage.rounds()
+        self.callbacks = [c for c in callbacks if hasattr(c, "get_state")]
+        self.keep_every = keep_every
+        self.place, self.anew = START, False
+        self.metrics = None
+
+    def begin(self, mdm, state=None):
+        """Must be called before the first step of a stage. Restores a state, or writes
+        the first one.
+
+        Args:
+            mdm: `MDM`, compiled for the stage.
+            state: `State` or `None`.
+        """
+        self.set_model(mdm)
+        if state is None:
+            self._save(0, 0)
+            return
+        metrics = state.restore(mdm)
+        self.place, self.anew = state.place or START, True
+        if state.progress["step"]:
+            self.metrics = metrics
+            saved = {kind: list(s) for kind, s in state.values["callbacks"].items()}
+            for callback in self.callbacks:
+                states = saved.get(type(callback).__name__)
+                if states:
+                    callback.set_state(states.pop(0))
+
+    def begin_fit(self, mdm, done):
+        """Must be called before each `fit`, with the steps of its epoch that are done.
+
+        Args:
+            mdm: `MDM`.
+            done: int.
+        """
+        self.set_model(mdm)
+        self.epoch, self.done = None, done
+
+    def on_train_begin(self, logs=None):
+        self.start = steps_done(self.model)
+        self.places.begin(self.place, self.anew)
+        self.anew = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.first = epoch, steps_done(self.model)
+        if self.metrics is not None:
+            pairs = zip(self.model.metrics_variables, self.metrics, strict=True)
+            for variable, value in pairs:
+                variable.assign(value)
+            self.metrics = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Forgets places that are passed.
+        self.places.after(self.first - self.start + batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.rounds[0] is None:
+            self.place = self.places.next_pass()
+        else:
+            self.place = self.places.after(steps_done(self.model) - self.start)
+        self._save(epoch + 1, 0)
+        self.epoch, self.done = None, 0
+
+    def save_now(self):
+        """Writes the state in the middle of an epoch, if a step of it was done."""
+        count = steps_done(self.model)
+        if self.epoch is not None and count > self.first:
+            self.place = self.places.after(count - self.start)
+            step = self.done + count - self.first
+            whole = step == self.rounds[self.epoch]
+            self._save(self.epoch + whole, 0 if whole else step)
+        if self.folder is not None:
+            print(
+                f"\nStopped after step {count} of stage {self.index + 1}. "
+                f"`resume=True` goes on from the state in '{self.folder}'.",
+                flush=True,
+            )
+
+    def _save(self, epoch, step):
+        if self.folder is None:
+            return
+        states = {}
+        for callback in self.callbacks if step else ():
+            kind = type(callback).__name__
+            states.setdefault(kind, []).append(callback.get_state())
+        save_state(
+            self.model,
+            self.folder,
+            {"stage": self.index, "epoch": epoch, "step": step},
+            self.keep_every,
+            settings=self.settings,
+            place=self.place,
+            callbacks=states,
+        )

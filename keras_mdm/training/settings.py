@@ -1,0 +1,53 @@
+"""What a resumed run must share with the one that it goes on with."""
+
+import json
+
+_SHOWN = 8  # Differences that an error lists.
+
+
+def check_settings(folder, saved, now):
+    """Raises an error if a run had other settings.
+
+    Args:
+        folder: Path, for the error.
+        saved: dict of JSON values, as read from its state.
+        now: dict of JSON values.
+
+    Raises:
+        ValueError: with each value that differs.
+    """
+    found = list(differences(saved, json.loads(json.dumps(now, default=str))))
+    if found:
+        more = len(found) - _SHOWN
+        lines = found[:_SHOWN] + ([f"{more} more"] if more > 0 else [])
+        raise ValueError(
+            f"`resume`: the training in '{folder}' had other settings: "
+            + "; ".join(lines)
+            + ". Go on with the same ones, or train in a new folder."
+        )
+
+
+def differences(saved, now, name=""):
+    """Yields a text for each value that differs in two JSON values.
+
+    Args:
+        saved, now: JSON values.
+        name: str. What they are called.
+    """
+    if isinstance(saved, dict) and isinstance(now, dict):
+        for key in sorted({*saved, *now}):
+            inside = f"{name}.{key}" if name else key
+            parts = (part.get(key, "missing") for part in (saved, now))
+            yield from differences(*parts, inside)
+    elif isinstance(saved, list) and isinstance(now, list) and len(saved) == len(now):
+        for index, pair in enumerate(zip(saved, now, strict=True)):
+            yield from differences(*pair, f"{name}[{index}]")
+    elif saved != now:
+        yield f"{name} was {_short(saved)} and is {_short(now)}"
+
+
+def _short(value):
+    if isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
+        return f"{len(value)} of them"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,83 @@
+"""One file with named arrays and JSON values, and a checksum of all of it.
+
+A line of JSON, then each array as NumPy writes it, then the SHA-256 of what is before.
+Used by `state`.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+
+import numpy as np
+
+from keras_mdm.files import whole_file
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+class _Summed:
+    """A file that is written and summed up at once."""
+
+    def __init__(self, file):
+        self._file, self.sum = file, hashlib.sha256()
+
+    def write(self, data):
+        self.sum.update(data)
+        return self._file.write(data)
+
+
+def write(path, values, arrays):
+    """Writes a file, whole or not at all.
+
+    Args:
+        path: Path.
+        values: dict of JSON values.
+        arrays: Dict of callables that return a numpy array, by name.
+    """
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        summed = _Summed(file)
+        _write_line(summed, values | {"arrays": len(arrays)})
+        for name, make in arrays.items():
+            array = np.asarray(make())
+            _write_line(summed, [name, array.dtype.name, array.shape])
+            # NumPy's format knows no bfloat16.
+            plain = array.reshape(-1).view(f"u{array.dtype.itemsize}")
+            np.lib.format.write_array(summed, plain, allow_pickle=False)
+        file.write(summed.sum.digest())
+
+
+def _write_line(file, value):
+    file.write(json.dumps(value, default=str).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def opened(path):
+    """Yields the JSON values of a file, and an iterator of its names and arrays.
+
+    Raises:
+        OSError: if it can't be read.
+        ValueError: if it is not as it was written.
+    """
+    with open(path, "rb") as file:
+        _check_sum(file)
+        values = json.loads(file.readline())
+        yield values, _arrays(file, values["arrays"])
+
+
+def _arrays(file, count):
+    for _ in range(count):
+        name, dtype, shape = json.loads(file.readline())
+        plain = np.lib.format.read_array(file, allow_pickle=False)
+        yield name, plain.view(np.dtype(dtype)).reshape(shape)
+
+
+def _check_sum(file):
+    size, found = os.fstat(file.fileno()).st_size - _DIGEST, hashlib.sha256()
+    left = max(size, 0)
+    while left and (part := file.read(min(left, 2**20))):
+        found.update(part)
+        left -= len(part)
+    if size <= 0 or file.read(_DIGEST) != found.digest():
+        raise ValueError("its checksum is not that of what it holds")
+    file.seek(0)
