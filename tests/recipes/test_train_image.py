@@ -136,8 +136,8 @@ def test_a_second_process_is_refused(finished, tmp_path, main):
         [
             sys.executable,
             "-c",
-            "import sys, filelock; filelock.FileLock(sys.argv[1]).acquire(); "
-            "print(flush=True); input()",
+            "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); "
+            "lock.acquire(); print(flush=True); input()",
             str(folder / ".lock"),
         ],
         stdin=subprocess.PIPE,

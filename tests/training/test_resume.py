@@ -269,4 +269,4 @@ def test_which_states_are_kept(tmp_path):
     state.save_state(mdm, tmp_path, {"stage": 0, "epoch": 5, "step": 3})
     assert [key[1:] for key, _ in state._listed(tmp_path)] == [(4, 0), (5, 0), (5, 3)]
     with pytest.raises(ValueError, match="`keep_every` must be .*keep_every=0"):
-        ProgressiveSchedule(STAGES).fit(mdm, one_batch, keep_every=0)
+        ProgressiveSchedule(STAGES).fit(tiny_mdm(), one_batch, keep_every=0)
