@@ -26,7 +26,7 @@ class FullySharded(keras.distribution.DataParallel):
             them would cost more time than it saves memory. Defaults to 2**16.
 
     Raises:
-        ValueError: on another backend than JAX.
+        ValueError: on another backend than JAX, or if a device is not there.
 
     Example:
 
@@ -72,7 +72,7 @@ def sharded_axes(shape, parts, axis_name, min_size=2**16):
     """
     axes = [None] * len(shape)
     sizes = [size if size % parts == 0 else 0 for size in shape]
-    if math.prod(shape) >= min_size and max(sizes):
+    if math.prod(shape) >= min_size and any(sizes):
         # Of equal ones the last: a kernel's outputs.
         axes[len(sizes) - 1 - sizes[::-1].index(max(sizes))] = axis_name
     return axes

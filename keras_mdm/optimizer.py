@@ -122,16 +122,24 @@ def with_loss_scaling(optimizer, network, auto_scale_loss):
     Raises:
         ValueError: if weights are kept in float16.
     """
-    policies = {layer.dtype_policy.name for layer in sublayers(network, recursive=True)}
-    if "float16" in policies:
-        raise ValueError(
-            "weights kept in float16 can't be trained: most updates are too small for "
-            "it. Make the network with dtype='mixed_bfloat16', or 'mixed_float16' on a "
-            "device without bfloat16. Received: dtype='float16'"
-        )
-    if "mixed_float16" not in policies or not auto_scale_loss:
+    check_trainable(network)
+    if "mixed_float16" not in _policies(network) or not auto_scale_loss:
         return optimizer
     optimizer = keras.optimizers.get(optimizer)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer
     return keras.optimizers.LossScaleOptimizer(optimizer)
+
+
+def check_trainable(network):
+    """Raises a `ValueError` if weights of a network are kept in float16."""
+    if "float16" in _policies(network):
+        raise ValueError(
+            "weights kept in float16 can't be trained: most updates are too small for "
+            "it. Make the network with dtype='mixed_bfloat16', or 'mixed_float16' on a "
+            "device without bfloat16. Received: dtype='float16'"
+        )
+
+
+def _policies(network):
+    return {layer.dtype_policy.name for layer in sublayers(network, recursive=True)}

@@ -10,6 +10,9 @@ network = network_from_config(
 ```
 """
 
+import json
+import pathlib
+
 # The innermost network, the same in all three.
 _UNET_64 = {
     "resolution_channels": [256, 512, 768],
@@ -96,23 +99,6 @@ RELEASED = {
 }
 
 # Official configurations of which the original's FLOPs and parameters are recorded.
-SMALL_UNET = {
-    "resolution_channels": [64, 128, 192],
-    "num_resnets_per_resolution": [2, 2, 2],
-    "attention_levels": [1, 2],
-    "num_attention_layers": [0, 1, 2],
-    "conditioning_feature_proj_dim": 256,
-    "masked_cross_attention": 0,
-    "micro_conditioning": "scale:32",
-    "resnet_config": {"use_attention_ffn": True},
-}
-SMALL_NESTED = {
-    "resolution_channels": [32, 64],
-    "num_resnets_per_resolution": [2, 1],
-    "attention_levels": [],
-    "num_attention_layers": [0, 0],
-    "temporal_dim": 256,
-    "micro_conditioning": "scale:64",
-    "skip_normalization": True,
-    "inner_config": SMALL_UNET,
-}
+_CONFIGS = pathlib.Path(__file__).parents[1] / "tools" / "benchmark_configs"
+SMALL_NESTED = json.loads((_CONFIGS / "small_nested.json").read_text())["unet_config"]
+SMALL_UNET = SMALL_NESTED["inner_config"]

@@ -121,6 +121,7 @@ def test_the_largest_axis_is_divided(shape, axes):
 
 
 def test_small_variables_are_whole():
+    assert distribution.sharded_axes((), 8, "batch", min_size=1) == []
     assert distribution.sharded_axes((255, 256), 8, "batch") == [None, None]
     assert distribution.sharded_axes((256, 256), 8, "batch") == [None, "batch"]
 

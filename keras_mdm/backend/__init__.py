@@ -7,12 +7,7 @@ from keras_mdm.backend.attention import attention_kernel
 from keras_mdm.backend.batches import belongs_to, host_data
 from keras_mdm.backend.compilation import keep_programs, tell_programs
 from keras_mdm.backend.cpu import in_halves, prepare_cpu
-from keras_mdm.backend.devices import (
-    cores,
-    device_kind,
-    name,
-    on_cpu,
-)
+from keras_mdm.backend.devices import cores, device_kind, name, on_cpu
 from keras_mdm.backend.keras_internals import has_stepped, steps_taken, sublayers
 from keras_mdm.backend.peak import known_peak, measured_peak, peak_flops
 from keras_mdm.backend.processes import (

@@ -6,6 +6,7 @@ what it compiles: nothing is done there, nor on torch.
 """
 
 import functools
+import os
 import re
 import threading
 
@@ -47,7 +48,8 @@ def keep_programs(folder):
         jax.config.update("jax_enable_compilation_cache", False)
         return
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        folder = os.path.expanduser(folder)
+        jax.config.update("jax_compilation_cache_dir", folder)
     # Someone may have set a shorter time; that of JAX itself is longer.
     shortest = min(jax.config.jax_persistent_cache_min_compile_time_secs, _MIN_SECONDS)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)

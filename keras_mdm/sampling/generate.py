@@ -210,14 +210,13 @@ def generate(
     for start in range(0, total, size):
         # The last batch is filled up, so that it has the shape of the others.
         rows = np.minimum(np.arange(start, start + size), total - 1)
-        batch = _pick(inputs, rows)
+        batch, kept = _pick(inputs, rows), min(size, total - start)
         if bar is None and callback is None:
             pictures = functions["draw"](**batch, **fixed)
         else:
             pictures = _draw_step_by_step(
-                functions, network.levels, batch, fixed, settings, bar, callback
+                functions, network.levels, batch, fixed, settings, bar, callback, kept
             )
-        kept = min(size, total - start)
         batches.append([backend.to_numpy(p)[:kept] for p in pictures])
     levels = [np.concatenate(level) for level in zip(*batches, strict=True)]
     if output == "uint8":
@@ -261,8 +260,8 @@ def _functions(mdm, kind, use_ema):
     return functions
 
 
-def _draw_step_by_step(functions, levels, batch, fixed, settings, bar, callback):
-    """The run step by step, for a progress bar or a callback."""
+def _draw_step_by_step(functions, levels, batch, fixed, settings, bar, callback, kept):
+    """The run step by step, for a progress bar or a callback of the `kept` pictures."""
     context, x = functions["prepare"](**batch)
     history = [ops.zeros_like(level) for level in x]
     for i in range(settings.num_steps):
@@ -273,6 +272,6 @@ def _draw_step_by_step(functions, levels, batch, fixed, settings, bar, callback)
         if bar is not None:
             bar.add(1)
         if callback is not None:
-            clean = [backend.to_numpy(level) for level in history]
+            clean = [backend.to_numpy(level)[:kept] for level in history]
             callback(i, settings.num_steps, dict(zip(levels, clean, strict=True)))
     return functions["pictures"](x)

@@ -84,7 +84,7 @@ class Progress(StageCallback):
         figures, shown, rate = self.meter.figures() or self.figures, [], None
         if figures:
             what = "clips" if read_level(self.model.resolution)[0] > 1 else "images"
-            rate = figures["images_per_second"] / self.clock.size
+            rate = figures["images_per_second"] / self.meter.size
             shown.append(f"{figures['images_per_second']:.1f} {what}/s")
         if "teraflops" in figures:
             share = f"{figures['share_of_peak']:.0%} of peak"

@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_mdm.diffusion import losses
 from keras_mdm.fitting import active_levels, interrupts
+from keras_mdm.optimizer import check_trainable
 from keras_mdm.training.save_state import SaveState
 from keras_mdm.training.settings import check_settings
 from keras_mdm.training.stage import default_optimizer
@@ -161,9 +162,10 @@ class ProgressiveSchedule:
             mdm: `MDM`.
 
         Raises:
-            ValueError: if the model lacks a resolution of a stage, or the fractions or
-                weights of a stage are wrong.
+            ValueError: if the model lacks a resolution of a stage or keeps its weights
+                in float16, or the fractions or weights of a stage are wrong.
         """
+        check_trainable(mdm.network)
         for stage in self.stages:
             resolutions = active_levels.active_network(
                 mdm.network, stage.resolution, stage.freeze_inner

@@ -99,7 +99,6 @@ def train(recipe, settings, output, resume):
     schedule = keras_mdm.ProgressiveSchedule(plan)
     schedule.check(mdm)
     devices.check_batches(plan)
-    mdm.compile()  # Refuses weights kept in float16, before anything is written.
     for stage in plan:
         # The largest stage may find pictures too small: say so before the first.
         next(iter(make_dataset(stage)))

@@ -222,6 +222,10 @@ def test_callback_and_progress(mdm, usual, capsys):
     shapes = {8: (2, 8, 8, 1), 4: (2, 4, 4, 1)}
     assert seen == [(step, 3, shapes) for step in range(3)]
     assert "3/3" in capsys.readouterr().out
+    # A batch that was filled up is shown without what fills it.
+    seen.clear()
+    draw(mdm, labels=[0, 1, 0], batch_size=2, num_steps=1, callback=look)
+    assert [shapes[8][0] for _, _, shapes in seen] == [2, 1]
 
 
 def test_defaults_belong_to_the_model(mdm, usual):
