@@ -63,19 +63,14 @@ SCHEDULE = keras_mdm.ProgressiveSchedule(
 
 
 class Losses(keras.callbacks.Callback):
-    """The loss of each step; raises an interrupt after a number of them."""
+    """The loss after each step; raises an interrupt after a number of them."""
 
     def __init__(self, stop=None):
         super().__init__()
         self.values, self.stop = [], stop
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.sum = 0.0
-
     def on_train_batch_end(self, batch, logs=None):
-        total = float(logs["loss"]) * (batch + 1)  # Keras logs means.
-        self.values.append(total - self.sum)
-        self.sum = total
+        self.values.append(float(logs["loss"]))  # The mean since the epoch began.
         if len(self.values) == self.stop:
             raise KeyboardInterrupt
 

@@ -15,6 +15,8 @@ import pytest
 from keras_mdm import distribution
 
 FOLDER = os.path.dirname(__file__)
+# The package beside these tests, also where another copy is installed.
+PATHS = os.pathsep.join([FOLDER, os.path.dirname(FOLDER)])
 ON_JAX = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX alone")
 
 
@@ -22,7 +24,7 @@ def _start(*arguments):
     command = [sys.executable, os.path.join(FOLDER, "devices_program.py")]
     return subprocess.Popen(
         [*command, *map(str, arguments)],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": FOLDER},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": PATHS},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
