@@ -80,6 +80,10 @@ class TextFiles:
     def __contains__(self, file):
         return self._find(file) is not None
 
+    def size(self, file):
+        """Bytes of the caption of a file."""
+        return (self._root / self._find(file)).stat().st_size
+
     def __getitem__(self, file):
         path = self._root / self._find(file)
         try:

@@ -9,7 +9,7 @@ import hashlib
 from keras_mdm.data.captions import TABLES, TextFiles, find_captions
 from keras_mdm.data.file_walk import count_endings, list_files, name_some
 from keras_mdm.data.pictures import picture_extensions, read_picture
-from keras_mdm.data.source import Source, caption_items
+from keras_mdm.data.source import Source, caption_items, digests
 from keras_mdm.data.video_files import READABLE, import_av, read_clip
 from keras_mdm.files import local_path
 from keras_mdm.text_files import printable
@@ -150,6 +150,24 @@ class Files(Source):
 
     def __len__(self):
         return len(self._files)
+
+    def contents(self):
+        return {**super().contents(), "files": digests(map(self._content, self._files))}
+
+    def _content(self, file):
+        """The class of a file, and what of it may not change."""
+        captions = self._captions
+        if captions is not None:
+            # Texts in files of their own would take long to read.
+            files = isinstance(captions, TextFiles)
+            captions = captions.size(file) if files else captions[file]
+        group = file.parts[0] if len(file.parts) > 1 else "."
+        size = (self._root / file).stat().st_size
+        return printable(self._classes.get(file, group)), [
+            printable(file.as_posix()),
+            size,
+            captions,
+        ]
 
     def describe(self, index):
         return printable(self._root / self._files[index])

@@ -75,6 +75,9 @@ class _Derived(Source):
     def describe(self, index):
         return self._source.describe(index)
 
+    def contents(self):
+        return self._source.contents()
+
 
 class FirstFrames(_Derived):
     """The first frame of every clip as a picture with its caption and label."""

@@ -4,10 +4,14 @@
 derives from `Source`, and `register_source` makes it known: `examples/own_source.py`.
 """
 
+import hashlib
+import json
 import math
 import threading
 
 from keras_mdm.text_files import printable, whole_characters
+
+_MOST_GROUPS = 1000  # Folders or shards with a digest of their own.
 
 
 class UnusablePicture(ValueError):
@@ -118,6 +122,20 @@ class Source:
             raise
         return item
 
+    def contents(self):
+        """What a resumed run compares, since labels are numbers and order has a seed.
+
+        Returns:
+            dict of JSON values: how many items, the names of the classes, and of files
+            a digest of their names, sizes and captions.
+        """
+        names = self.class_names
+        return {
+            self.noun: len(self),
+            "class_names": None if names is None else list(names),
+            "captions": self.has_captions,
+        }
+
     def __iter__(self):
         return (self[index] for index in range(len(self)))
 
@@ -178,6 +196,27 @@ class Source:
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._lock = threading.Lock()
+
+
+def digests(items):
+    """Digests of what is in each of several groups, of all if there are many.
+
+    Args:
+        items: Iterable of pairs of str: the group, and what of an item may not change.
+
+    Returns:
+        dict of group to str.
+    """
+    counts, sums = {}, {}
+    for group, text in items:
+        counts[group] = counts.get(group, 0) + 1
+        found = sums.setdefault(group, hashlib.sha256())
+        found.update(json.dumps(text).encode())
+    if len(sums) > _MOST_GROUPS:
+        joined = "".join(sums[group].hexdigest() for group in sorted(sums))
+        total = hashlib.sha256(joined.encode()).hexdigest()
+        return {"all": f"{sum(counts.values())}: {total[:16]}"}
+    return {g: f"{counts[g]}: {sums[g].hexdigest()[:16]}" for g in sorted(sums)}
 
 
 def read_captions(value):

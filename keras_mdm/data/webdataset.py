@@ -16,6 +16,7 @@ from keras_mdm.data.source import (
     Source,
     UnusablePicture,
     caption_items,
+    digests,
     micro_conditioning_of,
     read_captions,
 )
@@ -65,6 +66,13 @@ class WebDataset(Source):
 
     def __len__(self):
         return len(self._members)
+
+    def contents(self):
+        members = (
+            (self._shards[number].name, places)
+            for number, *places in self._members.tolist()
+        )
+        return {**super().contents(), "shards": digests(members)}
 
     def describe(self, index):
         shard = self._shards[self._members[index, 0]]

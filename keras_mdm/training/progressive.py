@@ -1,5 +1,6 @@
 """Progressive training: one model, stage by stage, from low to high resolution."""
 
+import contextlib
 import dataclasses
 
 from keras_mdm.diffusion import losses
@@ -46,6 +47,8 @@ class ProgressiveSchedule:
         resume=False,
         verbose="auto",
         keep_every=None,
+        data=None,
+        allow_changed=(),
     ):
         """Trains a model through all stages.
 
@@ -68,6 +71,10 @@ class ProgressiveSchedule:
             verbose: As in `keras.Model.fit`.
             keep_every: int or `None`. The states after every so many epochs of a stage
                 are kept too.
+            data: JSON value that says what the data are, such as `Source.contents()`:
+                with others the run is not resumed.
+            allow_changed: Names of what may differ from the run to resume: `"model"`,
+                `"stages"`, `"optimizers"`, `"data"`. What does is printed.
 
         Returns:
             List of one dict for each epoch: `stage`, `resolution` and the logs.
@@ -84,11 +91,16 @@ class ProgressiveSchedule:
                 "`keep_every` must be a positive integer or None. Received: "
                 f"keep_every={keep_every!r}"
             )
-        settings = self.settings(mdm) if checkpoint_dir is not None else None
+        settings = None
+        if checkpoint_dir is not None:
+            settings = {**self.settings(mdm), "data": data}
         state = newest(checkpoint_dir) if resume else None
         first, begin = 0, (0, 0)
         if state is not None:
-            check_settings(checkpoint_dir, state.values["settings"], settings)
+            saved = state.values["settings"]
+            changed = check_settings(checkpoint_dir, saved, settings, allow_changed)
+            if changed:
+                print(f"Changed since the state was written: {changed}.", flush=True)
             first, *begin = (state.progress[key] for key in ("stage", "epoch", "step"))
         logs = []
         for index in range(first, len(self.stages)):
@@ -102,27 +114,25 @@ class ProgressiveSchedule:
             saver = SaveState(
                 checkpoint_dir, settings, index, stage, callbacks, keep_every
             )
-            saver.begin(mdm, state)
-            _tell(callbacks, "on_stage_begin", index, stage, mdm)
-            if begin[0] < len(stage.rounds()):
-                dataset = make_dataset(stage)
-                validation = validation_data(stage) if validation_data else None
-                for history in _fit_stage(
-                    mdm,
-                    stage,
-                    begin,
-                    saver,
-                    x=dataset,
-                    validation_data=validation,
-                    # Keras warns if it is told to shuffle anything but arrays.
-                    shuffle=isinstance(dataset, dict),
-                    callbacks=[*callbacks, saver],
-                    verbose=verbose,
-                ):
-                    for row in range(len(history.epoch)):
-                        values = {key: v[row] for key, v in history.history.items()}
-                        row = {"stage": index, "resolution": stage.resolution, **values}
-                        logs.append(row)
+            with contextlib.closing(saver):
+                saver.begin(mdm, state)
+                _tell(callbacks, "on_stage_begin", index, stage, mdm)
+                if begin[0] < len(stage.rounds()):
+                    dataset = make_dataset(stage)
+                    validation = validation_data(stage) if validation_data else None
+                    for history in _fit_stage(
+                        mdm,
+                        stage,
+                        begin,
+                        saver,
+                        x=dataset,
+                        validation_data=validation,
+                        # Keras warns if it is told to shuffle anything but arrays.
+                        shuffle=isinstance(dataset, dict),
+                        callbacks=[*callbacks, saver],
+                        verbose=verbose,
+                    ):
+                        logs += _rows(index, stage, history)
             _tell(callbacks, "on_stage_end", index, stage, mdm)
             state, begin = None, (0, 0)
         return logs
@@ -174,6 +184,15 @@ class ProgressiveSchedule:
             fractions = losses.mixed_fractions(stage.mixed, resolutions)
             if fractions is not None:
                 losses.mixed_batch_sizes(fractions, stage.batch_size)
+
+
+def _rows(index, stage, history):
+    """A dict for each epoch of one call of `fit`."""
+    place = {"stage": index, "resolution": stage.resolution}
+    return [
+        place | {key: values[row] for key, values in history.history.items()}
+        for row in range(len(history.epoch))
+    ]
 
 
 def _fit_stage(mdm, stage, begin, saver, **options):

@@ -1,14 +1,21 @@
 """The callback that writes the state of training, between epochs and when stopped."""
 
+import concurrent.futures
+import sys
+
 from keras_mdm.fitting.places import START
 from keras_mdm.fitting.step_callbacks import StepCallback
 from keras_mdm.training.stage_callback import steps_done
-from keras_mdm.training.state import save_state
+from keras_mdm.training.state import take_state
 
 
 class SaveState(StepCallback):
     """Writes the state of training before the first step of a stage, after each epoch,
     and when asked to. From one `fit` to the next it keeps the place in the data.
+
+    Training waits until the values are copied to the memory of the host. Another thread
+    writes them, and tells of a failure when the next state is due, or in `close`. If
+    the disk is full, or can't be written to for another reason, training goes on.
 
     Args:
         folder: Path, or `None` to write nothing.
@@ -17,7 +24,7 @@ class SaveState(StepCallback):
         stage: `Stage`.
         callbacks: Sequence of callbacks. Those with `get_state` and `set_state` are
             asked for what they must know to go on in the middle of an epoch.
-        keep_every: int or `None`. See `save_state`.
+        keep_every: int or `None`. See `take_state`.
     """
 
     def __init__(self, folder, settings, index, stage, callbacks, keep_every=None):
@@ -30,6 +37,8 @@ class SaveState(StepCallback):
         self.keep_every = keep_every
         self.place, self.anew = START, False
         self.metrics = None
+        self.writer = concurrent.futures.ThreadPoolExecutor(1)
+        self.written, self.told = None, False
 
     def begin(self, mdm, state=None):
         """Must be called before the first step of a stage. Restores a state, or writes
@@ -42,6 +51,8 @@ class SaveState(StepCallback):
         self.set_model(mdm)
         if state is None:
             self._save(0, 0)
+            if self.written is not None:
+                self.written.result()  # A folder that can't be written to is told now.
             return
         metrics = state.restore(mdm)
         self.place, self.anew = state.place or START, True
@@ -96,12 +107,38 @@ class SaveState(StepCallback):
             step = self.done + count - self.first
             whole = step == self.rounds[self.epoch]
             self._save(self.epoch + whole, 0 if whole else step)
+        self._wait()
         if self.folder is not None:
             print(
                 f"\nStopped after step {count} of stage {self.index + 1}. "
                 f"`resume=True` goes on from the state in '{self.folder}'.",
                 flush=True,
             )
+
+    def close(self):
+        """Must be called at the end of the stage, however it comes."""
+        try:
+            self._wait()
+        finally:
+            self.writer.shutdown()
+
+    def _wait(self):
+        """Until the last state is written; says once that one could not be."""
+        written, self.written = self.written, None
+        try:
+            if written is not None:
+                written.result()
+                self.told = False
+        except OSError as error:
+            if not self.told:
+                print(
+                    f"\nThe state of training could not be written ({error}): the one "
+                    f"before it stays in '{self.folder}'. Training goes on, and the "
+                    "next one is tried.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            self.told = True
 
     def _save(self, epoch, step):
         if self.folder is None:
@@ -110,7 +147,8 @@ class SaveState(StepCallback):
         for callback in self.callbacks if step else ():
             kind = type(callback).__name__
             states.setdefault(kind, []).append(callback.get_state())
-        save_state(
+        self._wait()
+        write = take_state(
             self.model,
             self.folder,
             {"stage": self.index, "epoch": epoch, "step": step},
@@ -119,3 +157,4 @@ class SaveState(StepCallback):
             place=self.place,
             callbacks=states,
         )
+        self.written = self.writer.submit(write)

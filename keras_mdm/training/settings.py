@@ -2,29 +2,45 @@
 
 import json
 
-_SHOWN = 8  # Differences that an error lists.
+_SHOWN = 8  # Differences that are listed.
 
 
-def check_settings(folder, saved, now):
-    """Raises an error if a run had other settings.
+def check_settings(folder, saved, now, allowed=()):
+    """Raises an error if a run had other settings, but for those that may differ.
 
     Args:
         folder: Path, for the error.
         saved: dict of JSON values, as read from its state.
         now: dict of JSON values.
+        allowed: Names of the settings that may differ: keys of both.
+
+    Returns:
+        str that lists what differs and may, or `""`.
 
     Raises:
-        ValueError: with each value that differs.
+        ValueError: with each value that differs and may not.
     """
-    found = list(differences(saved, json.loads(json.dumps(now, default=str))))
-    if found:
-        more = len(found) - _SHOWN
-        lines = found[:_SHOWN] + ([f"{more} more"] if more > 0 else [])
+    now = json.loads(json.dumps(now, default=str))
+    unknown = sorted(set(allowed) - {*saved, *now})
+    if unknown:
         raise ValueError(
-            f"`resume`: the training in '{folder}' had other settings: "
-            + "; ".join(lines)
-            + ". Go on with the same ones, or train in a new folder."
+            f"`allow_changed` must be some of {sorted(now)}. Received: {unknown}"
         )
+    kept = [{k: v for k, v in s.items() if k not in allowed} for s in (saved, now)]
+    found = listed(differences(*kept))
+    if found:
+        raise ValueError(
+            f"`resume`: the training in '{folder}' had other settings: {found}. Go on "
+            "with the same ones, allow these changes by name, or train in a new folder."
+        )
+    return listed(differences(saved, now))
+
+
+def listed(found):
+    """The first of some differences in a line."""
+    found = list(found)
+    more = len(found) - _SHOWN
+    return "; ".join(found[:_SHOWN] + ([f"{more} more"] if more > 0 else []))
 
 
 def differences(saved, now, name=""):

@@ -9,6 +9,8 @@ import pathlib
 import re
 import warnings
 
+import numpy as np
+
 from keras_mdm import backend
 from keras_mdm.files import as_path
 from keras_mdm.saving.finite import check_finite
@@ -139,8 +141,13 @@ def _named(mdm):
 def save_state(mdm, folder, progress, keep_every=None, **values):
     """Writes weights, averages, random state and optimizer in one file, or nothing.
 
-    Of older states the newest are kept; newer ones, which are damaged or of another
-    training, are removed before.
+    As `take_state`, whose result it calls at once.
+    """
+    take_state(mdm, folder, progress, keep_every, **values)()
+
+
+def take_state(mdm, folder, progress, keep_every=None, **values):
+    """Copies what a state has to the memory of the host.
 
     Args:
         mdm: A compiled `MDM`.
@@ -151,28 +158,41 @@ def save_state(mdm, folder, progress, keep_every=None, **values):
             the data of this process (see `keras_mdm.fitting.places`), and the states of
             `callbacks`.
 
-    Raises:
-        ValueError: if a weight is NaN or infinite; older states stay.
+    Returns:
+        Callable without arguments that writes the state, in any thread and whatever
+        the model does meanwhile: one file, whole or not at all. Of older states the
+        newest are kept; newer ones, which are damaged or of another training, are
+        removed before. It raises a `ValueError` if a weight is NaN or infinite, and an
+        `OSError` if writing fails; older states stay then. Of several processes the
+        first writes.
     """
-    check_finite([*mdm.variables, *mdm.optimizer.variables], folder)
     values["places"] = backend.from_all(values.pop("place", None))
     values |= {"version": _VERSION, "progress": progress}
     variables = _named(mdm)
+    weights = set(variables)
     variables |= {f"metrics/{i}": v for i, v in enumerate(mdm.metrics_variables)}
-    folder, key = as_path(folder), _key(progress)
-    first = backend.process_number() == 0
-    if first:
-        _remove(path for other, path in _listed(folder) if other > key)
-        _remove(folder.glob(".stage*.state"))  # Of a writer that was killed.
-    state_file.write(
-        folder / _NAME.format(key[0] + 1, *key[1:]),
-        values,
-        {name: lambda v=v: backend.to_numpy(v) for name, v in variables.items()},
-    )
-    if first:
-        older = _listed(folder)[:-KEPT]
-        _remove(path for other, path in older if not _stays(other, keep_every))
-    backend.wait_for_all()
+    first, arrays = backend.process_number() == 0, {}
+    for name, variable in variables.items():
+        value = backend.to_numpy(variable)
+        if first:
+            # A copy: on a CPU the next step may take the memory of what is seen here.
+            arrays[name] = np.array(value)
+
+    def write():
+        if first:
+            check_finite(((n, arrays[n]) for n in weights), folder)
+            _write(as_path(folder), _key(progress), values, arrays, keep_every)
+
+    return write
+
+
+def _write(folder, key, values, arrays, keep_every):
+    _remove(path for other, path in _listed(folder) if other > key)
+    _remove(folder.glob(".stage*.state"))  # Of a writer that was killed.
+    path = folder / _NAME.format(key[0] + 1, *key[1:])
+    state_file.write(path, values, arrays)
+    older = _listed(folder)[:-KEPT]
+    _remove(path for other, path in older if not _stays(other, keep_every))
 
 
 def _stays(key, keep_every):

@@ -33,13 +33,12 @@ def write(path, values, arrays):
     Args:
         path: Path.
         values: dict of JSON values.
-        arrays: Dict of callables that return a numpy array, by name.
+        arrays: Dict of numpy arrays by name.
     """
     with whole_file(path) as temporary, open(temporary, "wb") as file:
         summed = _Summed(file)
         _write_line(summed, values | {"arrays": len(arrays)})
-        for name, make in arrays.items():
-            array = np.asarray(make())
+        for name, array in arrays.items():
             _write_line(summed, [name, array.dtype.name, array.shape])
             # NumPy's format knows no bfloat16.
             plain = array.reshape(-1).view(f"u{array.dtype.itemsize}")

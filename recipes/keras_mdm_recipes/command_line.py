@@ -13,6 +13,7 @@ FREE = (
     "run.output",
     "run.backend",
     "run.cache_dir",
+    "run.keep_every",
     "data.data_dir",
     "data.num_workers",
     *(key for key in settings.FIELDS if key.startswith("devices.")),
@@ -27,7 +28,7 @@ def parse(recipe, arguments=None):
         arguments: List of str. Defaults to those of the program.
 
     Returns:
-        A pair: `Settings`, and whether to resume.
+        `Settings`, whether to resume, and the tuple of what may have changed then.
     """
     parser = argparse.ArgumentParser(
         description=recipe.__doc__,
@@ -57,6 +58,14 @@ def parse(recipe, arguments=None):
         help="go on with the run in --output, with the settings in its config.json",
     )
     parser.add_argument(
+        "--allow-changed",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="what may differ from the run that --resume goes on with: settings such "
+        "as stage.steps, and 'data', the pictures, classes and captions",
+    )
+    parser.add_argument(
         "--config",
         type=start.path,
         metavar="FILE",
@@ -76,7 +85,13 @@ def parse(recipe, arguments=None):
         hint = f". Did you mean --set {close}=...?" if close else ""
         parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     given = vars(given)
-    resume, file, texts = (given.pop(name) for name in ("resume", "config", "set"))
+    names = ("resume", "allow_changed", "config", "set")
+    resume, allowed, file, texts = (given.pop(name) for name in names)
+    for name in allowed:
+        if name != "data":
+            settings.known(name, recipe.NAME)
+    if allowed and not resume:
+        raise ValueError("--allow-changed is for --resume.")
     values = read_config(recipe, file) if file else {}
     for key, value in given.items():
         if value is not None:
@@ -89,10 +104,10 @@ def parse(recipe, arguments=None):
         values[key] = _converted(recipe, key, value, f"--set {key}")
     check_output(pathlib.Path(values["run.output"]), resume)
     if resume:
-        values = _resumed(recipe, values)
+        values = _resumed(recipe, values, allowed)
     found = settings.Settings.of(values)
     found.fill(recipe.DEFAULTS)
-    return found, resume
+    return found, resume, tuple(allowed)
 
 
 def read_config(recipe, file):
@@ -131,8 +146,10 @@ def check_output(output, resume):
         )
 
 
-def _resumed(recipe, given):
-    """The settings of the run in `run.output`; those given must be the same."""
+def _resumed(recipe, given, allowed):
+    """The settings of the run in `run.output`; those given must be the same, but for
+    those `allowed`."""
+    free = (*FREE, *allowed)
     file = pathlib.Path(given["run.output"]) / "config.json"
     kind = start.read_json(file).get("recipe")
     if kind != recipe.NAME:
@@ -140,12 +157,13 @@ def _resumed(recipe, given):
     saved = read_config(recipe, file)
     before = settings.Settings.of(saved)
     for key, value in given.items():
-        if key not in FREE and value != before.get(key):
+        if key not in free and value != before.get(key):
             raise ValueError(
                 "--resume goes on with the settings of the run. It has "
-                f"{key}={before.get(key)}. Received: {key}={value}"
+                f"{key}={before.get(key)}. Received: {key}={value}. If this change is "
+                f"meant, add --allow-changed {key}"
             )
-    return saved | {key: given[key] for key in FREE if key in given}
+    return saved | {key: given[key] for key in free if key in given}
 
 
 def _converted(recipe, key, value, where):

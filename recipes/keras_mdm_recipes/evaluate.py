@@ -141,6 +141,7 @@ def evaluate_classes(args, settings, mdm, class_names):
         A pair: seconds of drawing, and results by resolution.
     """
     from keras_mdm import data, metrics
+    from keras_mdm_recipes.labels import check_classes
 
     num_classes = mdm.batch_spec.num_classes
     if num_classes is None:
@@ -155,6 +156,8 @@ def evaluate_classes(args, settings, mdm, class_names):
         data.open_source(dataset, split, folder)
         for split in (settings["split"], args.test_split)
     ]
+    for source in sources:
+        check_classes(dataset, class_names or [], source.class_names or [])
     each = args.num_samples // num_classes
     pyramid, seconds = judging.draw(
         args,

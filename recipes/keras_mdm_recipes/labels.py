@@ -28,6 +28,25 @@ def class_title(label, class_names):
     return class_names[label] if class_names else str(label)
 
 
+def check_classes(dataset, trained, found):
+    """Raises a `ValueError` unless labels mean what they meant in training.
+
+    Args:
+        dataset: str. Name of the data set.
+        trained, found: Lists of names of classes.
+    """
+    if list(trained) != list(found):
+        gone, new = (
+            ", ".join(repr(n) for n in names if n not in others) or "none"
+            for names, others in ((trained, found), (found, trained))
+        )
+        raise ValueError(
+            f"the classes of '{dataset}' are not those that the model was trained on. "
+            f"Gone: {gone}. New: {new}. Labels are numbers in the order of the names, "
+            "so each must be there again under its name."
+        )
+
+
 def find_labels(given, num_classes, class_names, num_samples):
     """Turns `--labels` into numbers; returns them and the pictures of each.
 

@@ -46,10 +46,10 @@ def run(recipe, arguments=None):
     """
 
     with start.errors_as_lines():
-        settings, resume = command_line.parse(recipe, arguments)
+        settings, resume, allowed = command_line.parse(recipe, arguments)
         output = pathlib.Path(settings.run.output)
         try:
-            train(recipe, settings, output, resume)
+            train(recipe, settings, output, resume, allowed)
         except (KeyboardInterrupt, SystemExit) as end:
             code = 130 if isinstance(end, KeyboardInterrupt) else end.code
             if code not in (130, 143):
@@ -61,7 +61,7 @@ def run(recipe, arguments=None):
             sys.exit(code)
 
 
-def train(recipe, settings, output, resume):
+def train(recipe, settings, output, resume, allowed=()):
     """Runs the stages and writes the run folder.
 
     Args:
@@ -69,6 +69,7 @@ def train(recipe, settings, output, resume):
         settings: `Settings`, whose missing values are filled in.
         output: Path of the run folder.
         resume: bool.
+        allowed: Names of what may differ from the run to resume.
     """
     settings.run.backend = start.choose_backend(
         settings.run.backend, settings.run.cache_dir
@@ -103,7 +104,7 @@ def train(recipe, settings, output, resume):
         # The largest stage may find pictures too small: say so before the first.
         next(iter(make_dataset(stage)))
     with only_process(output, process):
-        if not resume:
+        if not resume or allowed:
             write_config(output, recipe, settings, mdm, plan, grid.class_names)
         print(
             f"{len(source)} {source.noun} of '{settings.data.dataset}', "
@@ -134,6 +135,9 @@ def train(recipe, settings, output, resume):
             checkpoint_dir=output / "state",
             resume=resume,
             verbose=0,
+            keep_every=settings.run.keep_every,
+            data=source.contents(),
+            allow_changed=tuple(dict.fromkeys(_parts(allowed))),
         )
         mdm.save_to_preset(output / "preset", overwrite=True)
         if process == 0:
@@ -179,6 +183,18 @@ def only_process(output, process=0):
         yield
     finally:
         lock.release()
+
+
+def _parts(allowed):
+    """What `ProgressiveSchedule` calls the settings that may differ."""
+    for name in allowed:
+        section = name.partition(".")[0]
+        if section == "stage":
+            yield from ("stages", "optimizers")
+        elif section in ("data", "model"):
+            yield section
+        elif name == "run.seed":
+            yield "model"
 
 
 def model_options(settings):

@@ -144,3 +144,35 @@ def test_pictures_beside_class_folders_are_reported(picture_folder):
 def test_unknown_split(picture_folder):
     with pytest.raises(ValueError, match="Received: split='dev'"):
         open_source(f"folder:{picture_folder}", split="dev")
+
+
+def test_contents_change_with_names_sizes_classes_and_captions(tmp_path):
+    picture = np.zeros((4, 4, 3), "uint8")
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / name)
+
+    def contents():
+        return open_source(f"folder:{tmp_path}", split="all").contents()
+
+    first = contents()
+    assert first == contents() and first["pictures"] == 3
+    assert first["class_names"] == ["a", "b"] and first["files"]["a"].startswith("2: ")
+    (tmp_path / "b").rename(tmp_path / "A_b")
+    renamed = contents()
+    assert renamed["class_names"] == ["A_b", "a"]
+    assert renamed["files"]["a"] == first["files"]["a"]
+    (tmp_path / "a/2.png").rename(tmp_path / "a/3.png")
+    assert contents()["files"]["a"] != first["files"]["a"]
+    (tmp_path / "a/3.png").rename(tmp_path / "a/2.png")
+    with open(tmp_path / "a/2.png", "ab") as file:
+        file.write(b"0")
+    assert contents()["files"]["a"] != first["files"]["a"]
+    for name in ("a/1", "a/2", "A_b/1"):
+        (tmp_path / f"{name}.txt").write_text("a dot")
+    captioned = contents()
+    assert captioned["captions"] and captioned["class_names"] is None
+    (tmp_path / "a/1.txt").write_text("two dots")
+    changed = contents()
+    assert changed["files"]["a"] != captioned["files"]["a"]
+    assert changed["files"]["A_b"] == captioned["files"]["A_b"]

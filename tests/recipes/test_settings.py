@@ -23,7 +23,7 @@ import keras_mdm
 RECIPES = [train_image, train_text_to_image, train_video]
 FLAGS = (
     "output resume backend seed dataset preset resolutions steps max-steps batch-size "
-    "learning-rate save-every sample-every dtype num-workers"
+    "learning-rate save-every sample-every dtype"
 ).split()
 
 
@@ -181,12 +181,20 @@ def test_resume_takes_the_settings_of_the_run(recipe, tmp_path):
     tree = {"recipe": recipe.NAME, "settings": dataclasses.asdict(saved)}
     (tmp_path / "config.json").write_text(json.dumps(tree))
     flags = ["--output", str(tmp_path), "--resume", "--seed", "0", "--steps", "5"]
-    assert command_line.parse(recipe, flags) == (saved, True)
+    assert command_line.parse(recipe, flags) == (saved, True, ())
     with pytest.raises(ValueError, match="run.seed=0. Received: run.seed=1"):
         command_line.parse(recipe, [*flags, "--seed", "1"])
     # Where it is computed is free.
-    found, _ = command_line.parse(recipe, [*flags, "--set", "data.data_dir=sets"])
+    found, *_ = command_line.parse(recipe, [*flags, "--set", "data.data_dir=sets"])
     assert found.data.data_dir == "sets"
+    # What was allowed by name may change.
+    flags += ["--seed", "1", "--allow-changed", "run.seed", "data"]
+    found, _, allowed = command_line.parse(recipe, flags)
+    assert found.run.seed == 1 and allowed == ("run.seed", "data")
+    with pytest.raises(ValueError, match="no setting 'run.sed'.*mean 'run.seed'"):
+        command_line.parse(recipe, [*flags, "run.sed"])
+    with pytest.raises(ValueError, match="--allow-changed is for --resume"):
+        parse("--allow-changed", "data", recipe=recipe)
 
 
 # === Help ===

@@ -194,6 +194,66 @@ def test_resume_refuses_another_optimizer(whole):
         resumed(whole[1], make_optimizer=lambda stage: keras.optimizers.SGD(0.1))
 
 
+def test_changed_data_are_refused_unless_allowed(whole, tmp_path):
+    folder = shutil.copytree(whole[1], tmp_path / "state")
+    schedule = ProgressiveSchedule([STAGES[0], dataclasses.replace(STAGES[1], steps=4)])
+    options = {"checkpoint_dir": folder, "resume": True, "verbose": 0}
+    mdm, data = build(), {"class_names": ["a", "b"]}
+    with pytest.raises(ValueError, match=r"data was None and is .*stages\[1\].steps"):
+        schedule.fit(mdm, one_batch, data=data, **options)
+    with pytest.raises(
+        ValueError, match=r"had other settings: stages\[1\].steps was 3"
+    ):
+        schedule.fit(mdm, one_batch, data=data, allow_changed=["data"], **options)
+    with pytest.raises(
+        ValueError, match=r"`allow_changed` must be some of.*'pictures'"
+    ):
+        schedule.fit(mdm, one_batch, allow_changed=["pictures"], **options)
+    logs = schedule.fit(
+        mdm, one_batch, data=data, allow_changed=["data", "stages"], **options
+    )
+    assert [row["stage"] for row in logs] == [1]
+    with pytest.raises(ValueError, match="was a and is b"):
+        schedule.fit(mdm, one_batch, data={"class_names": ["b", "a"]}, **options)
+
+
+def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch, capsys):
+    write, calls = state_file.write, []
+
+    def fails_twice(*arguments):
+        calls.append(arguments)
+        if len(calls) in (2, 3):
+            raise OSError(28, "No space left on device")
+        write(*arguments)
+
+    monkeypatch.setattr(state_file, "write", fails_twice)
+    stage = dataclasses.replace(STAGES[0], steps=4)
+    ProgressiveSchedule([stage]).fit(
+        build(), one_batch, checkpoint_dir=tmp_path, verbose=0
+    )
+    assert [key[1] for key, _ in state._listed(tmp_path)] == [0, 3, 4]
+    told = capsys.readouterr().err
+    assert told.count("could not be written") == 1 and "No space left" in told
+    calls.clear()
+    calls += [(), ()]
+    with pytest.raises(OSError, match="No space left"):
+        # A run whose first state can't be written does not begin.
+        train(build(), tmp_path / "other")
+
+
+def test_what_is_written_is_of_the_moment_it_was_taken(tmp_path):
+    mdm = build()
+    mdm.compile(optimizer=keras.optimizers.AdamW(0.01))
+    write = state.take_state(mdm, tmp_path, {"epoch": 1})
+    before = values_of(mdm.variables)
+    mdm.train_on_batch(batch_of(4))
+    write()
+    other = build()
+    other.compile(optimizer=keras.optimizers.AdamW(0.01))
+    state.newest(tmp_path).restore(other)
+    assert equal_values(before, values_of(other.variables))
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -242,7 +302,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_used(damage, whole, tmp_
 def test_no_flipped_bit_goes_unnoticed(tmp_path):
     path, rng = tmp_path / "a.state", np.random.default_rng(0)
     arrays = {"a": rng.normal(size=(3, 4)), "b": np.float32(2.5), "c": np.arange(0)}
-    state_file.write(path, {"x": [1]}, {k: lambda v=v: v for k, v in arrays.items()})
+    state_file.write(path, {"x": [1]}, arrays)
     with state_file.opened(path) as (values, found):
         found = dict(found)
         assert values["x"] == [1] and list(found) == list(arrays)
