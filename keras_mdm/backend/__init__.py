@@ -30,7 +30,7 @@ from keras_mdm.backend.sharding import (
     rows_per_call,
 )
 from keras_mdm.backend.snapshots import changed_since, snapshot
-from keras_mdm.backend.trainer import keeps_weights, sync_weights
+from keras_mdm.backend.trainer import keeps_weights, learning_rate, newest, sync_weights
 
 __all__ = [
     "attention_kernel",
@@ -50,8 +50,10 @@ __all__ = [
     "keep_programs",
     "keeps_weights",
     "known_peak",
+    "learning_rate",
     "measured_peak",
     "name",
+    "newest",
     "number_of_devices",
     "number_of_processes",
     "on_cpu",

@@ -3,6 +3,8 @@ place of this folder; the others are `fitting.streams` (data adapters) and `opti
 (the update step).
 """
 
+import keras
+
 
 def sublayers(layer, recursive=False):
     """The layers inside a layer, in the order of their creation.
@@ -26,8 +28,12 @@ def has_stepped(optimizer):
     Returns:
         bool, or a scalar bool tensor.
     """
-    every = _counting(optimizer).gradient_accumulation_steps
-    return steps_taken(optimizer) % every == 0 if every else True
+    inner = _counting(optimizer)
+    every = inner.gradient_accumulation_steps
+    stepped = inner._iterations % every == 0 if every else True
+    if hasattr(inner, "skipped_in_a_row"):
+        stepped = keras.ops.logical_and(stepped, inner.skipped_in_a_row == 0)
+    return stepped
 
 
 def steps_taken(optimizer):

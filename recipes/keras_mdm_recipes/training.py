@@ -116,7 +116,8 @@ def train(recipe, settings, output, resume, allowed=()):
         if process == 0:
             logs = output / "logs"
             history = callbacks.History(output / "history.csv", log_dir=logs)
-            reports = [callbacks.Progress(), history]
+            levels = callbacks.NoiseLevels(output / "noise_levels.csv", log_dir=logs)
+            reports = [callbacks.Progress(), history, levels]
         drawing = callbacks.SampleGrid(
             output / "samples",
             settings.samples.sample_every,
@@ -128,7 +129,7 @@ def train(recipe, settings, output, resume, allowed=()):
             mdm,
             make_dataset,
             callbacks=[
-                callbacks.StopOnNaN(),
+                callbacks.LossGuard(),
                 *reports,
                 drawing,
             ],
