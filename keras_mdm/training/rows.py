@@ -26,12 +26,15 @@ class Rows:
 
     def append(self, *rows):
         """Writes rows, dicts by column, behind the others."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists() or not self.path.stat().st_size
+        if not self.path.exists() or not self.path.stat().st_size:
+            self._write([])
         with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns()).writerows(rows)
+
+    def _write(self, rows):
+        with whole_file(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns())
-            if new:
-                writer.writeheader()
+            writer.writeheader()
             writer.writerows(rows)
 
     def take_up(self, now, in_stages):
@@ -70,10 +73,7 @@ class Rows:
                 f"it has step {rows[-1]['step']} of another training, and this one is "
                 f"at step {now[1]}"
             )
-        with whole_file(self.path) as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(kept)
+        self._write(kept)
 
     def _refused(self, cause):
         return ValueError(

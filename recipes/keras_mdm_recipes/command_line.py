@@ -135,11 +135,10 @@ def check_output(output, resume):
     """Raises a `ValueError` if the run folder can't be begun, or gone on with."""
     if resume and not (output / "config.json").is_file():
         raise ValueError(f"--resume: there is no run in '{output}' (no config.json).")
-    if (
-        not resume
-        and output.exists()
-        and (not output.is_dir() or any(output.iterdir()))
-    ):
+    if resume or not output.exists():
+        return
+    # Hidden files are what a run left that was killed before it had begun.
+    if not output.is_dir() or any(e.name[0] != "." for e in output.iterdir()):
         raise ValueError(
             f"--output '{output}' is not empty. Pass --resume to go on with the run in "
             "it, or choose another folder."

@@ -30,7 +30,7 @@ def rows_of(folder):
 
 def test_run_folder_is_whole(finished):
     folder, output = finished
-    for name in ("config.json", "history.csv", "losses.png"):
+    for name in ("config.json", "history.csv", "noise_levels.csv", "losses.png"):
         assert (folder / name).stat().st_size > 0, name
     assert state.newest(folder / "state") is not None
     assert {entry.name for entry in (folder / "samples").iterdir()} == {
@@ -39,7 +39,7 @@ def test_run_folder_is_whole(finished):
     }
     for stage in ("stage1_8px", "stage2_16px"):
         kinds = {e.suffix for e in (folder / "logs" / stage).iterdir()}
-        assert kinds == {".history", ".samples"}
+        assert kinds == {".history", ".samples", ".noise_levels"}
     assert "stage2_16px.png" in output and "images/s" in output
     assert not [e for e in folder.rglob("*") if e.name.endswith(".part")]
 
