@@ -92,6 +92,7 @@ class Data:
         None,
         "processes that read pictures (default: half of the cores, at most 8, if there "
         "are more than 2, and the data do not stay in memory)",
+        flag=True,
     )
     num_frames: int | None = setting(
         None,

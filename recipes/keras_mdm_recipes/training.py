@@ -13,6 +13,7 @@ import random
 import sys
 
 from keras_mdm_recipes import command_line, devices, stages, start
+from keras_mdm_recipes.check import learn_one_batch
 from keras_mdm_recipes.plot import plot_losses
 from keras_mdm_recipes.settings import FIELDS
 
@@ -46,10 +47,10 @@ def run(recipe, arguments=None):
     """
 
     with start.errors_as_lines():
-        settings, resume, allowed = command_line.parse(recipe, arguments)
+        settings, begin = command_line.parse(recipe, arguments)
         output = pathlib.Path(settings.run.output)
         try:
-            train(recipe, settings, output, resume, allowed)
+            train(recipe, settings, output, begin)
         except (KeyboardInterrupt, SystemExit) as end:
             code = 130 if isinstance(end, KeyboardInterrupt) else end.code
             if code not in (130, 143):
@@ -61,15 +62,14 @@ def run(recipe, arguments=None):
             sys.exit(code)
 
 
-def train(recipe, settings, output, resume, allowed=()):
-    """Runs the stages and writes the run folder.
+def train(recipe, settings, output, begin):
+    """Runs the stages and writes the run folder, or makes the check alone.
 
     Args:
         recipe: Module.
         settings: `Settings`, whose missing values are filled in.
         output: Path of the run folder.
-        resume: bool.
-        allowed: Names of what may differ from the run to resume.
+        begin: `command_line.Begin`.
     """
     settings.run.backend = start.choose_backend(
         settings.run.backend, settings.run.cache_dir
@@ -84,7 +84,11 @@ def train(recipe, settings, output, resume, allowed=()):
 
     source = recipe.open_source(settings)
     devices.check_agreement(
-        {**saved_settings(settings), "resume": resume, source.noun: len(source)}
+        {
+            **saved_settings(settings),
+            **dataclasses.asdict(begin),
+            source.noun: len(source),
+        }
     )
     defaults = stages.fill_defaults(recipe, settings)
     settings.fill({"model.dtype": start.default_dtype()})
@@ -103,8 +107,11 @@ def train(recipe, settings, output, resume, allowed=()):
     for stage in plan:
         # The largest stage may find pictures too small: say so before the first.
         next(iter(make_dataset(stage)))
+    if begin.check:
+        learn_one_batch(mdm, plan[-1], make_dataset)
+        return
     with only_process(output, process):
-        if not resume or allowed:
+        if not begin.resume or begin.changes:
             write_config(output, recipe, settings, mdm, plan, grid.class_names)
         print(
             f"{len(source)} {source.noun} of '{settings.data.dataset}', "
@@ -134,11 +141,11 @@ def train(recipe, settings, output, resume, allowed=()):
                 drawing,
             ],
             checkpoint_dir=output / "state",
-            resume=resume,
+            resume=begin.resume,
             verbose=0,
             keep_every=settings.run.keep_every,
             data=source.contents(),
-            allow_changed=tuple(dict.fromkeys(_parts(allowed))),
+            allow_changed=tuple(dict.fromkeys(_parts(begin.changes))),
         )
         mdm.save_to_preset(output / "preset", overwrite=True)
         if process == 0:
@@ -186,9 +193,9 @@ def only_process(output, process=0):
         lock.release()
 
 
-def _parts(allowed):
+def _parts(changes):
     """What `ProgressiveSchedule` calls the settings that may differ."""
-    for name in allowed:
+    for name in changes:
         section = name.partition(".")[0]
         if section == "stage":
             yield from ("stages", "optimizers")

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import tiny_mdm
-from keras_mdm_recipes import train_image, train_text_to_image, training
+from keras_mdm_recipes import check, train_image, train_text_to_image, training
 from keras_mdm_recipes.settings import Settings
 from PIL import Image
 from recipe_runs import ROOT, run_recipe
@@ -228,6 +228,18 @@ def test_resume_refuses_other_settings(finished, main):
 def test_resume_refuses_the_run_of_another_recipe(finished):
     with pytest.raises(SystemExit, match="is a run of train-image"):
         train_text_to_image.main(["--output", str(finished[0]), "--resume"])
+
+
+def test_check_says_whether_anything_is_learned(
+    training_flags, tmp_path, main, capsys, monkeypatch
+):
+    monkeypatch.setattr(check, "_STEPS", 40)
+    flags = ["--output", str(tmp_path / "run"), "--check", *map(str, training_flags)]
+    main([*flags, "--learning-rate", "0.01"])
+    assert capsys.readouterr().out.endswith("All resolutions learn.\n")
+    with pytest.raises(SystemExit, match="resolution 16, 8 did not fall by 25%"):
+        main([*flags, "--learning-rate", "1e-9"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_resume_needs_a_run(tmp_path, main):
