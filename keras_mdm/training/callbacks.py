@@ -36,10 +36,13 @@ class History(StageCallback):
         every: int. Steps that one row stands for. Defaults to 25.
         log_dir: Optional path of TensorBoard logs (needs the package `tensorboardX`),
             with a folder for each stage.
+        tracker: Optional object with a method `log` that takes a dict, which it is
+            given for each row: such as the module `wandb` after `wandb.init()`.
     """
 
-    def __init__(self, path, every=25, log_dir=None):
+    def __init__(self, path, every=25, log_dir=None, tracker=None):
         super().__init__()
+        self.tracker = tracker
         self.rows = Rows(as_path(path), self._columns) if path is not None else None
         self.every = every
         self.log_dir = log_dir
@@ -125,9 +128,12 @@ class History(StageCallback):
         if self.writer is not None:
             for key, value in row.items():
                 self.writer.add_scalar(key, value, self.step)
+        place = (self.stage_index + 1, self.model.resolution, self.step)
+        row = dict(zip(PLACE, place, strict=True)) | row
+        if self.tracker is not None:
+            self.tracker.log(row)
         if self.rows is not None:
-            place = (self.stage_index + 1, self.model.resolution, self.step)
-            self.rows.append(dict(zip(PLACE, place, strict=True)) | row)
+            self.rows.append(row)
 
     def _columns(self):
         levels = self.model.network.levels

@@ -15,6 +15,7 @@ FREE = (
     "run.backend",
     "run.cache_dir",
     "run.keep_every",
+    "run.tracker",
     "data.data_dir",
     "data.num_workers",
     *(key for key in settings.FIELDS if key.startswith("devices.")),

@@ -7,6 +7,7 @@ and `make_grid(settings, source, mdm)`.
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import pathlib
 import random
@@ -14,7 +15,9 @@ import sys
 
 from keras_mdm_recipes import command_line, devices, stages, start
 from keras_mdm_recipes.check import learn_one_batch
+from keras_mdm_recipes.nearest import write_nearest
 from keras_mdm_recipes.plot import plot_losses
+from keras_mdm_recipes.report import write_report
 from keras_mdm_recipes.settings import FIELDS
 
 
@@ -80,7 +83,7 @@ def train(recipe, settings, output, begin):
     process, processes = devices.prepare(**dataclasses.asdict(settings.devices))
 
     import keras_mdm
-    from keras_mdm import callbacks
+    from keras_mdm import callbacks, files
 
     source = recipe.open_source(settings)
     devices.check_agreement(
@@ -110,6 +113,7 @@ def train(recipe, settings, output, begin):
     if begin.check:
         learn_one_batch(mdm, plan[-1], make_dataset)
         return
+    tracker = import_tracker(settings.run.tracker)
     with only_process(output, process):
         if not begin.resume or begin.changes:
             write_config(output, recipe, settings, mdm, plan, grid.class_names)
@@ -122,7 +126,12 @@ def train(recipe, settings, output, begin):
         logs, reports = None, []
         if process == 0:
             logs = output / "logs"
-            history = callbacks.History(output / "history.csv", log_dir=logs)
+            if tracker is not None:
+                config = saved_settings(settings)
+                tracker.init(project="keras-mdm", name=output.name, config=config)
+            history = callbacks.History(
+                output / "history.csv", log_dir=logs, tracker=tracker
+            )
             levels = callbacks.NoiseLevels(output / "noise_levels.csv", log_dir=logs)
             reports = [callbacks.Progress(), history, levels]
         drawing = callbacks.SampleGrid(
@@ -148,17 +157,33 @@ def train(recipe, settings, output, begin):
             allow_changed=tuple(dict.fromkeys(_parts(begin.changes))),
         )
         mdm.save_to_preset(output / "preset", overwrite=True)
+        if source.skipped or source.notes:
+            files.write_text(output / "skipped.txt", source.report() + "\n")
+        if not source.is_video:
+            path = output / "samples" / "nearest.png" if process == 0 else None
+            write_nearest(path, source, mdm, drawing.options, settings.data.upscale)
         if process == 0:
             plot_losses(output / "history.csv", output / "losses.png")
+            write_report(output)
+            if tracker is not None:
+                tracker.finish()
     last = f"stage{len(plan)}_{plan[-1].resolution}px.*"
     pictures = next((output / "samples").glob(last), output / "samples")
     if source.skipped or source.notes:
         print(source.report())
     print(
-        f"Done. Model: {output / 'preset'}  Losses: {output / 'losses.png'}\n"
+        f"Done. Model: {output / 'preset'}  Report: {output / 'report.html'}\n"
         f"Pictures: {pictures}\n"
         f"Draw more: {program('sample')} {output}"
     )
+
+
+def import_tracker(name):
+    """The library that figures are sent to, or `None`."""
+    try:
+        return importlib.import_module(name) if name else None
+    except ImportError as error:
+        raise ImportError(f"run.tracker={name} needs `pip install {name}`.") from error
 
 
 @contextlib.contextmanager

@@ -13,7 +13,14 @@ import keras
 import numpy as np
 import pytest
 from helpers import tiny_mdm
-from keras_mdm_recipes import check, train_image, train_text_to_image, training
+from keras_mdm_recipes import (
+    __main__,
+    check,
+    report,
+    train_image,
+    train_text_to_image,
+    training,
+)
 from keras_mdm_recipes.settings import Settings
 from PIL import Image
 from recipe_runs import ROOT, run_recipe
@@ -36,12 +43,34 @@ def test_run_folder_is_whole(finished):
     assert {entry.name for entry in (folder / "samples").iterdir()} == {
         "stage1_8px.png",
         "stage2_16px.png",
+        "nearest.png",
     }
     for stage in ("stage1_8px", "stage2_16px"):
         kinds = {e.suffix for e in (folder / "logs" / stage).iterdir()}
         assert kinds == {".history", ".samples", ".noise_levels"}
     assert "stage2_16px.png" in output and "images/s" in output
     assert not [e for e in folder.rglob("*") if e.name.endswith(".part")]
+
+
+def test_report_is_one_page_that_needs_no_network(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished[0], tmp_path / "run <b>")
+    written = (folder / "report.html").read_text(encoding="utf-8")
+    (folder / "skipped.txt").write_text("<script>x</script>")
+    grid = folder / "samples/stage1_8px.png"
+    shutil.copy(grid, folder / "samples/stage1_8px_step2.png")
+    monkeypatch.setattr(sys, "argv", ["keras-mdm", "report", str(folder)])
+    __main__.main()
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for text in (written, page):
+        assert "http" not in text and "<script" not in text
+        assert text.count("</table>") == 2 and "stage.batch_size" in text
+    # Losses, norms, rates, distances, noise levels, three grids.
+    assert [text.count("data:image/png") for text in (written, page)] == [8, 9]
+    places = [page.index(name) for name in ("px_step2<", "stage1_8px<", "stage2_16px<")]
+    assert places == sorted(places)
+    assert "run &lt;b&gt;" in page and "&lt;script&gt;" in page
+    with pytest.raises(SystemExit, match="no run in"):
+        report.main([str(tmp_path)])
 
 
 def test_output_has_no_spam(finished):
@@ -205,6 +234,7 @@ def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
         (["--batch-size", "100000"], "fewer than"),
         (["--resolutions", "8", "--learning-rate", "0"], "above 0"),
         (["--bogus"], "unrecognized"),
+        (["--set", "run.tracker=wandb"], "needs `pip install wandb`"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_written(

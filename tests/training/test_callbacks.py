@@ -258,6 +258,21 @@ def test_history_has_the_speed_of_its_steps(clock, tmp_path):
         assert float(row["waited_for_data"]) == 0.0
 
 
+def test_a_tracker_is_given_the_rows(tmp_path):
+    class Tracker:
+        def log(self, row):
+            rows.append(row)
+
+    rows = []
+    history = History(tmp_path / "history.csv", every=2, tracker=Tracker())
+    model = FakeModel()
+    begin([history], model, 0, stage_of(4))
+    model.run([history], [[1.0, 2.0, 3.0, 4.0]])
+    assert [row["step"] for row in rows] == [2, 4]
+    written = rows_of(tmp_path / "history.csv")
+    assert [float(row["loss"]) for row in written] == [row["loss"] for row in rows]
+
+
 def test_sample_grid_files(tmp_path):
     grid = SampleGrid(tmp_path, every=2, titles=["a", "b"], labels=[1, 2], num_steps=3)
     model = FakeModel()
