@@ -98,7 +98,7 @@ class ExponentialMovingAverage(keras.layers.Layer):
         self._restart(chosen)
         self.note(None if wanted is None else chosen)
 
-    def update(self, variables=None, moved=True, levels=None):
+    def update(self, variables=None, moved=True, levels=None, values=None):
         """Moves the averages towards the current values.
 
         Args:
@@ -108,6 +108,8 @@ class ExponentialMovingAverage(keras.layers.Layer):
                 which it does not within an accumulation of gradients.
             levels: Optional collection of the levels that are trained. Those that are
                 not count no update. Defaults to all.
+            values: Optional dict of a variable's `id` to what its average becomes, of
+                those that the optimizer averages itself.
         """
         moved = ops.cast(moved, "float32")
         counts = ops.cast(self.num_updates, "float32")
@@ -120,7 +122,10 @@ class ExponentialMovingAverage(keras.layers.Layer):
         for average, source, level in zip(
             self.averages, self.sources, self.levels, strict=True
         ):
-            if wanted is None or id(source) in wanted:
+            if values and id(source) in values:
+                value = ops.cast(values[id(source)], "float32")
+                average.assign(average + (value - average) * moved)
+            elif wanted is None or id(source) in wanted:
                 value = ops.cast(source.value, "float32")
                 average.assign(average + (value - average) * rates[level])
         trained = [

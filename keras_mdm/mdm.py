@@ -55,7 +55,7 @@ class MDM(keras.Model):
             minus this by `tanh`. Defaults to `None`: not bounded.
         ema_momentum: float or `None`. Momentum of the moving average of the weights,
             which `evaluate`, `generate` and saved presets use. Defaults to 0.9999.
-            `None` keeps none.
+            `None` keeps none. A schedule-free optimizer keeps its own average there.
         ema_warmup: bool. Whether the momentum of update n is at most
             `(1 + n) / (10 + n)`. Defaults to `True`.
         sampling: dict or `None`. Defaults of `generate` for this model, such as
@@ -250,7 +250,8 @@ class MDM(keras.Model):
                 `keras.Model.compile` does by the model's own.
 
         Raises:
-            ValueError: if weights are kept in float16, which can't be trained.
+            ValueError: if weights are kept in float16, which can't be trained, or if a
+                schedule-free optimizer's average has no place.
         """
         backend.check_devices(self)
         self._compile_arguments = {
@@ -273,6 +274,12 @@ class MDM(keras.Model):
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = AdamW()
         optimizer = with_loss_scaling(optimizer, self.network, auto_scale_loss)
+        if self.ema is None and backend.is_schedule_free(optimizer):
+            raise ValueError(
+                "a schedule-free optimizer trains an average of the weights, and this "
+                "model has no place for it: build it with an `ema_momentum`, whatever "
+                "it is. Received: ema_momentum=None"
+            )
         super().compile(optimizer=optimizer, **self._compile_arguments)
         # Variables made in the first step would make TensorFlow trace it twice.
         self.optimizer.build(self.trainable_variables)
@@ -414,6 +421,7 @@ class MDM(keras.Model):
                 self.active_network.variables,
                 backend.has_stepped(self.optimizer),
                 active_levels.trained_numbers(self.network, self._level_weights),
+                backend.schedule_free_averages(self.optimizer),
             )
 
     # === The moving average ===

@@ -130,10 +130,20 @@ class Stages:
     batch_size: list[int] | None = setting(None, "pictures a step", flag=True)
     learning_rate: list[float] | None = setting(None, "peak rate", flag=True)
     warmup_steps: list[int] | None = setting(None, "of the learning rate")
-    decay: Literal["constant", "cosine"] | None = setting(
+    decay: Literal["constant", "cosine", "inverse_square_root"] | None = setting(
         None,
-        "what the learning rate does after the warm-up: stay, or fall to zero at the "
-        "end of each stage",
+        "what the learning rate does after the warm-up: stay, fall to zero at the end "
+        "of each stage, or fall with the square root of the steps from "
+        "stage.decay_reference on",
+    )
+    decay_reference: int | None = setting(
+        None, "step of each stage from which inverse_square_root falls; needed by it"
+    )
+    optimizer: Literal["adamw", "muon", "schedule_free_adamw"] = setting(
+        "adamw",
+        "muon makes the updates of all kernels orthogonal; the average of "
+        "schedule_free_adamw takes the place of a decay: adamw, muon or "
+        "schedule_free_adamw",
     )
     mixed: dict[Level, float] | None = setting(
         None,

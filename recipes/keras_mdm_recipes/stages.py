@@ -62,6 +62,8 @@ def fill_defaults(recipe, settings):
     preset = settings.model.preset
     small = BASE_PRESETS.get(preset, recipe.SMALL)
     defaults = PAPER if preset in PAPER_PRESETS else small
+    if settings.stage.optimizer == "schedule_free_adamw":
+        defaults = {**defaults, "stage.decay": "constant"}
     settings.fill({k: v for k, v in defaults.items() if not isinstance(v, list)})
     return defaults
 
@@ -125,6 +127,8 @@ def make_stages(settings, mdm, defaults):
                 ),
                 accumulate=given.accumulate,
                 decay=given.decay,
+                decay_reference=given.decay_reference,
+                optimizer=given.optimizer,
                 steps_per_epoch=save_every,
                 **{name: values[i] for name, values in columns.items()},
             )
