@@ -88,35 +88,36 @@ class Muon(AdamW):
         )
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        pairs = zip(grads, trainable_variables, strict=True)
         groups = {}
-        for gradient, variable in pairs:
-            if self.is_orthogonal(variable):
-                index = self._get_variable_index(variable)
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            index = self._get_variable_index(variable)
+            if self._velocities[index] is None:
                 new = self._moved(gradient, index)
                 gradient = ops.cast(gradient, new.dtype)
                 matrix = _to_matrix(gradient + (new - gradient) * self.momentum)
                 groups.setdefault(tuple(matrix.shape), []).append((index, matrix))
-        self._directions = {}
+        directions = [None] * len(self._momentums)
         for shape, members in groups.items():
             # One program for all kernels of a shape: compilers need time for each.
             indices, matrices = zip(*members, strict=True)
             found = orthogonalize(ops.stack(matrices))
             found = found * (_SIZE * math.sqrt(max(shape)))
-            self._directions |= dict(zip(indices, ops.unstack(found), strict=True))
+            for index, direction in zip(indices, ops.unstack(found), strict=True):
+                directions[index] = direction
+        self._directions = directions
         try:
             super()._backend_update_step(grads, trainable_variables, learning_rate)
         finally:
             self._directions = None
 
     def update_step(self, gradient, variable, learning_rate):
-        if not self.is_orthogonal(variable):
+        index = self._get_variable_index(variable)
+        if self._velocities[index] is not None:
             super().update_step(gradient, variable, learning_rate)
             return
-        index = self._get_variable_index(variable)
         self._momentums[index].assign(self._moved(gradient, index))
         direction = self._directions[index]
-        shape = variable.shape
+        shape = tuple(variable.shape)
         if math.prod(shape[:-1]) > shape[-1]:
             direction = ops.transpose(direction)
         change = ops.reshape(direction, shape) * ops.cast(

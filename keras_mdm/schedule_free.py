@@ -12,7 +12,8 @@ class ScheduleFreeAdamW(keras.optimizers.ScheduleFreeAdamW):
     x its moving average, which `evaluate`, `generate` and saved presets use.
 
     Keras' own begins with the weights as they were when the model was compiled, and the
-    first step forgets what was loaded since.
+    first step forgets what was loaded since; on TensorFlow, it takes what gradients
+    have moved for what they will move.
 
     Args:
         learning_rate: float or `LearningRateSchedule`; it may rise at first, and need
@@ -39,6 +40,17 @@ class ScheduleFreeAdamW(keras.optimizers.ScheduleFreeAdamW):
         )
 
     def update_step(self, gradient, variable, learning_rate):
-        moved = self._momentums[self._get_variable_index(variable)]
-        moved.assign(ops.where(self.iterations == 0, variable.value, moved.value))
-        super().update_step(gradient, variable, learning_rate)
+        index = self._get_variable_index(variable)
+        moved, second = self._momentums[index], self._velocities[index]
+        value, share = ops.convert_to_tensor(variable), self.beta_1
+        gradient = ops.cast(ops.convert_to_tensor(gradient), value.dtype)
+        learning_rate = ops.cast(learning_rate, value.dtype)
+        step = ops.cast(self.iterations + 1, value.dtype)
+        second.assign(second + (ops.square(gradient) - second) * (1.0 - self.beta_2))
+        size = ops.sqrt(second / (1.0 - ops.power(self.beta_2, step))) + self.epsilon
+        old = ops.where(step == 1, value, moved.value)
+        new = old - learning_rate * gradient / size
+        average = (value - (1.0 - share) * old) / share
+        average = average + (new - average) / step
+        moved.assign(new)
+        self.assign(variable, share * average + (1.0 - share) * new)
