@@ -24,9 +24,10 @@ from keras_mdm.fitting.turns import Turns, in_turn, reading
 from keras_mdm.levels import first
 from keras_mdm.networks import Denoiser
 from keras_mdm.optimizer import AdamW, with_loss_scaling
+from keras_mdm.power_averages import PowerAverage, check_lengths
 from keras_mdm.sampling.generate import generate
 from keras_mdm.sampling.settings import SamplingSettings
-from keras_mdm.saving import keras_files, presets, transfer
+from keras_mdm.saving import average_snapshots, keras_files, presets, transfer
 
 
 @backend.keeps_weights
@@ -58,6 +59,11 @@ class MDM(keras.Model):
             `None` keeps none. A schedule-free optimizer keeps its own average there.
         ema_warmup: bool. Whether the momentum of update n is at most
             `(1 + n) / (10 + n)`. Defaults to `True`.
+        power_averages: sequence of float or `None`. Lengths `sigma_rel` of further
+            averages, such as `(0.05, 0.1)`, from whose snapshots `load_average` makes
+            one of any length; see `keras_mdm.callbacks.AverageSnapshots`. Each takes
+            the memory of the weights in float32. They are not saved in presets.
+            Defaults to `None`.
         sampling: dict or `None`. Defaults of `generate` for this model, such as
             `{"num_steps": 100, "guidance_scale": 7.5}`.
         seed: int or `None`. Seed of timesteps, noise and dropped conditions in
@@ -98,6 +104,7 @@ class MDM(keras.Model):
         output_limit=None,
         ema_momentum=0.9999,
         ema_warmup=True,
+        power_averages=None,
         sampling=None,
         seed=None,
         name="mdm",
@@ -154,13 +161,20 @@ class MDM(keras.Model):
             for level in network.levels
         }
         self.ema = None
+        numbers = active_levels.level_numbers(network)
         if ema_momentum is not None:
             self.ema = ExponentialMovingAverage(
                 network.weights,
                 ema_momentum,
                 ema_warmup,
-                active_levels.level_numbers(network),
+                numbers,
             )
+        if power_averages is not None:
+            check_lengths(power_averages)
+        self.power_averages = [
+            PowerAverage(network.weights, length, numbers)
+            for length in power_averages or ()
+        ]
         self.evaluated_samples = self.add_weight(
             shape=(), dtype="int32", trainable=False, name="evaluated_samples"
         )
@@ -416,23 +430,29 @@ class MDM(keras.Model):
         return [m for m in super().metrics if not any(m is other for other in idle)]
 
     def _update_ema(self):
-        if self.ema is not None:
-            self.ema.update(
+        for average in self.all_averages():
+            average.update(
                 self.active_network.variables,
                 backend.has_stepped(self.optimizer),
                 active_levels.trained_numbers(self.network, self._level_weights),
-                backend.schedule_free_averages(self.optimizer),
+                average is self.ema and backend.schedule_free_averages(self.optimizer),
             )
 
-    # === The moving average ===
+    # === The moving averages ===
+
+    def all_averages(self):
+        """List of the moving average, if there is one, and `power_averages`."""
+        return [*([] if self.ema is None else [self.ema]), *self.power_averages]
 
     def reset_ema(self):
-        """Begins the moving average anew, from the network's weights as they are.
+        """Begins the moving averages anew, from the network's weights as they are.
 
-        Weights that were loaded or set reach it by themselves, with a warning.
+        Weights that were loaded or set reach them by themselves, with a warning.
         """
-        if self.ema is not None:
-            self.ema.reset()
+        for average in self.all_averages():
+            average.reset()
+
+    load_average = in_turn(average_snapshots.load_average)
 
     @reading
     def averaged_weights(self):
