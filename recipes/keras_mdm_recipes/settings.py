@@ -46,6 +46,11 @@ class Run:
     keep_every: int | None = setting(
         None, "of so many states one is kept for good, beside the newest three"
     )
+    averages_every: int | None = setting(
+        None,
+        "steps between snapshots of two averages, some 20 in all, of 4 bytes a weight; "
+        "--ema of sample and evaluate makes one of any length (default: none)",
+    )
 
 
 @dataclasses.dataclass
@@ -133,17 +138,15 @@ class Stages:
     decay: Literal["constant", "cosine", "inverse_square_root"] | None = setting(
         None,
         "what the learning rate does after the warm-up: stay, fall to zero at the end "
-        "of each stage, or fall with the square root of the steps from "
-        "stage.decay_reference on",
+        "of each stage, or fall by a square root from stage.decay_reference on",
     )
     decay_reference: int | None = setting(
         None, "step of each stage from which inverse_square_root falls; needed by it"
     )
     optimizer: Literal["adamw", "muon", "schedule_free_adamw"] = setting(
         "adamw",
-        "muon makes the updates of all kernels orthogonal; the average of "
-        "schedule_free_adamw takes the place of a decay: adamw, muon or "
-        "schedule_free_adamw",
+        "adamw, muon (orthogonal updates of kernels) or schedule_free_adamw, whose "
+        "average takes the place of a decay",
     )
     mixed: dict[Level, float] | None = setting(
         None,

@@ -12,7 +12,7 @@ import pathlib
 import random
 import sys
 
-from keras_mdm_recipes import command_line, devices, stages, start
+from keras_mdm_recipes import averages, command_line, devices, stages, start
 from keras_mdm_recipes.plot import plot_losses
 from keras_mdm_recipes.settings import FIELDS
 
@@ -130,6 +130,7 @@ def train(recipe, settings, output, resume, allowed=()):
             callbacks=[
                 callbacks.StopOnNaN(),
                 *reports,
+                *averages.callbacks(settings, output),
                 drawing,
             ],
             checkpoint_dir=output / "state",
@@ -211,6 +212,8 @@ def model_options(settings):
     )
     given = {name: getattr(settings.model, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
+    if settings.run.averages_every is not None:
+        given["power_averages"] = averages.KEPT
     return {**given, "seed": settings.run.seed}
 
 
