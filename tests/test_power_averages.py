@@ -86,7 +86,7 @@ def run(tmp_path_factory):
     Returns:
         Folder, the network's paths of variables, and each one's values by update.
     """
-    folder, steps, every = tmp_path_factory.mktemp("averages"), 960, 40
+    folder, steps, every = tmp_path_factory.mktemp("averages"), 360, 15
     mdm = tiny_mdm(
         network=tiny_nest(2, classes=0, resolution=4), power_averages=LENGTHS
     )
@@ -219,6 +219,18 @@ def test_a_full_disk_is_told_once_and_a_weight_that_is_not_finite_stops(
     with pytest.raises(ValueError, match="NaN or infinite"):
         snapshots.write()
     assert not list((tmp_path / "averages").iterdir())
+
+
+def test_kerass_own_files_hold_them(tmp_path):
+    mdm, other = (tiny_mdm(1, classes=0, power_averages=LENGTHS) for _ in range(2))
+    for average in mdm.power_averages:
+        average.num_updates.assign([7])
+        average.averages[0].assign(average.averages[0] + average.sigma_rel)
+    mdm.save_weights(tmp_path / "a.weights.h5")
+    other.load_weights(tmp_path / "a.weights.h5")
+    assert equal_values(values_of(mdm.variables), values_of(other.variables))
+    again = type(mdm).from_config(mdm.get_config())
+    assert [average.sigma_rel for average in again.power_averages] == list(LENGTHS)
 
 
 def test_presets_hold_no_power_averages(tmp_path):

@@ -90,9 +90,17 @@ def test_wrong_flags_are_told(run, flags, message, tmp_path, monkeypatch):
 
 
 def test_an_average_of_another_length(run, tmp_path, preset, capsys):
-    names = sorted(path.name for path in (run / "averages").iterdir())
-    ends = ["stage1_step2.npz", "stage1_step3.npz"]
-    assert names == ends + [name.replace("1", "2", 1) for name in ends]
+    updates = {
+        path.name: np.load(path)["updates"].tolist()
+        for path in (run / "averages").iterdir()
+    }
+    # The inner level is frozen in the second stage.
+    assert updates == {
+        "stage1_step2.npz": [0, 2],
+        "stage1_step3.npz": [0, 3],
+        "stage2_step2.npz": [2, 3],
+        "stage2_step3.npz": [3, 3],
+    }
     flags = ["--labels", "3", "--num-samples", "1", "--no-progress", "--output"]
     pictures = []
     for name, ema in (("a", []), ("b", ["--ema", "0.1"]), ("c", ["--ema", "0.02"])):
