@@ -8,7 +8,13 @@ from keras_mdm.backend.batches import belongs_to, host_data
 from keras_mdm.backend.compilation import keep_programs, tell_programs
 from keras_mdm.backend.cpu import in_halves, prepare_cpu
 from keras_mdm.backend.devices import cores, device_kind, name, on_cpu
-from keras_mdm.backend.keras_internals import has_stepped, steps_taken, sublayers
+from keras_mdm.backend.keras_internals import (
+    has_stepped,
+    is_schedule_free,
+    schedule_free_averages,
+    steps_taken,
+    sublayers,
+)
 from keras_mdm.backend.peak import known_peak, measured_peak, peak_flops
 from keras_mdm.backend.processes import (
     connect,
@@ -47,6 +53,7 @@ __all__ = [
     "host_data",
     "in_halves",
     "is_here",
+    "is_schedule_free",
     "keep_programs",
     "keeps_weights",
     "known_peak",
@@ -63,6 +70,7 @@ __all__ = [
     "process_number",
     "rows_per_call",
     "run_stateless",
+    "schedule_free_averages",
     "serialize",
     "snapshot",
     "steps_taken",

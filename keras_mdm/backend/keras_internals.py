@@ -48,6 +48,30 @@ def steps_taken(optimizer):
     return _counting(optimizer)._iterations
 
 
+def is_schedule_free(optimizer):
+    """Whether an optimizer, or the one inside it, is a schedule-free AdamW."""
+    return isinstance(_counting(optimizer), keras.optimizers.ScheduleFreeAdamW)
+
+
+def schedule_free_averages(optimizer):
+    """The averages x that a schedule-free AdamW trains.
+
+    Args:
+        optimizer: Keras optimizer.
+
+    Returns:
+        dict of the `id` of each variable that it trains to the average, a tensor; empty
+        for other optimizers.
+    """
+    if not is_schedule_free(optimizer):
+        return {}
+    optimizer = _counting(optimizer)
+    share = optimizer.beta_1
+    pairs = zip(optimizer._trainable_variables, optimizer._momentums, strict=True)
+    # The variable is the mean of x and what gradients move, with these shares.
+    return {id(v): (v.value - (1.0 - share) * m.value) / share for v, m in pairs}
+
+
 def _counting(optimizer):
     """The optimizer that counts: of a `LossScaleOptimizer`, the one inside."""
     return getattr(optimizer, "inner_optimizer", optimizer)

@@ -13,7 +13,7 @@ import pathlib
 import random
 import sys
 
-from keras_mdm_recipes import command_line, devices, stages, start
+from keras_mdm_recipes import averages, command_line, devices, stages, start
 from keras_mdm_recipes.check import learn_one_batch
 from keras_mdm_recipes.nearest import write_nearest
 from keras_mdm_recipes.plot import plot_losses
@@ -147,6 +147,7 @@ def train(recipe, settings, output, begin):
             callbacks=[
                 callbacks.LossGuard(),
                 *reports,
+                *averages.callbacks(settings, output),
                 drawing,
             ],
             checkpoint_dir=output / "state",
@@ -244,6 +245,8 @@ def model_options(settings):
     )
     given = {name: getattr(settings.model, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
+    if settings.run.averages_every is not None:
+        given["power_averages"] = averages.KEPT
     return {**given, "seed": settings.run.seed}
 
 

@@ -100,7 +100,10 @@ def test_home(monkeypatch):
         ("stage.learning_rate=fast", "must be a number. Received: 'fast'"),
         ("stage.resolutions=big", "must be a resolution, such as 64 or 8x64"),
         ("stage.mixed=16:2", "RESOLUTION=NUMBER"),
-        ("stage.decay=linear", "must be one of constant, cosine. Received: 'linear'"),
+        (
+            "stage.decay=linear",
+            "must be one of constant, cosine, inverse_square_root. Received: 'linear'",
+        ),
         ("data.flip=yes", "must be true or false. Received: 'yes'"),
         ("run.backend=mxnet", "must be one of jax, tensorflow, torch"),
         ("model.tokens=words", "a setting of train-text, train-video, not of train-i"),
@@ -224,7 +227,8 @@ def test_other_programs_have_few_flags(name):
         [sys.executable, program, "--help"], capture_output=True, text=True
     )
     flags = [line for line in done.stdout.splitlines() if line.startswith("  -")]
-    assert done.returncode == 0 and 5 < len(flags) <= 20
+    # And `--help`.
+    assert done.returncode == 0 and 5 < len(flags) <= 20 + 1
 
 
 # === Stages ===
@@ -255,6 +259,22 @@ def test_stages_that_are_not_described_have_defaults(make_stages):
     assert {stage.decay for stage in found} == {"cosine"}
     # What config.json says, for `--resume`.
     assert chosen.stage.steps == stages.SMALL["stage.steps"]
+
+
+def test_optimizers_by_name(make_stages):
+    _, found = make_stages(
+        *("--set", "stage.optimizer=muon", "stage.decay=inverse_square_root"),
+        "stage.decay_reference=30",
+    )
+    assert {stage.optimizer for stage in found} == {"muon"}
+    assert {stage.decay_reference for stage in found} == {30}
+    # What takes the place of a decay has none by default.
+    chosen = parse("--set", "stage.optimizer=schedule_free_adamw")
+    stages.fill_defaults(train_image, chosen)
+    assert chosen.stage.decay == "constant"
+    with pytest.raises(ValueError, match="needs `decay='constant'`"):
+        make_stages("--set", "stage.optimizer=schedule_free_adamw")
+    assert "must be one of adamw, muon" in told("--set", "stage.optimizer=lion")
 
 
 def test_one_stage_takes_the_first_default(make_stages):
