@@ -77,6 +77,7 @@ class Muon(AdamW):
             else self.add_variable_from_reference(variable, name="velocity")
             for variable in variables
         ]
+        self.add_counters()
 
     def is_orthogonal(self, variable):
         """Whether a variable is a kernel whose updates are made orthogonal."""
@@ -120,16 +121,17 @@ class Muon(AdamW):
         shape = tuple(variable.shape)
         if math.prod(shape[:-1]) > shape[-1]:
             direction = ops.transpose(direction)
-        change = ops.reshape(direction, shape) * ops.cast(
-            learning_rate, direction.dtype
-        )
+        # A gradient that is not finite changes nothing, whatever the momentum.
+        rate = learning_rate * ops.cast(self._finite, learning_rate.dtype)
+        change = ops.reshape(direction, shape) * ops.cast(rate, direction.dtype)
         self.assign_sub(variable, ops.cast(change, variable.dtype))
 
     def _moved(self, gradient, index):
         """A momentum with a new gradient in it."""
         momentum = self._momentums[index].value
         gradient = ops.cast(gradient, momentum.dtype)
-        return momentum + (gradient - momentum) * (1.0 - self.momentum)
+        share = (1.0 - self.momentum) * ops.cast(self._finite, momentum.dtype)
+        return momentum + (gradient - momentum) * share
 
     def get_config(self):
         config = super().get_config()

@@ -86,6 +86,10 @@ class AdamW(keras.optimizers.AdamW):
 
     def build(self, variables):
         super().build(variables)
+        self.add_counters()
+
+    def add_counters(self):
+        """Makes `skipped_in_a_row` and `gradient_norms`; the last part of `build`."""
         self.skipped_in_a_row = self.add_variable(
             shape=(), dtype="int32", initializer="zeros", name="skipped_in_a_row"
         )

@@ -68,18 +68,25 @@ def test_updates_follow_the_formula(options, accumulate):
 
 
 @pytest.mark.parametrize("accumulate", [None, 2])
-@pytest.mark.parametrize("options", [{}, {"amsgrad": True, "clipvalue": 1.0}])
-def test_gradients_that_are_not_finite_change_nothing(options, accumulate):
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (AdamW, {}),
+        (AdamW, {"amsgrad": True, "clipvalue": 1.0}),
+        (keras_mdm.Muon, {}),
+    ],
+)
+def test_gradients_that_are_not_finite_change_nothing(kind, options, accumulate):
     rng = np.random.default_rng(0)
-    shapes = {"a": (3, 4), "b": (5,), "c": (2,)}
+    shapes = {"kernel": (3, 4), "b": (5,), "c": (2,)}
     variables = [
         keras.Variable(rng.normal(size=shape), dtype="float32", name=name)
         for name, shape in shapes.items()
     ]
-    optimizer = AdamW(
+    optimizer = kind(
         RATE, weight_decay=0.1, gradient_accumulation_steps=accumulate, **options
     )
-    optimizer.group_gradients({"a": 0, "b": 1, "c": 1})
+    optimizer.group_gradients({"kernel": 0, "b": 1, "c": 1})
 
     def apply(bad=None):
         gradients = [rng.normal(size=v.shape).astype("float32") for v in variables]
