@@ -22,7 +22,7 @@ from keras_mdm.backend.processes import (
     whole_values,
 )
 from keras_mdm.backend.programs import compile_with_weights, run_stateless
-from keras_mdm.backend.serialization import serialize
+from keras_mdm.backend.serialization import check_classes, deserialize, serialize
 from keras_mdm.backend.sharding import (
     check_devices,
     divide_rows,
@@ -62,6 +62,8 @@ __all__ = [
     "rows_per_call",
     "run_stateless",
     "serialize",
+    "deserialize",
+    "check_classes",
     "snapshot",
     "steps_taken",
     "sublayers",

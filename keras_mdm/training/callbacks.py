@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_mdm.data.video_files import write_video
-from keras_mdm.files import as_path, whole_file
+from keras_mdm.files import as_path, open_to_append, whole_file
 from keras_mdm.fitting.step_callbacks import StepCallback
 from keras_mdm.training.pictures import pyramid_frames, save_picture
 from keras_mdm.training.speed import FIGURES, SpeedMeter
@@ -112,7 +112,7 @@ class History(StageCallback):
     def _append(self, row):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = not self.path.exists() or not self.path.stat().st_size
-        with self.path.open("a", newline="") as file:
+        with open_to_append(self.path) as file:
             writer = csv.DictWriter(file, self._columns())
             if new:
                 writer.writeheader()

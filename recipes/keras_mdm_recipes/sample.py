@@ -79,7 +79,9 @@ def find_target(args):
     output = args.output
     if output is None:
         inside = bool(start.read_run(args.model))
-        output = pathlib.Path(args.model) / "drawn" if inside else "drawn"
+        output = pathlib.Path(args.model if inside else ".") / "drawn"
+        if output.is_symlink():
+            raise ValueError(f"'{output}' is a link: name a folder with --output.")
     output = pathlib.Path(output)
     suffix = output.suffix.lower()
     if output.is_dir() or suffix not in {

@@ -80,7 +80,7 @@ def train(recipe, settings, output, resume, allowed=()):
     process, processes = devices.prepare(**dataclasses.asdict(settings.devices))
 
     import keras_mdm
-    from keras_mdm import callbacks
+    from keras_mdm import callbacks, files
 
     source = recipe.open_source(settings)
     devices.check_agreement(
@@ -114,11 +114,11 @@ def train(recipe, settings, output, resume, allowed=()):
         )
         logs, reports = None, []
         if process == 0:
-            logs = output / "logs"
+            logs = files.own_folder(output, "logs")
             history = callbacks.History(output / "history.csv", log_dir=logs)
             reports = [callbacks.Progress(), history]
         drawing = callbacks.SampleGrid(
-            output / "samples",
+            files.own_folder(output, "samples"),
             settings.samples.sample_every,
             log_dir=logs,
             **sampling,
@@ -132,7 +132,7 @@ def train(recipe, settings, output, resume, allowed=()):
                 *reports,
                 drawing,
             ],
-            checkpoint_dir=output / "state",
+            checkpoint_dir=files.own_folder(output, "state"),
             resume=resume,
             verbose=0,
             keep_every=settings.run.keep_every,
