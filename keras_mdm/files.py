@@ -54,6 +54,12 @@ def local_path(path, argument):
         ) from error
 
 
+def cache_folder(kind):
+    """The folder of one kind of what is kept in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return pathlib.Path(cache) / "keras_mdm" / kind
+
+
 @contextlib.contextmanager
 def whole_file(path):
     """Yields the path of a new file that becomes `path` if no error is raised.

@@ -59,7 +59,7 @@ def encoder_weights(folder):
     """
     names = [WEIGHTS]
     if (folder / INDEX).is_file():
-        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+        names = _indexed(folder / INDEX)
     opened = [_open(folder / name) for name in names]
     found = {name: file for file in opened for name in file.keys()}
     return {
@@ -67,6 +67,19 @@ def encoder_weights(folder):
         for name in sorted(found)
         if name == "shared.weight" or re.match("encoder[.]", name)
     }
+
+
+def _indexed(path):
+    """Sorted names of the files that an index has: names alone, without a folder."""
+    files = read_json(path).get("weight_map")
+    names = list(files.values()) if isinstance(files, dict) else [None]
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ValueError(
+                f"'{path}' must map each weight to the name of a file beside it. "
+                f"Received: {str(name)[:80]!r}"
+            )
+    return sorted(set(names))
 
 
 def _open(path):

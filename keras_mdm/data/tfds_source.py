@@ -11,6 +11,7 @@ import difflib
 import io
 import itertools
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -28,6 +29,7 @@ from keras_mdm.data.source import (
     read_captions,
     refuse_frames,
 )
+from keras_mdm.text_files import printable, read_json
 
 _CAPTIONS = ("caption", "captions", "text", "description")
 
@@ -93,8 +95,7 @@ class TfdsSource(Source):
     def _read(self, index):
         try:
             record = self._records[index]
-        # What Pillow raises on damaged files; other errors are ours to see.
-        except (OSError, SyntaxError, EOFError) as error:
+        except Exception as error:
             raise UnusablePicture(self.describe(index), f"corrupt: {error}") from error
         pixels = record[self._pixels]
         if self.is_video:
@@ -159,7 +160,34 @@ def _prepare(builder, name):
         )
 
 
+def _check_classes(name, data_dir):
+    """Raises a `ValueError` if the description of a prepared set imports a module."""
+    root = data_dir or tfds.core.constants.DATA_DIR
+    if "://" in str(root):
+        return
+    for path in (pathlib.Path(root) / name.split("/")[0]).glob("**/features.json"):
+        left = [read_json(path)]
+        while left:
+            value = left.pop()
+            if isinstance(value, dict | list):
+                left.extend(value.values() if isinstance(value, dict) else value)
+            if not isinstance(value, dict):
+                continue
+            named = [value.get(key) for key in ("pythonClassName", "proto_cls")]
+            named += [value["type"]] if "content" in value and "type" in value else []
+            for found in named:
+                module = str(found).rpartition(".")[0]
+                if found is not None and not (
+                    module.startswith("tensorflow_datasets.") or module in sys.modules
+                ):
+                    raise ValueError(
+                        f"'{printable(path)}' names the class {str(found)[:80]!r}, "
+                        "which is not of TFDS. If it is yours, import it first."
+                    )
+
+
 def _open_builder(name, data_dir):
+    _check_classes(name, data_dir)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     # TFDS raises an AssertionError for an unknown version.
