@@ -114,8 +114,9 @@ class EmbeddingShards:
                 path = _tokens_path(self._folder, number)
                 raise ValueError(
                     f"'{printable(path)}' is damaged: the embedding of {text[:80]!r} "
-                    f"is not what was written. Delete "
-                    f"{_index_path(self._folder, number).name} and run tools/encode_captions.py again."
+                    "is not what was written. Delete "
+                    f"{_index_path(self._folder, number).name} and run "
+                    "tools/encode_captions.py again."
                 )
             length = min(length, self.max_tokens)
             embeddings[row, :length] = tokens[:length]
@@ -226,7 +227,7 @@ def _read_about(folder):
 
 
 def _read_shard(folder, number, size):
-    """Hashes, lengths and checksums of the captions of a shard, once its tokens fit to them."""
+    """Hashes, lengths and checksums of the captions of a shard, if its tokens fit."""
     path = _index_path(folder, number)
     try:
         tokens = np.load(_tokens_path(folder, number), mmap_mode="r")

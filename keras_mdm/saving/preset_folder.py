@@ -98,6 +98,13 @@ def check_metadata(folder):
     return metadata
 
 
+def check_config(folder):
+    """Returns a preset's version, once its configuration has its checksum."""
+    metadata = check_metadata(folder)
+    check_file(folder, CONFIG_FILE, metadata)
+    return metadata["format_version"]
+
+
 def check_file(folder, name, metadata):
     """Compares a file of a preset with the checksum in its metadata, if there is one.
 
@@ -109,9 +116,9 @@ def check_file(folder, name, metadata):
         not isinstance(known, dict) or known.get(name) != file_checksum(folder / name)
     ):
         raise ValueError(
-            f"preset '{printable(folder)}' is damaged: {name} is not what was saved, "
-            f"by the checksum in {METADATA_FILE}. Get it again; if you changed it "
-            f"yourself, remove 'files' and 'checksum' from {METADATA_FILE}."
+            f"preset '{printable(folder)}': {name} is damaged; by the checksum in "
+            f"{METADATA_FILE} it is not what was saved. Get it again, or, if you "
+            f"changed it yourself, remove 'files' and 'checksum' from {METADATA_FILE}."
         )
 
 

@@ -168,9 +168,7 @@ def from_preset(
     else:
         folder = _find_folder(name, builtin)
         config = preset_folder.read_part(folder, preset_folder.CONFIG_FILE)
-        metadata = preset_folder.check_metadata(folder)
-        preset_folder.check_file(folder, preset_folder.CONFIG_FILE, metadata)
-        if metadata["format_version"] == 1:
+        if preset_folder.check_config(folder) == 1:
             config = {**config, "config": renamed(config["config"])}
     if config.get("class_name") != "MDM":
         raise ValueError(
@@ -200,6 +198,7 @@ def from_preset(
     set_dtype(network, dtype or keras.config.dtype_policy().name)
     limit = contextlib.nullcontext()
     if folder is not None:
+        metadata = preset_folder.check_metadata(folder)
         path = folder / preset_folder.WEIGHTS_FILE
         if load_weights:
             preset_folder.check_file(folder, path.name, metadata)
