@@ -119,6 +119,7 @@ def draw(args):
     devices.prepare(args.data_parallel)
 
     import keras_mdm
+    from keras_mdm.text_files import cut
     from keras_mdm.training.pictures import pyramid_frames
 
     mdm = keras_mdm.MDM.from_preset(
@@ -162,8 +163,9 @@ def draw(args):
         print(f"{count} {noun} in {file}")
         return
     for i in range(count):
-        title = f"_{titles[i][:80]}" if titles else ""
-        stem = re.sub(r"[^\w.-]+", "-", f"{number + i:05}{title}")
+        title = f"_{titles[i]}" if titles else ""
+        # Names of files are limited in bytes, not in letters.
+        stem = cut(re.sub(r"[^\w.-]+", "-", f"{number + i:05}{title}"), 120)
         for resolution, pictures in pyramid.items():
             frames = pictures[i] if pictures.ndim == 5 else pictures[i][None]
             save(folder / f"{stem}_{resolution}px", frames, args.frame_rate)

@@ -81,6 +81,7 @@ def train(recipe, settings, output, resume, allowed=()):
 
     import keras_mdm
     from keras_mdm import callbacks, files
+    from keras_mdm.text_files import printable
 
     source = recipe.open_source(settings)
     devices.check_agreement(
@@ -107,7 +108,7 @@ def train(recipe, settings, output, resume, allowed=()):
         if not resume or allowed:
             write_config(output, recipe, settings, mdm, plan, grid.class_names)
         print(
-            f"{len(source)} {source.noun} of '{settings.data.dataset}', "
+            f"{len(source)} {source.noun} of '{printable(settings.data.dataset)}', "
             f"{mdm.network.count_params():,} parameters, "
             f"backend {settings.run.backend}; writing to {output}",
             flush=True,
@@ -292,7 +293,9 @@ def write_config(output, recipe, settings, mdm, plan, class_names):
         "parameters": mdm.network.count_params(),
         "model": mdm.get_config(),
     }
-    text = json.dumps(config, indent=1, default=str)
+    config = json.loads(json.dumps(config, default=str))
+    config["checksum"] = start.checksum(config)
+    text = json.dumps(config, indent=1)
     files.write_text(output / "config.json", text + "\n")
 
 
