@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import stat
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = (
@@ -41,7 +42,10 @@ def read_text(path, max_bytes=MAX_TABLE):
         ValueError: If the file is no such text. The message names file and line.
         OSError: If the file can't be read.
     """
-    size = os.stat(path).st_size
+    status = os.stat(path)
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):
+        raise ValueError(f"'{printable(path)}' is no regular file.")
+    size = status.st_size
     if size > max_bytes:
         raise ValueError(
             f"'{printable(path)}' has {size} bytes, more than the {max_bytes} that are "

@@ -187,8 +187,9 @@ class HuggingFace(Source):
 
 def _check_card(folder):
     """Raises a `ValueError` if a folder's description names files elsewhere."""
+    card = folder / datasets.config.REPOCARD_FILENAME
     description = folder / datasets.config.REPOYAML_FILENAME
-    cards = [metadata_load(folder / datasets.config.REPOCARD_FILENAME)]
+    cards = [metadata_load(card)] if card.is_file() else []
     if description.is_file():
         cards.append(yaml.safe_load(read_text(description, MAX_TEXT)))
     left = [card.get("configs") for card in cards if isinstance(card, dict)]

@@ -61,6 +61,7 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None, truth=None):
     caption = 0
     if titles is not None:
         font = ImageFont.load_default()
+        titles = [" ".join(str(title).split()) for title in titles]
         titles = [cut(printable(title), _MOST_OF_TITLE) for title in titles]
         titles = [_wrapped(title, font, tile_width) for title in titles]
         lines = [line for title in titles for line in title]
