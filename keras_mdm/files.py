@@ -173,16 +173,39 @@ def own_folder(parent, name):
     return path
 
 
+def member(folder, name):
+    """A file in a folder that was given to us, which may come from strangers.
+
+    Args:
+        folder: Path.
+        name: str. A name, as our code or a checked file has it.
+
+    Returns:
+        Path; there need be no such file.
+
+    Raises:
+        ValueError: if it is a link that leads elsewhere, or is there and no file.
+    """
+    path, home = folder / name, os.path.realpath(folder)
+    roots = [home]
+    if os.path.basename(os.path.dirname(home)) == "snapshots":
+        # The cache of Hugging Face, whose files are links to these.
+        roots.append(os.path.join(home, "..", "..", "blobs"))
+    real = pathlib.Path(os.path.realpath(path))
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        raise ValueError(
+            f"'{printable(path)}' is a link to '{printable(real)}', outside of its "
+            "folder, and is not read. Put the file itself there."
+        )
+    if os.path.lexists(path) and not real.is_file():
+        raise ValueError(f"'{printable(path)}' must be a file, and is none.")
+    return path
+
+
 def open_to_append(path):
     """Opens a text file to write at its end; raises an `OSError` if it is a link."""
-    flags = getattr(os, "O_NOFOLLOW", 0)
-    return open(
-        path,
-        "a",
-        encoding="utf-8",
-        newline="",
-        opener=lambda name, mode: os.open(name, mode | flags, 0o666),
-    )
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", newline="")
 
 
 def clear_leftovers(folder):

@@ -15,6 +15,7 @@ from keras_mdm.checksums import check_values, file_checksum, with_checksum
 from keras_mdm.files import (
     as_path,
     finish_replacement,
+    member,
     reserve,
     whole_folder,
     write_text,
@@ -98,13 +99,6 @@ def check_metadata(folder):
     return metadata
 
 
-def check_config(folder):
-    """Returns a preset's version, once its configuration has its checksum."""
-    metadata = check_metadata(folder)
-    check_file(folder, CONFIG_FILE, metadata)
-    return metadata["format_version"]
-
-
 def check_file(folder, name, metadata):
     """Compares a file of a preset with the checksum in its metadata, if there is one.
 
@@ -113,7 +107,8 @@ def check_file(folder, name, metadata):
     """
     known = metadata.get("files")
     if known is not None and (
-        not isinstance(known, dict) or known.get(name) != file_checksum(folder / name)
+        not isinstance(known, dict)
+        or known.get(name) != file_checksum(member(folder, name))
     ):
         raise ValueError(
             f"preset '{printable(folder)}': {name} is damaged; by the checksum in "
@@ -140,7 +135,7 @@ def _write_json(path, value):
 def read_part(folder, name):
     """A JSON file of a preset folder as a dict, with an error that names it."""
     try:
-        value = read_json(folder / name)
+        value = read_json(member(folder, name))
     except ValueError as error:
         raise ValueError(
             f"preset '{printable(folder)}' is damaged: {name} is not JSON. "

@@ -69,7 +69,9 @@ class Watch:
             writes = bool((flags or 0) & _WRITES)
             if isinstance(mode, str):
                 writes = bool(set(mode) & set("wax+"))
-            self._check(path, self.writes if writes else self.reads, event)
+            # Of a link that is not followed the link itself is opened, or nothing.
+            follow = not (flags or 0) & os.O_NOFOLLOW
+            self._check(path, self.writes if writes else self.reads, event, follow)
         elif event.startswith(_CHANGES):
             for path in arguments:
                 if isinstance(path, str | bytes | os.PathLike):
@@ -157,6 +159,21 @@ def _too_long(*_):
     raise AssertionError("more than 60 seconds")
 
 
+def _warm_up():
+    """Imports what the readers need, which opens and starts much of its own."""
+    import av
+    import datasets
+    import matplotlib.pyplot
+    import safetensors
+    import tensorflow_datasets
+    import torch
+
+    assert (av, datasets, matplotlib, safetensors, tensorflow_datasets, torch)
+    from hostile.models import preset
+
+    preset()
+
+
 def main(root, names):
     warnings.simplefilter("ignore")
     root = pathlib.Path(root).resolve()
@@ -170,6 +187,7 @@ def main(root, names):
     watch = Watch(root)
     forge.PORT = watch.port
     signal.signal(signal.SIGALRM, _too_long)
+    _warm_up()
     precious = {p: p.read_bytes() for p in watch.outside.rglob("*") if p.is_file()}
     for number, name in enumerate(names or cases):
         folder = root / "cases" / str(number) / "given"
