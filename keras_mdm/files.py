@@ -290,12 +290,8 @@ def reserve(folder, size):
     """
     if not hasattr(os, "posix_fallocate"):
         return
-    path = pathlib.Path(folder) / "reserved"
-    try:
-        with open(path, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-    finally:
-        path.unlink(missing_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _beside(path, suffix=""):

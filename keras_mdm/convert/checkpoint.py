@@ -142,7 +142,7 @@ def _check_archive(path):
     """
     try:
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # of a damaged directory of members too
         raise ValueError(
             f"'{path}' is not a whole PyTorch checkpoint: it is truncated or damaged, "
             "or was written by a torch older than 1.6. Compare its size with that of "

@@ -51,7 +51,7 @@ class EmbeddingShards:
         self.max_tokens = max_tokens or about["max_tokens"]
         index, self._unchecked = [], set()
         for number in written_shards(self._folder):
-            hashes, lengths, sums = _read_shard(self._folder, number, self.size)
+            hashes, lengths, sums = _read_shard(self._folder, number, about)
             if sums is None:
                 tell_unchecked(_tokens_path(self._folder, number))
                 self._unchecked.add(number)
@@ -165,12 +165,14 @@ def write_shard(folder, number, texts, embeddings, masks):
         raise ValueError("the encoder's embeddings are not finite in float16.")
     with whole_file(_tokens_path(folder, number)) as temporary:
         np.save(temporary, tokens)
+    about = json.dumps(_read_about(folder), sort_keys=True)
     with whole_file(_index_path(folder, number)) as temporary:
         np.savez(
             temporary,
             hashes=np.array([_hash_text(text) for text in texts], "uint64"),
             lengths=np.array([len(rows) for rows in kept], "int32"),
             sums=np.array([zlib.crc32(rows) for rows in kept], "uint32"),
+            about=np.array(about),
         )
 
 
@@ -226,9 +228,9 @@ def _read_about(folder):
     return about
 
 
-def _read_shard(folder, number, size):
+def _read_shard(folder, number, about):
     """Hashes, lengths and checksums of the captions of a shard, if its tokens fit."""
-    path = _index_path(folder, number)
+    path, known = _index_path(folder, number), json.dumps(about, sort_keys=True)
     try:
         tokens = np.load(_tokens_path(folder, number), mmap_mode="r")
         # 16 bytes for a caption, which has a token at least.
@@ -241,10 +243,14 @@ def _read_shard(folder, number, size):
             and (sums is None or (sums.dtype, sums.shape) == (np.uint32, hashes.shape))
             and (lengths >= 0).all()
             and len(tokens) == lengths.sum(dtype="int64")
-            and (not len(tokens) or tokens.shape[1:] == (size,))
+            and (not len(tokens) or tokens.shape[1:] == (about["size"],))
         )
+        if fits and sums is not None and len(sums):
+            fits = zlib.crc32(np.ascontiguousarray(tokens[: lengths[0]])) == sums[0]
         if not fits:
             raise ValueError("its index and its tokens do not fit together")
+        if str(index.get("about", known)) != known:
+            raise ValueError(f"it was made by {index['about']}, and not by {known}")
     # Whatever a damaged file makes numpy and zipfile raise.
     except Exception as error:
         raise ValueError(

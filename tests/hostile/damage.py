@@ -129,7 +129,8 @@ def _make_run(folder, seed):
 def _read_run(folder):
     from keras_mdm_recipes import start
 
-    return json.dumps(start.read_run(folder))
+    config = start.read_run(folder)
+    return json.dumps([config["settings"], config["class_names"]])
 
 
 def _make_index(folder, seed):
@@ -155,6 +156,7 @@ def _read_index(folder):
 def _make_checkpoint(folder, seed):
     from keras_mdm.convert.checkpoint import write_checkpoint
 
+    folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     pairs = [(f"w{i}", rng.normal(size=(4, 4))) for i in range(3)]
     write_checkpoint(folder / "vis_model.pth", pairs)

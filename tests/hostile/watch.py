@@ -2,9 +2,9 @@
 
     python -m hostile.watch FOLDER CASE ...
 
-An audit hook sees what Python opens, changes, imports, starts and connects to. Libraries
-in C are watched from outside: inotify tells of every access to what lies outside of the
-cases, and a socket of every connection.
+An audit hook sees what Python opens, changes, imports, starts and connects to.
+Libraries in C are watched from outside: inotify tells of every access to what lies
+outside of the cases, and a socket of every connection.
 """
 
 import ctypes
@@ -30,9 +30,9 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What every Python program reads.
 _SYSTEM = (
-    sys.prefix, sys.base_prefix, str(_ROOT), "/proc", "/sys", "/dev/null", "/dev/urandom",
-    "/usr", "/lib", "/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf",
-    "/etc/mime.types", "/etc/localtime", "/etc/os-release", "/etc/ssl", "/dev/shm",
+    sys.prefix, sys.base_prefix, str(_ROOT), "/proc", "/sys", "/dev/null",
+    "/dev/urandom", "/usr", "/lib", "/etc/hosts", "/etc/nsswitch.conf",
+    "/etc/resolv.conf", "/etc/mime.types", "/etc/localtime", "/etc/os-release", "/etc/ssl", "/dev/shm",
     "/etc/host.conf", "/etc/gai.conf", "/etc/services",
 )  # fmt: skip
 
@@ -168,7 +168,7 @@ def _warm_up():
     import tensorflow_datasets
     import torch
 
-    assert (av, datasets, matplotlib, safetensors, tensorflow_datasets, torch)
+    assert all((av, datasets, matplotlib, safetensors, tensorflow_datasets, torch))
     from hostile.models import preset
 
     preset()
@@ -177,19 +177,21 @@ def _warm_up():
 def main(root, names):
     warnings.simplefilter("ignore")
     root = pathlib.Path(root).resolve()
-    from hostile import data, forge, models
+    from hostile import data, forge, models, proof
 
     assert data and models
     forge.make_outside(root / "outside")
     sys.path.append(str(root / "outside"))
     sys.dont_write_bytecode = True
     cases = {case.id: case for case in forge.CASES}
+    names = names or list(cases)
+    cases |= proof.PROOFS
     watch = Watch(root)
     forge.PORT = watch.port
     signal.signal(signal.SIGALRM, _too_long)
     _warm_up()
     precious = {p: p.read_bytes() for p in watch.outside.rglob("*") if p.is_file()}
-    for number, name in enumerate(names or cases):
+    for number, name in enumerate(names):
         folder = root / "cases" / str(number) / "given"
         folder.mkdir(parents=True)
         result = run(cases[name], folder, watch)
