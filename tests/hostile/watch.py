@@ -29,12 +29,10 @@ _CHANGES = ("os.rename", "os.remove", "os.link", "os.symlink", "os.mkdir", "os.r
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What every Python program reads.
-_SYSTEM = (
-    sys.prefix, sys.base_prefix, str(_ROOT), "/proc", "/sys", "/dev/null",
-    "/dev/urandom", "/usr", "/lib", "/etc/hosts", "/etc/nsswitch.conf",
-    "/etc/resolv.conf", "/etc/mime.types", "/etc/localtime", "/etc/os-release", "/etc/ssl", "/dev/shm",
-    "/etc/host.conf", "/etc/gai.conf", "/etc/services",
-)  # fmt: skip
+_SYSTEM = (sys.prefix, sys.base_prefix, str(_ROOT), "/proc", "/sys", "/usr", "/lib")
+_SYSTEM += ("/dev/null", "/dev/urandom", "/dev/shm", "/etc/hosts", "/etc/ssl")
+_SYSTEM += ("/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/mime.types")
+_SYSTEM += ("/etc/localtime", "/etc/os-release", "/etc/host.conf", "/etc/gai.conf")
 
 
 class Watch:
