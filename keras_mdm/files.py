@@ -166,22 +166,12 @@ def own_folder(parent, name):
     """
     path = as_path(parent) / name
     if path.is_symlink():
-        raise ValueError(
-            f"'{printable(path)}' is a link, and nothing is written through links. "
-            f"Remove it, or name the folder that it leads to."
-        )
+        raise ValueError(f"'{printable(path)}' is a link: nothing is written there.")
     return path
 
 
 def member(folder, name):
     """A file in a folder that was given to us, which may come from strangers.
-
-    Args:
-        folder: Path.
-        name: str. A name, as our code or a checked file has it.
-
-    Returns:
-        Path; there need be no such file.
 
     Raises:
         ValueError: if it is a link that leads elsewhere, or is there and no file.

@@ -26,17 +26,13 @@ Columns of numbers are micro-conditioning, as in tar shards.
 import hashlib
 import io
 import itertools
-import os
-import pathlib
 
 import datasets
 import fsspec
 import pyarrow.parquet
-import yaml
 from datasets.distributed import split_dataset_by_node
-from huggingface_hub import constants
-from huggingface_hub.repocard import metadata_load
 
+from keras_mdm.data.descriptions import check_card, is_own
 from keras_mdm.data.pictures import read_picture
 from keras_mdm.data.source import (
     Source,
@@ -46,7 +42,7 @@ from keras_mdm.data.source import (
     read_captions,
 )
 from keras_mdm.files import as_path
-from keras_mdm.text_files import MAX_TEXT, printable, read_text
+from keras_mdm.text_files import printable
 
 _USUAL_NAMES = {
     "image": ("image",),
@@ -81,7 +77,7 @@ class HuggingFace(Source):
         self._split = split = options.get("split", split)
         self._folder = as_path(name) if as_path(name).is_dir() else None
         if self._folder is not None:
-            _check_card(self._folder)
+            check_card(self._folder)
         streams = options.get("stream", "0") == "1"
         builder, rows = _load(name, options.get("config"), split, streams)
         features = rows.features or {}
@@ -171,7 +167,7 @@ class HuggingFace(Source):
             raise UnusablePicture(what, "has no picture")
         data = picture["bytes"]
         if data is None:
-            if not _is_own(picture["path"], self._folder):
+            if not is_own(picture["path"], self._folder):
                 raise UnusablePicture(what, "is outside of its data set")
             try:
                 with fsspec.open(picture["path"], "rb") as file:
@@ -183,42 +179,6 @@ class HuggingFace(Source):
     def __getstate__(self):
         # Each process reads a stream by itself.
         return {**super().__getstate__(), "_cursor": None}
-
-
-def _check_card(folder):
-    """Raises a `ValueError` if a folder's description names files elsewhere."""
-    card = folder / datasets.config.REPOCARD_FILENAME
-    description = folder / datasets.config.REPOYAML_FILENAME
-    cards = [metadata_load(card)] if card.is_file() else []
-    if description.is_file():
-        cards.append(yaml.safe_load(read_text(description, MAX_TEXT)))
-    left = [card.get("configs") for card in cards if isinstance(card, dict)]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict | list):
-            left.extend(value.values() if isinstance(value, dict) else value)
-        elif isinstance(value, str) and (
-            ":/" in value or value.startswith(("/", "~")) or ".." in value.split("/")
-        ):
-            raise ValueError(
-                f"'{printable(folder)}' names files outside of it in its description: "
-                f"{printable(value)!r}. Data are read from the folder itself alone."
-            )
-
-
-def _is_own(path, folder):
-    """Whether the file of a picture is of its set: in the folder, or of the hub."""
-    *archives, file = path.split("::")
-    if any(not archive.startswith(("zip://", "tar://")) for archive in archives):
-        return False
-    if folder is None and file.startswith("hf://datasets/"):
-        return True
-    roots = [datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE]
-    real = pathlib.Path(os.path.realpath(file))
-    roots = roots if folder is None else [folder]
-    return "://" not in file and any(
-        real.is_relative_to(os.path.realpath(root)) for root in roots
-    )
 
 
 def _read_name(path):

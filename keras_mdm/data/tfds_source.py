@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from keras_mdm.data import shapes_builder  # noqa: F401 (registers the set)
+from keras_mdm.data.descriptions import check_classes
 from keras_mdm.data.pictures import open_picture
 from keras_mdm.data.source import (
     Source,
@@ -29,7 +30,6 @@ from keras_mdm.data.source import (
     read_captions,
     refuse_frames,
 )
-from keras_mdm.text_files import printable, read_json
 
 _CAPTIONS = ("caption", "captions", "text", "description")
 
@@ -160,34 +160,10 @@ def _prepare(builder, name):
         )
 
 
-def _check_classes(name, data_dir):
-    """Raises a `ValueError` if the description of a prepared set imports a module."""
-    root = data_dir or tfds.core.constants.DATA_DIR
-    if "://" in str(root):
-        return
-    for path in (pathlib.Path(root) / name.split("/")[0]).glob("**/features.json"):
-        left = [read_json(path)]
-        while left:
-            value = left.pop()
-            if isinstance(value, dict | list):
-                left.extend(value.values() if isinstance(value, dict) else value)
-            if not isinstance(value, dict):
-                continue
-            named = [value.get(key) for key in ("pythonClassName", "proto_cls")]
-            named += [value["type"]] if "content" in value and "type" in value else []
-            for found in named:
-                module = str(found).rpartition(".")[0]
-                if found is not None and not (
-                    module.startswith("tensorflow_datasets.") or module in sys.modules
-                ):
-                    raise ValueError(
-                        f"'{printable(path)}' names the class {str(found)[:80]!r}, "
-                        "which is not of TFDS. If it is yours, import it first."
-                    )
-
-
 def _open_builder(name, data_dir):
-    _check_classes(name, data_dir)
+    root = data_dir or tfds.core.constants.DATA_DIR
+    if "://" not in str(root):
+        check_classes(pathlib.Path(root) / name.split("/")[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     # TFDS raises an AssertionError for an unknown version.

@@ -134,7 +134,7 @@ def _read_run(folder):
 
 
 def _make_index(folder, seed):
-    from hostile.data import GOOD, sample, shard
+    from hostile.sets import GOOD, sample, shard
     from keras_mdm.data.shards import index_path, read_index
 
     samples = (sample(GOOD, text=b"a" * (seed + 1), key=f"s{i}") for i in range(3))

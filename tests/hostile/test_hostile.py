@@ -13,11 +13,11 @@ import sys
 
 import pytest
 
-from hostile import data, forge, models, proof
+from hostile import converted, forge, pictures, presets, proof, sets, weights
 from hostile.damage import check
 
 TESTS = pathlib.Path(__file__).parents[1]
-assert data and models
+assert all((converted, pictures, presets, sets, weights))
 
 
 def read(names, folder):

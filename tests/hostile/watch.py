@@ -167,7 +167,7 @@ def _warm_up():
     import torch
 
     assert all((av, datasets, matplotlib, safetensors, tensorflow_datasets, torch))
-    from hostile.models import preset
+    from hostile.presets import preset
 
     preset()
 
@@ -175,9 +175,9 @@ def _warm_up():
 def main(root, names):
     warnings.simplefilter("ignore")
     root = pathlib.Path(root).resolve()
-    from hostile import data, forge, models, proof
+    from hostile import converted, forge, pictures, presets, proof, sets, weights
 
-    assert data and models
+    assert all((converted, pictures, presets, sets, weights))
     forge.make_outside(root / "outside")
     sys.path.append(str(root / "outside"))
     sys.dont_write_bytecode = True
