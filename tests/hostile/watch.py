@@ -28,6 +28,7 @@ _CHANGES = ("os.rename", "os.remove", "os.link", "os.symlink", "os.mkdir", "os.r
             "os.truncate", "os.chmod", "os.chown", "shutil.")  # fmt: skip
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
+_LONGEST = 120  # Seconds until a reader is taken to wait for ever.
 # What every Python program reads.
 _SYSTEM = (sys.prefix, sys.base_prefix, str(_ROOT), "/proc", "/sys", "/usr", "/lib")
 _SYSTEM += ("/dev/null", "/dev/urandom", "/dev/shm", "/etc/hosts", "/etc/ssl")
@@ -126,8 +127,9 @@ def run(case, folder, watch):
     cache = os.environ["XDG_CACHE_HOME"]
     watch.writes = (str(folder.resolve()), cache, tempfile.gettempdir(), "/dev/null")
     watch.reads = (*watch.writes, *_SYSTEM)
-    before, start = _restart(), time.perf_counter()
-    signal.alarm(60)
+    # Of this process alone: others may keep the machine busy.
+    before, start = _restart(), time.process_time()
+    signal.alarm(_LONGEST)
     outcome, why = "loaded", ""
     try:
         watch.on = True
@@ -141,7 +143,7 @@ def run(case, folder, watch):
     finally:
         watch.on = False
         signal.alarm(0)
-    seconds, memory = time.perf_counter() - start, _peak() - before
+    seconds, memory = time.process_time() - start, _peak() - before
     return {
         "id": case.id,
         "outcome": outcome,
@@ -154,7 +156,7 @@ def run(case, folder, watch):
 
 
 def _too_long(*_):
-    raise AssertionError("more than 60 seconds")
+    raise AssertionError(f"more than {_LONGEST} seconds")
 
 
 def _warm_up():
