@@ -187,8 +187,17 @@ def train(mdm, folder, callbacks=(), resume=False):
     )
 
 
-@pytest.mark.parametrize("place", [(0, 2), (1, 2), (1, 4)])
-def test_a_schedule_goes_on_after_the_very_step(place, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def whole():
+    """Values of a run that nothing interrupted."""
+    mdm = build()
+    train(mdm, None)
+    return values_of(mdm.variables)
+
+
+# In a first epoch, and in a second one.
+@pytest.mark.parametrize("place", [(0, 2), (1, 4)])
+def test_a_schedule_goes_on_after_the_very_step(place, whole, tmp_path, capsys):
     """The data here are the same at every step, so that nothing else may differ."""
     with pytest.raises(KeyboardInterrupt):
         train(build(), tmp_path, [SignalInStage(*place)])
@@ -202,9 +211,7 @@ def test_a_schedule_goes_on_after_the_very_step(place, tmp_path, capsys):
     counter = SignalAt("unused", 0)
     train(mdm, tmp_path, [counter], resume=True)
     assert counter.seen == 9 - 4 * place[0] - place[1]
-    whole = build()
-    train(whole, None)
-    for a, b in zip(values_of(mdm.variables), values_of(whole.variables), strict=True):
+    for a, b in zip(values_of(mdm.variables), whole, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
