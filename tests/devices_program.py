@@ -99,12 +99,18 @@ def joined(variables):
     return np.concatenate([backend.to_numpy(v).ravel() for v in variables])
 
 
-def results(mdm, losses):
-    data = make_dataset(SCHEDULE.stages[1])[:2]
+def state_of(mdm, losses):
     return {
         "losses": np.array(losses),
         "weights": joined(mdm.network.weights),
         "averages": joined(mdm.ema.averages),
+    }
+
+
+def results(mdm, losses):
+    data = make_dataset(SCHEDULE.stages[1])[:2]
+    return {
+        **state_of(mdm, losses),
         "pictures": mdm.generate(
             labels=[0, 1, 2], num_steps=3, seed=5, guidance_scale=2.0, output="float"
         ),
@@ -118,7 +124,7 @@ if process == 0:
     shutil.copytree(state, f"{output}.copy")
 backend.wait_for_all()
 mdm, losses = run(checkpoint_dir=f"{output}.copy", resume=True)
-found.update({f"resumed_{k}": value for k, value in results(mdm, losses).items()})
+found.update({f"resumed_{k}": value for k, value in state_of(mdm, losses).items()})
 shares = []
 for variable in (*mdm.ema.averages, *mdm.optimizer.variables):
     size, part = variable.value.size, variable.value.addressable_shards[0].data.size
