@@ -2,9 +2,9 @@
 
     python devices_program.py DEVICES KIND OUTPUT STATE [ADDRESS PROCESSES PROCESS]
 
-KIND is `one`, `data` or `fsdp`. What came out is written by process 0 to OUTPUT.npz.
-A second run is stopped, which leaves OUTPUT.state, and a third goes on from STATE, that
-of this program or of one on other devices.
+KIND is `one`, `data` or `fsdp`. The run of `one` is whole; that of the others is
+stopped, which leaves OUTPUT.state. A second run goes on from STATE, that of this
+program or of one on other devices. Process 0 writes what came out to OUTPUT.npz.
 """
 
 import os
@@ -99,18 +99,12 @@ def joined(variables):
     return np.concatenate([backend.to_numpy(v).ravel() for v in variables])
 
 
-def state_of(mdm, losses):
+def results(mdm, losses):
+    data = make_dataset(SCHEDULE.stages[1])[:2]
     return {
         "losses": np.array(losses),
         "weights": joined(mdm.network.weights),
         "averages": joined(mdm.ema.averages),
-    }
-
-
-def results(mdm, losses):
-    data = make_dataset(SCHEDULE.stages[1])[:2]
-    return {
-        **state_of(mdm, losses),
         "pictures": mdm.generate(
             labels=[0, 1, 2], num_steps=3, seed=5, guidance_scale=2.0, output="float"
         ),
@@ -118,13 +112,15 @@ def results(mdm, losses):
     }
 
 
-found = results(*run())
-run(stop=13, checkpoint_dir=f"{output}.state")
+if kind == "one":
+    found = results(*run())
+else:
+    found = {"losses": np.array(run(13, checkpoint_dir=f"{output}.state")[1])}
 if process == 0:
     shutil.copytree(state, f"{output}.copy")
 backend.wait_for_all()
 mdm, losses = run(checkpoint_dir=f"{output}.copy", resume=True)
-found.update({f"resumed_{k}": value for k, value in state_of(mdm, losses).items()})
+found.update({f"resumed_{k}": value for k, value in results(mdm, losses).items()})
 shares = []
 for variable in (*mdm.ema.averages, *mdm.optimizer.variables):
     size, part = variable.value.size, variable.value.addressable_shards[0].data.size
