@@ -2,9 +2,9 @@
 
     python devices_program.py DEVICES KIND OUTPUT STATE [ADDRESS PROCESSES PROCESS]
 
-KIND is `one`, `data` or `fsdp`. The run of `one` is whole; that of the others is
-stopped, which leaves OUTPUT.state. A second run goes on from STATE, that of this
-program or of one on other devices. Process 0 writes what came out to OUTPUT.npz.
+KIND is `one`, `data` or `fsdp`. What came out is written by process 0 to OUTPUT.npz.
+A second run is stopped, which leaves OUTPUT.state, and a third goes on from STATE, that
+of this program or of one on other devices.
 """
 
 import os
@@ -112,10 +112,8 @@ def results(mdm, losses):
     }
 
 
-if kind == "one":
-    found = results(*run())
-else:
-    found = {"losses": np.array(run(13, checkpoint_dir=f"{output}.state")[1])}
+found = results(*run())
+run(stop=13, checkpoint_dir=f"{output}.state")
 if process == 0:
     shutil.copytree(state, f"{output}.copy")
 backend.wait_for_all()
