@@ -66,14 +66,9 @@ def oracle():
     return make_oracle()
 
 
-def _given():
-    given = np.random.default_rng(0).normal(MEAN, SPREAD, (32, 8, 8, 1))
-    return given.clip(-1, 1).astype("float32")
-
-
-def _draw(mdm, known, num_samples=32, **options):
+def _draw(mdm, known, **options):
     drawn = mdm.generate(
-        num_samples=num_samples,
+        num_samples=128,
         known_frames=known,
         threshold="none",
         output="float",
@@ -100,7 +95,8 @@ def test_known_frames_on_rectified_flow():
 
 
 def check_conditional(oracle, number, sampler, num_steps):
-    given = _given()
+    given = np.random.default_rng(0).normal(MEAN, SPREAD, (128, 8, 8, 1))
+    given = given.clip(-1, 1).astype("float32")
     drawn = _draw(oracle, {number: given}, sampler=sampler, num_steps=num_steps)
     np.testing.assert_array_equal(drawn[:, number], given)
     x, y = given.astype("float64").ravel(), drawn[:, 1 - number].ravel()
@@ -113,14 +109,15 @@ def check_conditional(oracle, number, sampler, num_steps):
 
 def test_one_passage_is_not_enough(oracle):
     """What resampling is for: each step taken once hardly binds the other frame."""
-    given = _given()
+    given = np.random.default_rng(0).normal(MEAN, SPREAD, (128, 8, 8, 1))
+    given = given.clip(-1, 1).astype("float32")
     drawn = _draw(oracle, {0: given}, sampler="ddim", num_steps=50, num_resamplings=1)
     slope = np.cov(given.ravel(), drawn[:, 1].ravel())[0, 1] / given.var()
     assert slope < 0.6
 
 
 def test_free_clips_follow_the_joint_distribution(oracle):
-    drawn = _draw(oracle, None, 128, sampler="ddim", num_steps=50)
+    drawn = _draw(oracle, None, sampler="ddim", num_steps=50)
     first, second = drawn[:, 0].ravel(), drawn[:, 1].ravel()
     assert np.corrcoef(first, second)[0, 1] == pytest.approx(CORRELATION, abs=0.02)
 
