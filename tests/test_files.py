@@ -15,14 +15,12 @@ from keras_mdm.files import as_path, check_free, whole_file, whole_folder, write
 
 PARTS = ("config", "weights", "vocabulary")
 
-# Writes version 2 of a folder or a file, and ends at the n-th change of the disk that
-# Python tells of: without clearing up, as a process that is killed.
-KILLED = """
-import importlib.util, os, sys
-spec = importlib.util.spec_from_file_location("files", {source!r})
-files = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(files)
-left = int(sys.argv[1])
+# For each line of its input, a process of its own writes version 2 of a folder or a
+# file, and ends at the n-th change of the disk that Python tells of: without clearing
+# up, as a process that is killed. They are forks, which import nothing again.
+WRITER = """
+import json, os, sys
+from keras_mdm import files
 
 def hook(event, arguments):
     global left
@@ -33,28 +31,55 @@ def hook(event, arguments):
         if left < 0:
             os._exit(9)
 
-target = sys.argv[2]
-sys.addaudithook(hook)
-if sys.argv[3] == "file":
-    with files.whole_file(target) as part:
-        part.write_text("2" * 1000)
-else:
-    with files.whole_folder(target, lambda path: True, overwrite=True) as folder:
-        for name in {parts!r}:
-            (folder / name).write_text("2")
+def write(target, kind):
+    if kind == "file":
+        with files.whole_file(target) as part:
+            part.write_text("2" * 1000)
+    else:
+        with files.whole_folder(target, lambda path: True, overwrite=True) as folder:
+            for name in {parts!r}:
+                (folder / name).write_text("2")
+
+for line in sys.stdin:
+    left, target, kind = json.loads(line)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            sys.addaudithook(hook)
+            write(target, kind)
+            code = 0
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def kill(at, target, kind):
+@pytest.fixture(scope="module")
+def kill():
     """Whether the writer was killed at its `at`-th change, rather than finished."""
-    spec = importlib.util.find_spec("keras_mdm.files")
-    code = textwrap.dedent(KILLED).format(source=spec.origin, parts=PARTS)
-    done = subprocess.run([sys.executable, "-c", code, str(at), str(target), kind])
-    assert done.returncode in (0, 9)
-    return done.returncode == 9
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork")
+    package = pathlib.Path(importlib.util.find_spec("keras_mdm").origin).parent
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER.format(parts=PARTS)],
+        cwd=package.parent,  # where `-c` looks for modules first
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def kill(at, target, kind):
+            print(json.dumps([at, str(target), kind]), file=process.stdin, flush=True)
+            code = int(process.stdout.readline())
+            assert code in (0, 9)
+            return code == 9
+
+        yield kill
+        process.stdin.close()
 
 
-def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):
+def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path, kill):
     seen = set()
     for at in range(100):
         folder = tmp_path / str(at)
@@ -73,7 +98,7 @@ def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):
     assert {entry.name for entry in folder.iterdir()} == {*PARTS, "notes"}
 
 
-def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path, kill):
     path = tmp_path / "a.txt"
     for at in range(20):
         path.write_text("1")

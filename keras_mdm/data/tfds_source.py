@@ -69,7 +69,14 @@ class TfdsSource(Source):
             refuse_frames(name, num_frames, frame_rate)
         self._label = _find_label(features)
         self._caption = _find_caption(features)
-        self._records = prepare(builder, name).as_data_source(split=split)
+        builder = prepare(builder, name)
+        try:
+            self._records = builder.as_data_source(split=split)
+        except ValueError as error:
+            raise ValueError(
+                f"{path!r} has the splits {sorted(builder.info.splits)}, and parts of "
+                f"them such as 'train[:10%]'. Received: split={split!r}"
+            ) from error
         self._records.decoders = _decoders_of(features, self._pixels)
         self._has_attributes = builder.name == "shapes"
         self._split = split

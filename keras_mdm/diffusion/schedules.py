@@ -67,7 +67,8 @@ class NoiseSchedule:
         count_frames=True,
         path=None,
     ):
-        if name not in SCHEDULES and not callable(name):
+        named = isinstance(name, str) and name in SCHEDULES
+        if not named and not callable(name):
             raise ValueError(
                 f"`schedule` must be one of {sorted(SCHEDULES)}, or a function that "
                 f"returns the log-SNR. Received: schedule={name!r}{_hint(name)}"

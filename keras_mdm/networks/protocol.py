@@ -180,7 +180,7 @@ class Denoiser(keras.Model):
             ValueError: if no network of the nest has that level.
         """
         for network in self.networks:
-            if network.level == level:
+            if isinstance(level, int | str) and network.level == level:
                 return network
         raise ValueError(
             f"`resolution` must be one of the network's resolutions "
