@@ -66,17 +66,15 @@ class Muon(AdamW):
         self.momentum = momentum
         self.exclude = tuple(exclude)
 
-    def build(self, variables):
-        if self.built:
-            return
-        keras.optimizers.Optimizer.build(self, variables)
-        self._momentums = self.add_optimizer_variables(variables, "momentum")
-        self._velocities = [
-            None
-            if self.is_orthogonal(variable)
-            else self.add_variable_from_reference(variable, name="velocity")
-            for variable in variables
+    def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
+        # The second moments of kernels are not needed.
+        orthogonal = [self.is_orthogonal(variable) for variable in trainable_variables]
+        momentums = super().add_optimizer_variables(trainable_variables, "momentum")
+        velocities = [
+            None if found else self.add_variable_from_reference(variable, "velocity")
+            for variable, found in zip(trainable_variables, orthogonal, strict=True)
         ]
+        return momentums, velocities
 
     def is_orthogonal(self, variable):
         """Whether a variable is a kernel whose updates are made orthogonal."""
@@ -120,9 +118,7 @@ class Muon(AdamW):
         shape = tuple(variable.shape)
         if math.prod(shape[:-1]) > shape[-1]:
             direction = ops.transpose(direction)
-        change = ops.reshape(direction, shape) * ops.cast(
-            learning_rate, direction.dtype
-        )
+        change = ops.reshape(direction, shape) * learning_rate
         self.assign_sub(variable, ops.cast(change, variable.dtype))
 
     def _moved(self, gradient, index):
