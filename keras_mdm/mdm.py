@@ -20,6 +20,7 @@ from keras_mdm.diffusion.process import Process
 from keras_mdm.ema import ExponentialMovingAverage
 from keras_mdm.fitting import active_levels, entry
 from keras_mdm.fitting.batches import BatchSpec, pictures_of
+from keras_mdm.fitting.monitor import StepMonitor
 from keras_mdm.fitting.turns import Turns, in_turn, reading
 from keras_mdm.levels import first
 from keras_mdm.networks import Denoiser
@@ -160,6 +161,7 @@ class MDM(keras.Model):
             level: keras.metrics.Mean(name=f"loss_{level}", dtype="float32")
             for level in network.levels
         }
+        self.monitor = StepMonitor(len(network.levels))
         self.ema = None
         numbers = active_levels.level_numbers(network)
         if ema_momentum is not None:
@@ -295,13 +297,18 @@ class MDM(keras.Model):
                 "it is. Received: ema_momentum=None"
             )
         super().compile(optimizer=optimizer, **self._compile_arguments)
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if isinstance(inner, AdamW):
+            numbers = active_levels.level_numbers(self.network)
+            weights = zip(self.network.weights, numbers, strict=True)
+            inner.group_gradients({w.path: number for w, number in weights})
         # Variables made in the first step would make TensorFlow trace it twice.
         self.optimizer.build(self.trainable_variables)
 
     def train_step(self, *args):
         if backend.name() != "jax":
             logs = super().train_step(self._training_data(*args))
-            self._update_ema()
+            self._end_step()
             return logs
         state, data = args
         data, state = backend.run_stateless(
@@ -309,7 +316,7 @@ class MDM(keras.Model):
         )
         logs, state = super().train_step(state, data)
         _, state = backend.run_stateless(
-            self, state, self._update_ema, with_optimizer=True
+            self, state, self._end_step, with_optimizer=True
         )
         return logs, state
 
@@ -403,10 +410,20 @@ class MDM(keras.Model):
             count = ops.shape(errors)[0]
             if sample_weight is not None:
                 errors = errors * first(sample_weight, errors.shape[0])
+            if training:
+                number = self.network.levels.index(resolution)
+                factors = level["alpha"], level["sigma"]
+                self.monitor.update_state(number, *factors, errors)
             loss = ops.sum(errors) / ops.cast(count, "float32")
             # An epoch's mean over samples, whatever the sizes of its batches.
-            self._loss_trackers[resolution].update_state(loss, sample_weight=count)
+            tracked = loss, ops.cast(count, "float32")
+            if training:
+                # The update is skipped, and one such step must not hide the others.
+                tracked = [ops.where(ops.isfinite(loss), x, 0.0) for x in tracked]
+            self._loss_trackers[resolution].update_state(*tracked)
             total = total + self._level_weights[resolution] * loss
+        if training:
+            self.monitor.last.assign(total)
         return total
 
     def get_metrics_result(self):
@@ -415,6 +432,11 @@ class MDM(keras.Model):
         Keras' own would weigh batches of several sizes other than each level's does.
         """
         results = super().get_metrics_result()
+        for resolution in self.resolutions:
+            tracker = self._loss_trackers[resolution]
+            results[tracker.name] = ops.where(
+                tracker.count > 0, results[tracker.name], float("nan")
+            )
         if "loss" in results and self._level_weights is not None:
             results["loss"] = sum(
                 self._level_weights[resolution] * results[f"loss_{resolution}"]
@@ -429,11 +451,14 @@ class MDM(keras.Model):
         idle = [m for level, m in self._loss_trackers.items() if level not in active]
         return [m for m in super().metrics if not any(m is other for other in idle)]
 
-    def _update_ema(self):
+    def _end_step(self):
+        moved = backend.has_stepped(self.optimizer)
+        step = backend.steps_taken(self.optimizer)
+        self.monitor.end_step(step, self.optimizer, moved)
         for average in self.all_averages():
             average.update(
                 self.active_network.variables,
-                backend.has_stepped(self.optimizer),
+                moved,
                 active_levels.trained_numbers(self.network, self._level_weights),
                 average is self.ema and backend.schedule_free_averages(self.optimizer),
             )

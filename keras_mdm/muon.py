@@ -66,15 +66,18 @@ class Muon(AdamW):
         self.momentum = momentum
         self.exclude = tuple(exclude)
 
-    def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
-        # The second moments of kernels are not needed.
-        orthogonal = [self.is_orthogonal(variable) for variable in trainable_variables]
-        momentums = super().add_optimizer_variables(trainable_variables, "momentum")
-        velocities = [
-            None if found else self.add_variable_from_reference(variable, "velocity")
-            for variable, found in zip(trainable_variables, orthogonal, strict=True)
+    def build(self, variables):
+        if self.built:
+            return
+        keras.optimizers.Optimizer.build(self, variables)
+        self._momentums = self.add_optimizer_variables(variables, "momentum")
+        self._velocities = [
+            None
+            if self.is_orthogonal(variable)
+            else self.add_variable_from_reference(variable, name="velocity")
+            for variable in variables
         ]
-        return momentums, velocities
+        self.add_counters()
 
     def is_orthogonal(self, variable):
         """Whether a variable is a kernel whose updates are made orthogonal."""
@@ -118,14 +121,17 @@ class Muon(AdamW):
         shape = tuple(variable.shape)
         if math.prod(shape[:-1]) > shape[-1]:
             direction = ops.transpose(direction)
-        change = ops.reshape(direction, shape) * learning_rate
+        # A gradient that is not finite changes nothing, whatever the momentum.
+        rate = learning_rate * ops.cast(self._finite, learning_rate.dtype)
+        change = ops.reshape(direction, shape) * ops.cast(rate, direction.dtype)
         self.assign_sub(variable, ops.cast(change, variable.dtype))
 
     def _moved(self, gradient, index):
         """A momentum with a new gradient in it."""
         momentum = self._momentums[index].value
         gradient = ops.cast(gradient, momentum.dtype)
-        return momentum + (gradient - momentum) * (1.0 - self.momentum)
+        share = (1.0 - self.momentum) * ops.cast(self._finite, momentum.dtype)
+        return momentum + (gradient - momentum) * share
 
     def get_config(self):
         config = super().get_config()

@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 
+from keras_mdm import files
 from keras_mdm.files import as_path, check_free, whole_file, whole_folder, write_text
 
 PARTS = ("config", "weights", "vocabulary")
@@ -149,3 +150,55 @@ def test_home(monkeypatch, tmp_path):
     write_text("~/b.json", json.dumps(1))
     assert json.loads((tmp_path / "b.json").read_text()) == 1
     assert as_path(pathlib.Path("c")) == pathlib.Path("c")
+
+
+def test_what_a_killed_writer_left_is_cleared_once(tmp_path):
+    code = textwrap.dedent(
+        f"""
+        import os
+        from keras_mdm.files import whole_file, whole_folder
+        kept = ()
+        for kind in (whole_file, lambda path: whole_folder(path, lambda path: True)):
+            kept = kind({str(tmp_path)!r} + "/a.png"), *kept
+            kept[0].__enter__()
+        os._exit(9)
+        """
+    )
+    subprocess.run([sys.executable, "-c", code])
+    left = {entry.name for entry in tmp_path.iterdir()}
+    assert len(left) == 2 and all(name.startswith(".a.png.part-") for name in left)
+    mine = [".a.png", ".a.png.part-1234", "b.part-12345678"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    precious = tmp_path / "c" / "precious"
+    write_text(precious, "precious")
+    (tmp_path / ".c.part-12345678").symlink_to(precious.parent)
+    with pytest.warns(UserWarning, match="killed") as told:
+        write_text(tmp_path / "b", "")
+    assert len(told) == 1 and all(name in str(told[0].message) for name in left)
+    with whole_file(tmp_path / "d") as living:
+        files._cleared.clear()
+        write_text(tmp_path / "e", "")
+        assert living.exists()
+    assert not {entry.name for entry in tmp_path.iterdir()} & left
+    assert precious.exists() and all((tmp_path / name).exists() for name in mine)
+
+
+def test_a_replacement_that_is_a_link_moves_nothing(tmp_path):
+    """Readers finish what a killed writer of a folder had begun."""
+    write_text(tmp_path / "mine" / "precious", "precious")
+    theirs = tmp_path / "theirs"
+    write_text(theirs / "config", "1")
+    (theirs / ".replacement").symlink_to(tmp_path / "mine")
+    files.finish_replacement(theirs)
+    assert (tmp_path / "mine" / "precious").exists()
+    assert not (theirs / "precious").exists()
+
+
+def test_rows_are_not_added_through_a_link(tmp_path):
+    (tmp_path / "history.csv").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="history.csv"):
+        files.open_to_append(tmp_path / "history.csv")
+    assert not (tmp_path / "precious").exists()
+    with pytest.raises(ValueError, match="is a link"):
+        files.own_folder(tmp_path, "history.csv")

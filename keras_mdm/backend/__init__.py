@@ -28,7 +28,7 @@ from keras_mdm.backend.processes import (
     whole_values,
 )
 from keras_mdm.backend.programs import compile_with_weights, run_stateless
-from keras_mdm.backend.serialization import serialize
+from keras_mdm.backend.serialization import check_classes, deserialize, serialize
 from keras_mdm.backend.sharding import (
     check_devices,
     divide_rows,
@@ -36,7 +36,7 @@ from keras_mdm.backend.sharding import (
     rows_per_call,
 )
 from keras_mdm.backend.snapshots import changed_since, snapshot
-from keras_mdm.backend.trainer import keeps_weights, sync_weights
+from keras_mdm.backend.trainer import keeps_weights, learning_rate, newest, sync_weights
 
 __all__ = [
     "attention_kernel",
@@ -57,8 +57,10 @@ __all__ = [
     "keep_programs",
     "keeps_weights",
     "known_peak",
+    "learning_rate",
     "measured_peak",
     "name",
+    "newest",
     "number_of_devices",
     "number_of_processes",
     "on_cpu",
@@ -70,6 +72,8 @@ __all__ = [
     "run_stateless",
     "schedule_free_averages",
     "serialize",
+    "deserialize",
+    "check_classes",
     "snapshot",
     "steps_taken",
     "sublayers",

@@ -28,8 +28,12 @@ def has_stepped(optimizer):
     Returns:
         bool, or a scalar bool tensor.
     """
-    every = _counting(optimizer).gradient_accumulation_steps
-    return steps_taken(optimizer) % every == 0 if every else True
+    inner = _counting(optimizer)
+    every = inner.gradient_accumulation_steps
+    stepped = inner._iterations % every == 0 if every else True
+    if hasattr(inner, "skipped_in_a_row"):
+        stepped = keras.ops.logical_and(stepped, inner.skipped_in_a_row == 0)
+    return stepped
 
 
 def steps_taken(optimizer):

@@ -34,6 +34,7 @@ def make_dataset(
     micro_conditioning=(),
     embeddings=None,
     shard=(0, 1),
+    max_unusable=0.8,
 ):
     """Makes a dataset of batches that `keras.Model.fit` accepts on every backend.
 
@@ -88,6 +89,8 @@ def make_dataset(
             process reads the part number `index`. All shards have the same number of
             batches as long as every picture is usable. (The rows of a source that
             streams are divided otherwise: row by row, or file by file.)
+        max_unusable: Float in [0, 1]. If more than this share of the pictures can't be
+            used, reading stops with an error that lists the reasons.
 
     Returns:
         A `grain.IterDataset` of dicts. Its attribute `epoch` is the number of the
@@ -174,7 +177,9 @@ def make_dataset(
             upscale=upscale,
         ),
     )
-    return PictureDataset(preparation, batch_size, shuffle, repeat, num_workers, shard)
+    return PictureDataset(
+        preparation, batch_size, shuffle, repeat, num_workers, shard, max_unusable
+    )
 
 
 def steps_per_epoch(source, batch_size, shard=(0, 1)):

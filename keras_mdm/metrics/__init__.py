@@ -4,6 +4,7 @@ from keras_mdm.metrics.distances import (
     frame_change,
     frechet_distance,
     kernel_distance,
+    pixel_distances,
 )
 from keras_mdm.metrics.judge import ClipJudge, Judge, SceneJudge
 from keras_mdm.metrics.scenes import (

@@ -7,7 +7,7 @@ nothing but what stands here.
 
 import keras
 
-from keras_mdm.backend import serialize, sublayers
+from keras_mdm.backend import deserialize, serialize, sublayers
 from keras_mdm.layers.primitives import build_children
 from keras_mdm.levels import level_name
 
@@ -234,7 +234,7 @@ class Denoiser(keras.Model):
         config = dict(config)
         for key in ("inner", "conditioner"):
             if config.get(key) is not None:
-                config[key] = keras.saving.deserialize_keras_object(config[key])
+                config[key] = deserialize(config[key])
         return cls(**config)
 
     def __dir__(self):

@@ -43,6 +43,11 @@ class Run:
     seed: int = setting(0, "of weights, noise, order and samples", flag=True)
     cache_dir: Path | None = setting(None, start.CACHE_HELP)
     save_every: int = setting(500, "steps between states to resume", flag=True)
+    tracker: Literal["wandb", "trackio"] | None = setting(
+        None,
+        "where figures are sent besides files: Weights & Biases or Trackio, by its own "
+        "package and login",
+    )
     keep_every: int | None = setting(
         None, "of so many states one is kept for good, beside the newest three"
     )
@@ -97,6 +102,7 @@ class Data:
         None,
         "processes that read pictures (default: half of the cores, at most 8, if there "
         "are more than 2, and the data do not stay in memory)",
+        flag=True,
     )
     num_frames: int | None = setting(
         None,

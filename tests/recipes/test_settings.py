@@ -23,7 +23,7 @@ import keras_mdm
 RECIPES = [train_image, train_text_to_image, train_video]
 FLAGS = (
     "output resume backend seed dataset preset resolutions steps max-steps batch-size "
-    "learning-rate save-every sample-every dtype"
+    "learning-rate save-every sample-every dtype num-workers check"
 ).split()
 
 
@@ -184,20 +184,21 @@ def test_resume_takes_the_settings_of_the_run(recipe, tmp_path):
     tree = {"recipe": recipe.NAME, "settings": dataclasses.asdict(saved)}
     (tmp_path / "config.json").write_text(json.dumps(tree))
     flags = ["--output", str(tmp_path), "--resume", "--seed", "0", "--steps", "5"]
-    assert command_line.parse(recipe, flags) == (saved, True, ())
-    with pytest.raises(ValueError, match="run.seed=0. Received: run.seed=1"):
+    begin = command_line.Begin(resume=True)
+    assert command_line.parse(recipe, flags) == (saved, begin)
+    with pytest.raises(
+        ValueError, match="=0. Received: run.seed=1.* --resume run.seed"
+    ):
         command_line.parse(recipe, [*flags, "--seed", "1"])
     # Where it is computed is free.
-    found, *_ = command_line.parse(recipe, [*flags, "--set", "data.data_dir=sets"])
+    found, _ = command_line.parse(recipe, [*flags, "--set", "data.data_dir=sets"])
     assert found.data.data_dir == "sets"
     # What was allowed by name may change.
-    flags += ["--seed", "1", "--allow-changed", "run.seed", "data"]
-    found, _, allowed = command_line.parse(recipe, flags)
-    assert found.run.seed == 1 and allowed == ("run.seed", "data")
+    flags += ["--seed", "1", "--resume", "run.seed", "data"]
+    found, begin = command_line.parse(recipe, flags)
+    assert found.run.seed == 1 and begin.changes == ("run.seed", "data")
     with pytest.raises(ValueError, match="no setting 'run.sed'.*mean 'run.seed'"):
         command_line.parse(recipe, [*flags, "run.sed"])
-    with pytest.raises(ValueError, match="--allow-changed is for --resume"):
-        parse("--allow-changed", "data", recipe=recipe)
 
 
 # === Help ===
@@ -211,7 +212,7 @@ def test_help_shows_few_flags_and_every_setting(recipe, capsys):
     shown = {word for word in text.split() if word.startswith("--")}
     assert not {f"--{name}" for name in FLAGS} - shown
     lines = text.partition("options:")[2].splitlines()
-    assert len([line for line in lines if line.startswith("  -")]) <= 20
+    assert len([line for line in lines if line.startswith("  --")]) <= 20
     for key, (field, _) in settings.FIELDS.items():
         known = settings.has(recipe.NAME, key) and not field.metadata["flag"]
         assert known == (f"\n  {key} " in text), key
