@@ -5,11 +5,34 @@ bytes are terabytes. Keras' own files have arrays of numbers alone, stored as th
 """
 
 import math
+import pathlib
 
 import h5py
 
-from keras_mdm.files import as_path
-from keras_mdm.text_files import printable
+from keras_mdm.files import as_path, member
+from keras_mdm.text_files import printable, read_json
+
+
+def check_weights_files(path):
+    """As `check_weights_file`, also for the index of a model in several files."""
+    path = as_path(path)
+    if path.suffix == ".json":
+        index = read_json(path)
+        names = index.get("weight_map") if isinstance(index, dict) else None
+        for name in _flat(names.values() if isinstance(names, dict) else [None]):
+            if not isinstance(name, str) or pathlib.PurePath(name).name != name:
+                raise ValueError(
+                    f"'{printable(path)}' must name files beside it. "
+                    f"Received: {str(name)[:80]!r}"
+                )
+            check_weights_file(member(path.parent, name))
+    elif path.suffix == ".h5":
+        check_weights_file(path)
+
+
+def _flat(values):
+    for value in values:
+        yield from value if isinstance(value, list) else [value]
 
 
 def check_weights_file(path):

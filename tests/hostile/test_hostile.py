@@ -13,11 +13,20 @@ import sys
 
 import pytest
 
-from hostile import converted, forge, pictures, presets, proof, sets, weights
+from hostile import (
+    converted,
+    forge,
+    keras_weights,
+    pictures,
+    presets,
+    proof,
+    sets,
+    weights,
+)
 from hostile.damage import check
 
 TESTS = pathlib.Path(__file__).parents[1]
-assert all((converted, pictures, presets, sets, weights))
+assert all((converted, keras_weights, pictures, presets, sets, weights))
 
 
 def read(names, folder):

@@ -177,9 +177,18 @@ def _warm_up():
 def main(root, names):
     warnings.simplefilter("ignore")
     root = pathlib.Path(root).resolve()
-    from hostile import converted, forge, pictures, presets, proof, sets, weights
+    from hostile import (
+        converted,
+        forge,
+        keras_weights,
+        pictures,
+        presets,
+        proof,
+        sets,
+        weights,
+    )
 
-    assert all((converted, pictures, presets, sets, weights))
+    assert all((converted, keras_weights, pictures, presets, sets, weights))
     forge.make_outside(root / "outside")
     sys.path.append(str(root / "outside"))
     sys.dont_write_bytecode = True
