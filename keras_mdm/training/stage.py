@@ -96,11 +96,11 @@ class Stage:
                 f"finite. Received: learning_rate={self.learning_rate!r}, "
                 f"warmup_steps={self.warmup_steps!r}"
             )
-        if self.decay not in DECAYS:
+        if not isinstance(self.decay, str) or self.decay not in DECAYS:
             raise ValueError(
                 f"`decay` must be one of {DECAYS}. Received: decay={self.decay!r}"
             )
-        if self.optimizer not in tuple(OPTIMIZERS):
+        if not isinstance(self.optimizer, str) or self.optimizer not in OPTIMIZERS:
             raise ValueError(
                 f"`optimizer` must be one of {tuple(OPTIMIZERS)}. Received: "
                 f"optimizer={self.optimizer!r}"
