@@ -10,8 +10,8 @@ finished there is skipped and what was interrupted goes on, so the same command 
 given again. The third writes the report anew, also of a folder that has the CSV files
 alone, such as `docs/evidence`.
 
-All lines of a set get the same training FLOPs, as `keras_mdm.networks.cost` counts
-them, and their networks the reference's FLOPs, or parameters, to within 6%.
+All lines of a set have the same parameters and FLOPs of a forward pass to within 6%,
+and get the same training FLOPs, as `keras_mdm.networks.cost` counts them.
 """
 
 import argparse
@@ -77,7 +77,6 @@ def run(args):
 
     import compare_arms
     import compare_quality
-    import compare_report
     import compare_run
 
     read, examiners, tasks = {}, {}, {}
@@ -90,8 +89,8 @@ def run(args):
             args.steps,
             args.batch_size,
         )
-        for line in lines:  # An arm that can't be sized is refused before training.
-            compare_arms.size(line, tasks[name])
+        for line in lines:
+            compare_arms.check_size(line, tasks[name])
     compare_run.check_settings(args.output, sets, tasks)
     todo = [
         (name, line, seed)
@@ -111,6 +110,9 @@ def run(args):
             folder, name, line, tasks[name], read[name], examiners[name], seed
         )
         compare_run.collect(args.output)
+
+    import compare_report
+
     compare_report.write(args.output)
 
 

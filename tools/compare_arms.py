@@ -10,13 +10,9 @@ from keras_mdm.networks.cost import count_flops
 
 GROUPS = 2
 INNER_WIDTHS, OUTER_WIDTHS = (16, 32), (8, 16)  # Of the reference.
-# Of the other arms, by what of the reference they have: a UNet of all resolutions.
-WIDTHS = {
-    ("plain", "flops"): (10, 18, 36),
-    ("dense", "flops"): (10, 16, 32),
-}
-# Of a cascade: the inner model, and the other.
-CASCADES = {"flops": ((14, 28), (8, 14, 28)), "parameters": ((14, 26), (6, 12, 24))}
+# Of the others, chosen so that parameters and FLOPs are the reference's.
+PLAIN_WIDTHS, DENSE_WIDTHS = (10, 18, 36), (8, 18, 36)
+CASCADE_WIDTHS = (14, 24), (10, 14, 20)  # The inner model, and the one that enlarges.
 LEARNING_RATE, WARMUP_STEPS = 2e-3, 20
 EMA_MOMENTUM = 0.99
 TOLERANCE = 0.06  # Most that a size may differ from the reference's, as a share.
@@ -69,19 +65,17 @@ def build(line, task, seed):
 
     Returns:
         Tuple of `Part`; the last one draws the pictures of the largest level.
-
-    Raises:
-        ValueError: if no width has the reference's size.
     """
-    widths = _choose_widths(line, task)
-    nets = _networks(line, task, widths)
+    nets = _networks(line, task)
     flops = [count_flops(net, _features(task)) for net in nets]
     reference = count_flops(_nest(task), _features(task))
     # Training costs three times a forward pass: the backward pass has two products
     # for each one of it.
     budget = 3 * task.batch_size * task.steps * sum(reference.values())
     if line.arm == "cascade":
-        steps = round(budget / (3 * task.batch_size * sum(map(_total, flops))))
+        steps = round(
+            budget / (3 * task.batch_size * sum(sum(f.values()) for f in flops))
+        )
         return tuple(
             _part(line, task, net, [(None, steps)], cost, seed)
             for net, cost in zip(nets, flops, strict=True)
@@ -99,11 +93,25 @@ def build(line, task, seed):
     return (_part(line, task, net, rounds, cost, seed),)
 
 
-def size(line, task):
-    """Parameters and FLOPs of a forward pass of a line's networks, in all."""
-    nets = _networks(line, task, _choose_widths(line, task))
-    flops = sum(_total(count_flops(net, _features(task))) for net in nets)
-    return sum(net.count_params() for net in nets), flops
+def check_size(line, task):
+    """Raises a `ValueError` unless a line has the reference's parameters and FLOPs."""
+    wanted, found = (
+        _size(nets, task) for nets in ([_nest(task)], _networks(line, task))
+    )
+    for name, value in found.items():
+        if abs(value / wanted[name] - 1.0) > TOLERANCE:
+            raise ValueError(
+                f"line {line.name!r}: arm {line.arm!r} has {value:,} {name}, the "
+                f"reference {wanted[name]:,}. They must be within {TOLERANCE:.0%}: "
+                "change its widths in compare_arms.py."
+            )
+
+
+def _size(nets, task):
+    return {
+        "parameters": sum(net.count_params() for net in nets),
+        "FLOPs": sum(sum(count_flops(net, _features(task)).values()) for net in nets),
+    }
 
 
 def _part(line, task, net, rounds, cost, seed):
@@ -158,24 +166,23 @@ def _model(line, task, net, seed):
     )
 
 
-def _networks(line, task, widths):
+def _networks(line, task):
     if line.arm == "cascade":
-        inner, alone = widths
-        return (
-            _unet(task, inner, task.resolution // 2),
-            _unet(
-                task,
-                alone,
-                cls=networks.SuperResolution,
-                conditioner=networks.SmallPicture,
-                sum_levels=line.sum_levels,
-            ),
+        inner, outer = CASCADE_WIDTHS
+        enlarging = _unet(
+            task,
+            outer,
+            cls=networks.SuperResolution,
+            conditioner=networks.SmallPicture,
+            sum_levels=line.sum_levels,
         )
-    if line.arm in ("nested", "residual"):
-        nest = _nest(task, line.sum_levels)
-        return (networks.OneLevel(nest) if line.arm == "residual" else nest,)
-    cls = networks.DenseUNet if line.arm == "dense" else keras_mdm.UNet
-    return (_unet(task, widths[0], cls=cls),)
+        return [_unet(task, inner, task.resolution // 2), enlarging]
+    if line.arm == "plain":
+        return [_unet(task, PLAIN_WIDTHS)]
+    if line.arm == "dense":
+        return [_unet(task, DENSE_WIDTHS, cls=networks.DenseUNet)]
+    nest = _nest(task, line.sum_levels)
+    return [networks.OneLevel(nest) if line.arm == "residual" else nest]
 
 
 def _nest(task, sum_levels=True):
@@ -209,10 +216,6 @@ def _unet(
 def _features(task):
     small = (1, task.resolution // 2, task.resolution // 2, task.channels)
     return {"labels": np.zeros(1, "int32"), "small": np.zeros(small, "float32")}
-
-
-def _total(flops):
-    return sum(flops.values())
 
 
 def _step_flops(task, flops, mixed):

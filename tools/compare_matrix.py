@@ -1,7 +1,7 @@
 """The matrix of `compare.py`: what each line trains, as data.
 
-A line differs from the reference (`nested`, trained all at once, the loss on all levels,
-the cosine schedule shifted by the ratio of the levels) in what it asks about.
+A line differs in what it asks about from the reference: `nested`, trained all at once,
+the loss on all levels, the cosine schedule shifted by the ratio of the levels.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class Line:
             `"nested"`, `"dense"` (a UNet with dense skips) or `"residual"` (the layers
             of the nest as one level); see `compare_networks`.
         sum_levels: bool. Whether the prediction of a smaller picture, enlarged, is
-            added to that of the larger one; `"plain"` and `"dense"` have no smaller one.
+            added to that of the larger one; `"plain"` and `"dense"` have none.
         regime: str. `"all_at_once"`; `"progressive"`, with half the FLOPs on the inner
             level alone; `"mixed"`, the same with half of each later batch at the inner
             level.

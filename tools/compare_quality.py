@@ -1,4 +1,4 @@
-"""How good pictures are, for `compare.py`: the real set's own judge, and a random one."""
+"""How good pictures are, to the set's own judge and to a random network."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ HELD_OUT = {"digits": ("test",), "shapes": ("test",)}  # Else validation and tes
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """A set at one resolution: uint8 pictures and their classes, to train on and not."""
+    """Pictures of a set at one resolution, uint8, and their classes."""
 
     train: np.ndarray
     train_labels: np.ndarray

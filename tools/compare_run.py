@@ -14,7 +14,7 @@ import keras_mdm
 from keras_mdm import callbacks, files
 
 # Shares of the training FLOPs after which pictures are drawn and measured.
-MEASURED = (0.5, 0.75)  # And at the end.
+MEASURED = (0.5,)  # And at the end.
 DRAWING = {"sampler": "ddim", "num_steps": 20, "eta": 0.0, "guidance_scale": 1.0}
 SMALL_NOISE = 0.1  # Of what a cascade's second model is shown, in training and drawing.
 
@@ -219,7 +219,7 @@ def save_grid(path, drawn, labels):
 
 
 def check_settings(output, sets, tasks):
-    """Raises a `ValueError` if a folder has runs of other sizes; notes those of new ones.
+    """Raises a `ValueError` if a folder has runs of other sizes; notes these.
 
     Args:
         output: Path.
