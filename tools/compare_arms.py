@@ -1,6 +1,7 @@
 """The models and stages of a line of `compare.py`, sized by the package's own count."""
 
 import dataclasses
+import functools
 
 import compare_networks as networks
 import numpy as np
@@ -50,7 +51,7 @@ class Task:
     resolution: int
     channels: int
     num_classes: int
-    steps: int = 400
+    steps: int = 300
     batch_size: int = 32
 
 
@@ -66,12 +67,12 @@ def build(line, task, seed):
     Returns:
         Tuple of `Part`; the last one draws the pictures of the largest level.
     """
-    nets = _networks(line, task)
+    nets = _networks(task, line.arm, line.sum_levels)
     flops = [count_flops(net, _features(task)) for net in nets]
-    reference = count_flops(_nest(task), _features(task))
+    reference = _size(task, "nested", True)["FLOPs"]
     # Training costs three times a forward pass: the backward pass has two products
     # for each one of it.
-    budget = 3 * task.batch_size * task.steps * sum(reference.values())
+    budget = 3 * task.batch_size * task.steps * reference
     if line.arm == "cascade":
         steps = round(
             budget / (3 * task.batch_size * sum(sum(f.values()) for f in flops))
@@ -95,19 +96,20 @@ def build(line, task, seed):
 
 def check_size(line, task):
     """Raises a `ValueError` unless a line has the reference's parameters and FLOPs."""
-    wanted, found = (
-        _size(nets, task) for nets in ([_nest(task)], _networks(line, task))
-    )
+    reference = _size(task, "nested", True)
+    found = _size(task, line.arm, line.sum_levels)
     for name, value in found.items():
-        if abs(value / wanted[name] - 1.0) > TOLERANCE:
+        if abs(value / reference[name] - 1.0) > TOLERANCE:
             raise ValueError(
                 f"line {line.name!r}: arm {line.arm!r} has {value:,} {name}, the "
-                f"reference {wanted[name]:,}. They must be within {TOLERANCE:.0%}: "
+                f"reference {reference[name]:,}. They must be within {TOLERANCE:.0%}: "
                 "change its widths in compare_arms.py."
             )
 
 
-def _size(nets, task):
+@functools.cache
+def _size(task, arm, sum_levels):
+    nets = _networks(task, arm, sum_levels)
     return {
         "parameters": sum(net.count_params() for net in nets),
         "FLOPs": sum(sum(count_flops(net, _features(task)).values()) for net in nets),
@@ -166,23 +168,23 @@ def _model(line, task, net, seed):
     )
 
 
-def _networks(line, task):
-    if line.arm == "cascade":
+def _networks(task, arm, sum_levels):
+    if arm == "cascade":
         inner, outer = CASCADE_WIDTHS
         enlarging = _unet(
             task,
             outer,
             cls=networks.SuperResolution,
             conditioner=networks.SmallPicture,
-            sum_levels=line.sum_levels,
+            sum_levels=sum_levels,
         )
         return [_unet(task, inner, task.resolution // 2), enlarging]
-    if line.arm == "plain":
+    if arm == "plain":
         return [_unet(task, PLAIN_WIDTHS)]
-    if line.arm == "dense":
+    if arm == "dense":
         return [_unet(task, DENSE_WIDTHS, cls=networks.DenseUNet)]
-    nest = _nest(task, line.sum_levels)
-    return [networks.OneLevel(nest) if line.arm == "residual" else nest]
+    nest = _nest(task, sum_levels)
+    return [networks.OneLevel(nest) if arm == "residual" else nest]
 
 
 def _nest(task, sum_levels=True):
