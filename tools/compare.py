@@ -76,6 +76,7 @@ def run(args):
     choose_backend(args.backend)
 
     import compare_arms
+    import compare_files
     import compare_quality
     import compare_run
 
@@ -91,7 +92,7 @@ def run(args):
         )
         for line in lines:
             compare_arms.check_size(line, tasks[name])
-    compare_run.check_settings(args.output, sets, tasks)
+    compare_files.check_settings(args.output, sets, tasks)
     todo = [
         (name, line, seed)
         for name in sets
@@ -105,11 +106,11 @@ def run(args):
         print(f"{number} of {len(todo)}: {folder.name}", flush=True)
         if name not in examiners:
             examiners[name] = compare_quality.Examiner(read[name])
-            compare_run.write_bounds(args.output, name, examiners[name].bounds())
+            compare_files.write_bounds(args.output, name, examiners[name].bounds())
         compare_run.train(
             folder, name, line, tasks[name], read[name], examiners[name], seed
         )
-        compare_run.collect(args.output)
+        compare_files.collect(args.output)
 
     import compare_report
 

@@ -4,7 +4,7 @@ import math
 import statistics
 
 import compare_matrix
-from compare_run import read_csv
+from compare_files import read_csv
 from scipy import stats
 
 from keras_mdm import files
@@ -67,8 +67,8 @@ def write(folder):
         )
     text = [
         "# Report of tools/compare.py",
-        f"Means over seeds, with {CONFIDENCE:.0%} intervals by Student's t. Differences "
-        "from `nested` are taken seed by seed.",
+        f"Means over seeds, with {CONFIDENCE:.0%} intervals by Student's t. "
+        "Differences from `nested` are taken seed by seed.",
     ]
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]
@@ -155,7 +155,7 @@ def _plot_quality(path, name, rows):
             axes, ("flops", "cpu_seconds"), (1e12, 1.0), strict=True
         ):
             x = [
-                statistics.fmean(float(r[cost]) / unit for r in found)
+                statistics.fmean([float(r[cost]) / unit for r in found])
                 for found in points.values()
             ]
             y = [

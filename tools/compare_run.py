@@ -1,7 +1,5 @@
 """Trains one run of `compare.py` and measures it on the way."""
 
-import csv
-import dataclasses
 import json
 import shutil
 import time
@@ -9,6 +7,7 @@ import time
 import compare_arms
 import keras
 import numpy as np
+from compare_files import Rows
 
 import keras_mdm
 from keras_mdm import callbacks, files
@@ -134,37 +133,6 @@ class Meter(keras.callbacks.Callback):
             self.measure(self.flops, seconds)
 
 
-class Rows:
-    """Rows of a CSV file, one for each share of the FLOPs; a repeated one replaces."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def read(self):
-        return read_csv(self.path)
-
-    def add(self, row):
-        rows = [r for r in self.read() if float(r["share"]) < row["share"] - 1e-9]
-        write_csv(self.path, [*rows, row])
-
-
-def read_csv(path):
-    """List of dicts of str; empty if there is no such file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def write_csv(path, rows):
-    """Writes dicts, whose keys are those of the first, in one step."""
-    with files.whole_file(path) as temporary:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-
-
 def batches(pictures, stage, part, seed):
     """Yields endless batches of a stage, the same for the same seed."""
     rng = np.random.default_rng([seed, stage.resolution])
@@ -216,40 +184,3 @@ def save_grid(path, drawn, labels):
         Image.fromarray(grid.squeeze(-1) if grid.shape[-1] == 1 else grid).save(
             temporary
         )
-
-
-def check_settings(output, sets, tasks):
-    """Raises a `ValueError` if a folder has runs of other sizes; notes these.
-
-    Args:
-        output: Path.
-        sets: dict of name to source.
-        tasks: dict of name to `Task`.
-    """
-    path = output / "settings.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    for name, task in tasks.items():
-        now = {"source": sets[name], **dataclasses.asdict(task)}
-        if known.setdefault(name, now) != now:
-            raise ValueError(
-                f"{output} has runs of {name!r} with {known[name]}. Received: {now}. "
-                "Take another --output."
-            )
-    files.write_text(path, json.dumps(known, indent=1) + "\n")
-
-
-def write_bounds(output, set_name, bounds):
-    """Writes the measures of real, blurred and noise pictures of a set."""
-    rows = [{"set": set_name, "pictures": key, **row} for key, row in bounds.items()]
-    path = output / "bounds.csv"
-    others = [row for row in read_csv(path) if row["set"] != set_name]
-    write_csv(path, [*others, *rows])
-
-
-def collect(output):
-    """Writes `runs.csv` of all finished runs."""
-    found = sorted((output / "runs").glob("*/rows.json"))
-    write_csv(
-        output / "runs.csv",
-        [row for path in found for row in json.loads(path.read_text())],
-    )
