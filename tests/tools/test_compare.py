@@ -1,5 +1,6 @@
 """tools/compare.py: its matrix, sizes, networks, measures and report."""
 
+import itertools
 import json
 import pathlib
 
@@ -119,7 +120,7 @@ def test_the_second_model_of_a_cascade_begins_with_the_enlarged_picture(task):
 
 
 def test_dense_skips_reach_the_prediction(task):
-    """Four places have nodes (0, 1), (1, 1) and (0, 2), and each changes what is said."""
+    """Four places have nodes (0, 1), (1, 1) and (0, 2); each changes what is said."""
     import compare_arms
     from compare_networks import DenseUNet
 
@@ -193,7 +194,7 @@ def test_batches_are_the_same_for_a_seed_and_averaged_down(task):
     stage = keras_mdm.Stage(2, steps=3, batch_size=8)
     part = Part(None, (stage,), (1,))
     first, again = (
-        [batch for _, batch in zip(range(5), batches(pictures, stage, part, seed))]
+        list(itertools.islice(batches(pictures, stage, part, seed), 5))
         for seed in (1, 1)
     )
     for one, other in zip(first, again, strict=True):
