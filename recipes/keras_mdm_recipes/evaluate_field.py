@@ -90,6 +90,8 @@ def evaluate(args, settings, mdm, network=None, clip=None):
         A pair: seconds of drawing, and a dict with `pictures`, and `fid` and
         `clip_score` if they were asked for.
     """
+    from keras_mdm import metrics
+
     check(args, mdm)
     reference = None
     if args.fid is not None:
@@ -119,7 +121,7 @@ def evaluate(args, settings, mdm, network=None, clip=None):
                 f"{args.fid} has {len(reference['mu'])} features, the network "
                 f"{len(found['mu'])}."
             )
-        result["fid"] = fid.distance(found, reference)
+        result["fid"] = metrics.gaussian_distance(*found.values(), *reference.values())
     if args.clip_score is not None:
         result["clip_score"] = float(np.concatenate(scores).mean())
     for key in ("fid", "clip_score"):

@@ -19,7 +19,7 @@ import numpy as np
 from keras_mdm_recipes import start
 
 NUM_SAMPLES = 50_000
-NETWORK, LAYER = "inception-v3-compat", "2048"  # Of torch-fidelity's registry.
+NETWORK, LAYER = "inception-v3-compat", "2048"  # Names that torch-fidelity has.
 
 
 def parse_arguments(arguments=None):
@@ -38,28 +38,22 @@ def parse_arguments(arguments=None):
 
 
 class Network:
-    """The network whose features are compared.
+    """The network whose features are compared, of torch-fidelity."""
 
-    Args:
-        name: str. A feature extractor of torch-fidelity, one of your own if
-            `torch_fidelity.register_feature_extractor` knows it.
-        layer: str. One of its layers.
-    """
-
-    def __init__(self, name=NETWORK, layer=LAYER):
+    def __init__(self):
         import torch
         from torch_fidelity.utils import create_feature_extractor
 
         self.on_gpu = torch.cuda.is_available()
         try:
             self.network = create_feature_extractor(
-                name, [layer], cuda=self.on_gpu, verbose=False
+                NETWORK, [LAYER], cuda=self.on_gpu, verbose=False
             )
         except OSError as error:
             raise OSError(
-                f"the weights of {name!r} can't be fetched ({error}). On a machine "
-                "with internet, torch-fidelity leaves them in the folder that "
-                f"`torch.hub.get_dir()` names: copy its file to {torch.hub.get_dir()}."
+                f"the weights of {NETWORK!r} can't be fetched ({error}). Where there is "
+                "internet, torch-fidelity leaves them under the folder of "
+                f"`torch.hub.get_dir()`: copy its file to {torch.hub.get_dir()} here."
             ) from error
 
     def features(self, pictures):
@@ -92,17 +86,8 @@ def statistics(features):
             f"statistics of {size} features need at least {size + 1} pictures. "
             f"Received: {count}"
         )
-    import torch
-    from torch_fidelity.metric_fid import fid_features_to_statistics
-
-    return fid_features_to_statistics(torch.from_numpy(features.astype("float64")))
-
-
-def distance(first, second):
-    """FID of two dicts of statistics, float."""
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-
-    return fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID]
+    features = features.astype("float64")
+    return {"mu": features.mean(axis=0), "sigma": np.cov(features, rowvar=False)}
 
 
 def read_reference(path, resolution):
@@ -149,7 +134,7 @@ def write_statistics(args, network):
 
     Args:
         args: Flags of this program.
-        network: `Network`.
+        network: `Network` or what has its `features`.
 
     Returns:
         int: the number of pictures.

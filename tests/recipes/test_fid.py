@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -14,27 +16,11 @@ from keras_mdm.fitting.batches import BatchSpec
 torch = pytest.importorskip("torch")
 
 
-@pytest.fixture(scope="module")
-def small_network():
-    """A network of 4 features that torch-fidelity's registry was told of."""
-    import torch_fidelity
-    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+class Corners:
+    """Features of a picture: the means of its four quarters."""
 
-    class Corners(FeatureExtractorBase):
-        def __init__(self, name, features_list, **kwargs):
-            super().__init__(name, features_list)
-
-        @staticmethod
-        def get_provided_features_list():
-            return ("4",)
-
-        def forward(self, pictures):
-            assert pictures.dtype == torch.uint8 and pictures.shape[1] == 3
-            means = pictures.float().unfold(2, 4, 4).unfold(3, 4, 4).mean((1, 4, 5))
-            return (means.flatten(1) / 255,)
-
-    torch_fidelity.register_feature_extractor("corners", Corners)
-    return fid.Network("corners", "4")
+    def features(self, shown):
+        return features_by_hand(shown).astype("float32")
 
 
 def pictures(count, seed, low=0):
@@ -77,14 +63,14 @@ def flags(**changes):
     return argparse.Namespace(**{**values, **changes})
 
 
-def test_from_a_folder_to_fid(small_network, tmp_path, monkeypatch, capsys):
+def test_from_a_folder_to_fid(tmp_path, monkeypatch, capsys):
     """The whole way, beside scipy's root of a matrix; one channel is read as gray."""
     (tmp_path / "real").mkdir()
     real = pictures(30, 0, low=100)
     for number, picture in enumerate(real):
         Image.fromarray(picture).save(tmp_path / "real" / f"{number}.png")
     (tmp_path / "real" / "broken.png").write_bytes(b"no picture")
-    monkeypatch.setattr(fid, "Network", lambda: small_network)
+    monkeypatch.setattr(fid, "Network", Corners)
     output = tmp_path / "reference.npz"
     fid.main(
         [f"folder:{tmp_path / 'real'}", "--split", "all", "--resolution", "8"]
@@ -101,7 +87,7 @@ def test_from_a_folder_to_fid(small_network, tmp_path, monkeypatch, capsys):
     assert model.asked == [0, 1, 2] * 20 and found["pictures"] == 60
 
 
-def test_fewer_pictures_are_not_called_fid(small_network, tmp_path):
+def test_fewer_pictures_are_not_called_fid():
     args = evaluate.parse_arguments(["run", "--fid", "reference.npz"])
     assert args.num_samples == 50_000
     assert evaluate.parse_arguments(["run"]).num_samples == 500
@@ -109,7 +95,7 @@ def test_fewer_pictures_are_not_called_fid(small_network, tmp_path):
     with pytest.raises(ValueError, match="FID is of 50,000 pictures.*49999"):
         evaluate_field.evaluate(few, {}, Model(None, 3))
     with pytest.raises(ValueError, match="at least 5 pictures. Received: 4"):
-        fid.statistics(small_network.features(pictures(4, 0)))
+        fid.statistics(Corners().features(pictures(4, 0)))
 
 
 @pytest.mark.parametrize(
@@ -205,10 +191,34 @@ def test_clip_score_needs_captions():
         evaluate_field.evaluate(flags(clip_score="any"), {}, Model(None, 3))
 
 
+def stand_in(monkeypatch, create):
+    """torch-fidelity, which can't be imported beside a torch for CPUs alone."""
+    utils = types.ModuleType("torch_fidelity.utils")
+    utils.create_feature_extractor = create
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("fidelity"))
+    monkeypatch.setitem(sys.modules, "torch_fidelity.utils", utils)
+
+
+def test_the_network_is_shown_what_it_reads(monkeypatch):
+    """Bytes, channels first, and gray pictures in three channels."""
+
+    def create(name, layers, **options):
+        assert (name, layers) == ("inception-v3-compat", ["2048"])
+        return lambda shown: (shown.float().mean(dim=(2, 3)),)
+
+    stand_in(monkeypatch, create)
+    shown = pictures(5, 3)
+    network = fid.Network()
+    wanted = shown.mean(axis=(1, 2))
+    np.testing.assert_allclose(network.features(shown), wanted, rtol=1e-5)
+    gray = network.features(shown[..., :1])
+    np.testing.assert_allclose(gray, wanted[:, [0, 0, 0]], rtol=1e-5)
+
+
 def test_weights_that_can_not_be_fetched(monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError("no internet")
 
-    monkeypatch.setattr("torch_fidelity.utils.create_feature_extractor", refuse)
+    stand_in(monkeypatch, refuse)
     with pytest.raises(OSError, match="can't be fetched.*copy its file"):
         fid.Network()
