@@ -51,9 +51,9 @@ class Network:
             )
         except OSError as error:
             raise OSError(
-                f"the weights of {NETWORK!r} can't be fetched ({error}). Where there is "
-                "internet, torch-fidelity leaves them under the folder of "
-                f"`torch.hub.get_dir()`: copy its file to {torch.hub.get_dir()} here."
+                f"the weights of {NETWORK!r} can't be fetched ({error}). Where there "
+                "is internet, torch-fidelity leaves them under the folder that "
+                f"`torch.hub.get_dir()` names: copy its file to {torch.hub.get_dir()}."
             ) from error
 
     def features(self, pictures):
