@@ -84,7 +84,10 @@ def part_flops(part):
 
 
 def _monitors(folder, number):
-    return [callbacks.History(folder / f"history_{number}.csv", every=50)]
+    return [
+        callbacks.History(folder / f"history_{number}.csv", every=50),
+        callbacks.NoiseLevels(folder / f"noise_levels_{number}.csv"),
+    ]
 
 
 class Meter(keras.callbacks.Callback):
