@@ -19,9 +19,11 @@ from keras_mdm.conditioning import ClassLabels, TextEmbeddings, TextEncoder
 from keras_mdm.data.video_files import write_video
 from keras_mdm.diffusion import NoiseSchedule
 from keras_mdm.mdm import MDM
+from keras_mdm.muon import Muon
 from keras_mdm.networks import Denoiser, InflatedUNet, NestedUNet, UNet
 from keras_mdm.optimizer import AdamW
 from keras_mdm.saving import presets
+from keras_mdm.schedule_free import ScheduleFreeAdamW
 from keras_mdm.training import ProgressiveSchedule, Stage
 
 __version__ = "0.1.0"

@@ -30,10 +30,11 @@ class ExponentialMovingAverage(keras.layers.Layer):
             `(1 + n) / (10 + n)`, so that early averages forget the initial weights.
         levels: Optional list of int, one for each variable: the level it belongs to,
             counted from 0. Defaults to `None`: all belong to one.
+        name: str. Defaults to `"ema"`.
     """
 
-    def __init__(self, variables, momentum, warmup=True, levels=None):
-        super().__init__(name="ema", trainable=False, dtype="float32")
+    def __init__(self, variables, momentum, warmup=True, levels=None, name="ema"):
+        super().__init__(name=name, trainable=False, dtype="float32")
         if not 0.0 <= momentum < 1.0:
             raise ValueError(
                 "`ema_momentum` must be at least 0 and below 1, or None for no "
@@ -98,7 +99,7 @@ class ExponentialMovingAverage(keras.layers.Layer):
         self._restart(chosen)
         self.note(None if wanted is None else chosen)
 
-    def update(self, variables=None, moved=True, levels=None):
+    def update(self, variables=None, moved=True, levels=None, values=None):
         """Moves the averages towards the current values.
 
         Args:
@@ -108,27 +109,41 @@ class ExponentialMovingAverage(keras.layers.Layer):
                 which it does not within an accumulation of gradients.
             levels: Optional collection of the levels that are trained. Those that are
                 not count no update. Defaults to all.
+            values: Optional dict of a variable's `id` to what its average becomes, of
+                those that the optimizer averages itself.
         """
         moved = ops.cast(moved, "float32")
-        counts = ops.cast(self.num_updates, "float32")
-        momentum = ops.full_like(counts, self.momentum)
-        if self.warmup:
-            momentum = ops.minimum(momentum, (1.0 + counts) / (10.0 + counts))
-        rates = (1.0 - momentum) * moved
-        rates = [rates[level] for level in range(self.num_updates.shape[0])]
+        count = self.num_updates.shape[0]
+        trained = [int(levels is None or level in levels) for level in range(count)]
+        trained = np.array(trained, "int32")
+        rates = self.rates(ops.cast(self.num_updates, "float32"), trained) * moved
+        rates = [rates[level] for level in range(count)]
         wanted = None if variables is None else {id(v) for v in variables}
         for average, source, level in zip(
             self.averages, self.sources, self.levels, strict=True
         ):
-            if wanted is None or id(source) in wanted:
+            if values and id(source) in values:
+                value = ops.cast(values[id(source)], "float32")
+                average.assign(average + (value - average) * moved)
+            elif wanted is None or id(source) in wanted:
                 value = ops.cast(source.value, "float32")
                 average.assign(average + (value - average) * rates[level])
-        trained = [
-            int(levels is None or level in levels) for level in range(len(rates))
-        ]
-        self.num_updates.assign(
-            self.num_updates + np.array(trained, "int32") * ops.cast(moved, "int32")
-        )
+        self.num_updates.assign(self.num_updates + trained * ops.cast(moved, "int32"))
+
+    def rates(self, counts, trained):
+        """Shares of the current values in the averages after the next update.
+
+        Args:
+            counts: float32 tensor of shape `(levels,)`. Updates of each level.
+            trained: int32 array of shape `(levels,)`. 1 for levels that are trained.
+
+        Returns:
+            float32 tensor of shape `(levels,)`.
+        """
+        momentum = ops.full_like(counts, self.momentum)
+        if self.warmup:
+            momentum = ops.minimum(momentum, (1.0 + counts) / (10.0 + counts))
+        return 1.0 - momentum
 
     def follow(self):
         """Sets averages to what their variables were given outside of training.

@@ -20,13 +20,15 @@ from keras_mdm.diffusion.process import Process
 from keras_mdm.ema import ExponentialMovingAverage
 from keras_mdm.fitting import active_levels, entry
 from keras_mdm.fitting.batches import BatchSpec, pictures_of
+from keras_mdm.fitting.monitor import StepMonitor
 from keras_mdm.fitting.turns import Turns, in_turn, reading
 from keras_mdm.levels import first
 from keras_mdm.networks import Denoiser
 from keras_mdm.optimizer import AdamW, with_loss_scaling
+from keras_mdm.power_averages import PowerAverage, check_lengths
 from keras_mdm.sampling.generate import generate
 from keras_mdm.sampling.settings import SamplingSettings
-from keras_mdm.saving import keras_files, presets, transfer
+from keras_mdm.saving import average_snapshots, keras_files, presets, transfer
 
 
 @backend.keeps_weights
@@ -55,9 +57,14 @@ class MDM(keras.Model):
             minus this by `tanh`. Defaults to `None`: not bounded.
         ema_momentum: float or `None`. Momentum of the moving average of the weights,
             which `evaluate`, `generate` and saved presets use. Defaults to 0.9999.
-            `None` keeps none.
+            `None` keeps none. A schedule-free optimizer keeps its own average there.
         ema_warmup: bool. Whether the momentum of update n is at most
             `(1 + n) / (10 + n)`. Defaults to `True`.
+        power_averages: sequence of float or `None`. Lengths `sigma_rel` of further
+            averages, such as `(0.05, 0.1)`, from whose snapshots `load_average` makes
+            one of any length; see `keras_mdm.callbacks.AverageSnapshots`. Each takes
+            the memory of the weights in float32. They are not saved in presets.
+            Defaults to `None`.
         sampling: dict or `None`. Defaults of `generate` for this model, such as
             `{"num_steps": 100, "guidance_scale": 7.5}`.
         seed: int or `None`. Seed of timesteps, noise and dropped conditions in
@@ -98,6 +105,7 @@ class MDM(keras.Model):
         output_limit=None,
         ema_momentum=0.9999,
         ema_warmup=True,
+        power_averages=None,
         sampling=None,
         seed=None,
         name="mdm",
@@ -153,14 +161,22 @@ class MDM(keras.Model):
             level: keras.metrics.Mean(name=f"loss_{level}", dtype="float32")
             for level in network.levels
         }
+        self.monitor = StepMonitor(len(network.levels))
         self.ema = None
+        numbers = active_levels.level_numbers(network)
         if ema_momentum is not None:
             self.ema = ExponentialMovingAverage(
                 network.weights,
                 ema_momentum,
                 ema_warmup,
-                active_levels.level_numbers(network),
+                numbers,
             )
+        if power_averages is not None:
+            check_lengths(power_averages)
+        self.power_averages = [
+            PowerAverage(network.weights, length, numbers)
+            for length in power_averages or ()
+        ]
         self.evaluated_samples = self.add_weight(
             shape=(), dtype="int32", trainable=False, name="evaluated_samples"
         )
@@ -250,7 +266,8 @@ class MDM(keras.Model):
                 `keras.Model.compile` does by the model's own.
 
         Raises:
-            ValueError: if weights are kept in float16, which can't be trained.
+            ValueError: if weights are kept in float16, which can't be trained, or if a
+                schedule-free optimizer's average has no place.
         """
         backend.check_devices(self)
         self._compile_arguments = {
@@ -273,14 +290,25 @@ class MDM(keras.Model):
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = AdamW()
         optimizer = with_loss_scaling(optimizer, self.network, auto_scale_loss)
+        if self.ema is None and backend.is_schedule_free(optimizer):
+            raise ValueError(
+                "a schedule-free optimizer trains an average of the weights, and this "
+                "model has no place for it: build it with an `ema_momentum`, whatever "
+                "it is. Received: ema_momentum=None"
+            )
         super().compile(optimizer=optimizer, **self._compile_arguments)
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if isinstance(inner, AdamW):
+            numbers = active_levels.level_numbers(self.network)
+            weights = zip(self.network.weights, numbers, strict=True)
+            inner.group_gradients({w.path: number for w, number in weights})
         # Variables made in the first step would make TensorFlow trace it twice.
         self.optimizer.build(self.trainable_variables)
 
     def train_step(self, *args):
         if backend.name() != "jax":
             logs = super().train_step(self._training_data(*args))
-            self._update_ema()
+            self._end_step()
             return logs
         state, data = args
         data, state = backend.run_stateless(
@@ -288,7 +316,7 @@ class MDM(keras.Model):
         )
         logs, state = super().train_step(state, data)
         _, state = backend.run_stateless(
-            self, state, self._update_ema, with_optimizer=True
+            self, state, self._end_step, with_optimizer=True
         )
         return logs, state
 
@@ -382,10 +410,20 @@ class MDM(keras.Model):
             count = ops.shape(errors)[0]
             if sample_weight is not None:
                 errors = errors * first(sample_weight, errors.shape[0])
+            if training:
+                number = self.network.levels.index(resolution)
+                factors = level["alpha"], level["sigma"]
+                self.monitor.update_state(number, *factors, errors)
             loss = ops.sum(errors) / ops.cast(count, "float32")
             # An epoch's mean over samples, whatever the sizes of its batches.
-            self._loss_trackers[resolution].update_state(loss, sample_weight=count)
+            tracked = loss, ops.cast(count, "float32")
+            if training:
+                # The update is skipped, and one such step must not hide the others.
+                tracked = [ops.where(ops.isfinite(loss), x, 0.0) for x in tracked]
+            self._loss_trackers[resolution].update_state(*tracked)
             total = total + self._level_weights[resolution] * loss
+        if training:
+            self.monitor.last.assign(total)
         return total
 
     def get_metrics_result(self):
@@ -394,6 +432,11 @@ class MDM(keras.Model):
         Keras' own would weigh batches of several sizes other than each level's does.
         """
         results = super().get_metrics_result()
+        for resolution in self.resolutions:
+            tracker = self._loss_trackers[resolution]
+            results[tracker.name] = ops.where(
+                tracker.count > 0, results[tracker.name], float("nan")
+            )
         if "loss" in results and self._level_weights is not None:
             results["loss"] = sum(
                 self._level_weights[resolution] * results[f"loss_{resolution}"]
@@ -408,23 +451,33 @@ class MDM(keras.Model):
         idle = [m for level, m in self._loss_trackers.items() if level not in active]
         return [m for m in super().metrics if not any(m is other for other in idle)]
 
-    def _update_ema(self):
-        if self.ema is not None:
-            self.ema.update(
+    def _end_step(self):
+        moved = backend.has_stepped(self.optimizer)
+        step = backend.steps_taken(self.optimizer)
+        self.monitor.end_step(step, self.optimizer, moved)
+        for average in self.all_averages():
+            average.update(
                 self.active_network.variables,
-                backend.has_stepped(self.optimizer),
+                moved,
                 active_levels.trained_numbers(self.network, self._level_weights),
+                average is self.ema and backend.schedule_free_averages(self.optimizer),
             )
 
-    # === The moving average ===
+    # === The moving averages ===
+
+    def all_averages(self):
+        """List of the moving average, if there is one, and `power_averages`."""
+        return [*([] if self.ema is None else [self.ema]), *self.power_averages]
 
     def reset_ema(self):
-        """Begins the moving average anew, from the network's weights as they are.
+        """Begins the moving averages anew, from the network's weights as they are.
 
-        Weights that were loaded or set reach it by themselves, with a warning.
+        Weights that were loaded or set reach them by themselves, with a warning.
         """
-        if self.ema is not None:
-            self.ema.reset()
+        for average in self.all_averages():
+            average.reset()
+
+    load_average = in_turn(average_snapshots.load_average)
 
     @reading
     def averaged_weights(self):

@@ -1,5 +1,7 @@
 """AdamW with the paper's settings, in few operations for each weight.
 
+An update whose gradients are not finite is skipped, and counted.
+
 The default optimizer of `MDM.compile` and of the stages of `ProgressiveSchedule`.
 """
 
@@ -17,6 +19,9 @@ class AdamW(keras.optimizers.AdamW):
     each of them. Networks have hundreds of weights, and compilers for accelerators need
     time for every operation. The numbers are the same.
 
+    If a gradient is NaN or infinite, the update changes no weight and nothing that the
+    optimizer keeps, but for `skipped_in_a_row`, and `iterations`, which counts batches.
+
     Args:
         learning_rate: float or `LearningRateSchedule`. Defaults to 1e-4.
         weight_decay: float. Defaults to 0.
@@ -27,6 +32,13 @@ class AdamW(keras.optimizers.AdamW):
             larger are scaled down to it. Defaults to 2; to `None` with `clipnorm` or
             `clipvalue`.
         **kwargs: Other arguments of `keras.optimizers.AdamW`.
+
+    Attributes:
+        skipped_in_a_row: int32 variable. Updates that were skipped since the last one
+            that was not.
+        gradient_norms: float32 variable of shape `(groups,)`. Norms of the gradients of
+            the last update, before clipping; of all in one group unless
+            `group_gradients` was called.
 
     Example:
 
@@ -62,6 +74,37 @@ class AdamW(keras.optimizers.AdamW):
             **kwargs,
         )
 
+        self._groups = {}
+
+    def group_gradients(self, groups):
+        """Chooses of which variables `gradient_norms` has a norm; before `build`.
+
+        Args:
+            groups: dict from the path of each variable to the number of its group.
+        """
+        self._groups = dict(groups)
+
+    def build(self, variables):
+        super().build(variables)
+        self.add_counters()
+
+    def add_counters(self):
+        """Makes `skipped_in_a_row` and `gradient_norms`; the last part of `build`."""
+        self.skipped_in_a_row = self.add_variable(
+            shape=(), dtype="int32", initializer="zeros", name="skipped_in_a_row"
+        )
+        self.gradient_norms = self.add_variable(
+            shape=(1 + max(self._groups.values(), default=0),),
+            dtype="float32",
+            initializer="zeros",
+            name="gradient_norms",
+        )
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        # Of the gradients that `_clip_gradients` is given without their variables.
+        self._numbers = [self._groups.get(v.path, 0) for v in trainable_variables]
+        super()._backend_apply_gradients(grads, trainable_variables)
+
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         step = ops.cast(self.iterations + 1, "float32")
         powers = [ops.power(beta, step) for beta in (self.beta_1, self.beta_2)]
@@ -69,17 +112,19 @@ class AdamW(keras.optimizers.AdamW):
         rate = learning_rate * ops.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
         # Results of one operation: a number would be a constant of the program for each
         # weight.
-        numbers = [rate, 1.0 - self.beta_1, 1.0 - self.beta_2, self.epsilon]
+        finite = ops.cast(self._finite, "float32")
+        news = [(1.0 - beta) * finite for beta in (self.beta_1, self.beta_2)]
+        numbers = [rate * finite, *news, self.epsilon]
         self._shared = ops.unstack(ops.stack(numbers))
         try:
             super()._backend_update_step(grads, trainable_variables, learning_rate)
         finally:
             # Tensors of a trace must not outlive it.
-            self._shared = None
+            self._shared = self._finite = None
 
     def update_step(self, gradient, variable, learning_rate):
         if self.amsgrad or variable.dtype != "float32":
-            super().update_step(gradient, variable, learning_rate)
+            self._update_as_keras(gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)
         first, second = self._momentums[index], self._velocities[index]
@@ -89,23 +134,42 @@ class AdamW(keras.optimizers.AdamW):
         second.assign(second + (ops.square(gradient) - second) * new_2)
         self.assign_sub(variable, first * rate / (ops.sqrt(second) + epsilon))
 
+    def _update_as_keras(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        kept = [variable, self._momentums[index], self._velocities[index]]
+        if self.amsgrad:
+            kept.append(self._velocity_hats[index])
+        before = [ops.copy(v) for v in kept]
+        super().update_step(gradient, variable, learning_rate)
+        for one, value in zip(kept, before, strict=True):
+            self.assign(one, ops.where(self._finite, ops.copy(one), value))
+
     def _clip_gradients(self, grads):
+        grads = [ops.convert_to_tensor(g) for g in grads]
+        squares = [0.0] * self.gradient_norms.shape[0]
+        for number, gradient in zip(self._numbers, grads, strict=True):
+            squares[number] += ops.sum(ops.square(ops.cast(gradient, "float32")))
+        squares = ops.stack([ops.cast(s, "float32") for s in squares])
+        norm = ops.sqrt(ops.sum(squares))
+        self._finite = ops.isfinite(norm)
+        self.gradient_norms.assign(ops.sqrt(squares))
+        self.skipped_in_a_row.assign(
+            ops.where(self._finite, 0, self.skipped_in_a_row + 1)
+        )
+        grads = [ops.where(self._finite, g, ops.zeros_like(g)) for g in grads]
         if self.clipnorm or not self.global_clipnorm:
             return super()._clip_gradients(grads)
-        grads = [None if g is None else ops.convert_to_tensor(g) for g in grads]
-        squares = [
-            ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads if g is not None
-        ]
-        norm = ops.sqrt(sum(squares))
-        # A norm that is not finite makes all gradients NaN, as in Keras.
-        scale = ops.minimum(self.global_clipnorm / norm, 1.0) + (norm - norm)
-        return [None if g is None else g * ops.cast(scale, g.dtype) for g in grads]
+        # Of a norm that is not finite, the gradients are zero by now.
+        scale = ops.minimum(self.global_clipnorm / norm, 1.0)
+        scale = ops.where(self._finite, scale, 0.0)
+        return [g * ops.cast(scale, g.dtype) for g in grads]
 
     def _apply_weight_decay(self, variables):
         if not self.weight_decay:
             return
         # As PyTorch does it: `variable - variable * rate` goes twice through memory.
-        kept = 1.0 - ops.cast(self.learning_rate, "float32") * self.weight_decay
+        rate = ops.cast(self.learning_rate, "float32") * self.weight_decay
+        kept = ops.where(self._finite, 1.0 - rate, 1.0)
         for variable in variables:
             if self._use_weight_decay(variable):
                 variable.assign(variable * ops.cast(kept, variable.dtype))

@@ -13,6 +13,7 @@ KERAS_INTERNALS = {
     "backend/keras_internals.py",
     "backend/trainer.py",
     "fitting/streams.py",
+    "muon.py",
     "optimizer.py",
 }
 

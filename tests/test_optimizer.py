@@ -67,6 +67,59 @@ def test_updates_follow_the_formula(options, accumulate):
         np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("accumulate", [None, 2])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (AdamW, {}),
+        (AdamW, {"amsgrad": True, "clipvalue": 1.0}),
+        (keras_mdm.Muon, {}),
+    ],
+)
+def test_gradients_that_are_not_finite_change_nothing(kind, options, accumulate):
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 4), "b": (5,), "c": (2,)}
+    variables = [
+        keras.Variable(rng.normal(size=shape), dtype="float32", name=name)
+        for name, shape in shapes.items()
+    ]
+    optimizer = kind(
+        RATE, weight_decay=0.1, gradient_accumulation_steps=accumulate, **options
+    )
+    optimizer.group_gradients({"kernel": 0, "b": 1, "c": 1})
+
+    def apply(bad=None):
+        gradients = [rng.normal(size=v.shape).astype("float32") for v in variables]
+        if bad is not None:
+            gradients[1][2] = bad
+        optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], variables)
+        return gradients
+
+    def values():
+        kept = [v for v in optimizer.variables if v.name not in counting]
+        return [keras.ops.convert_to_numpy(v) for v in (*variables, *kept)]
+
+    counting = ("iteration", "skipped_in_a_row", "gradient_norms")
+    every = accumulate or 1
+    steps = [apply() for _ in range(every)]
+    sums = [sum(parts) / every for parts in zip(*steps, strict=True)]
+    norms = [np.linalg.norm(sums[0]), np.linalg.norm(np.concatenate(sums[1:]))]
+    found = keras.ops.convert_to_numpy(optimizer.gradient_norms)
+    np.testing.assert_allclose(found, norms, rtol=1e-5)
+    before = values()
+    for count, bad in enumerate((np.nan, np.inf), start=1):
+        for _ in range(every):
+            apply(bad)
+            bad = None if accumulate else bad  # One bad part spoils the sum.
+        assert int(optimizer.skipped_in_a_row.value) == count
+        for old, new in zip(before, values(), strict=True):
+            np.testing.assert_array_equal(old, new)
+    for _ in range(every):
+        apply()
+    assert int(optimizer.skipped_in_a_row.value) == 0
+    assert not np.array_equal(before[0], values()[0])
+
+
 def test_weights_that_are_looked_up_in_part():
     """TensorFlow gives the gradient of an embedding as rows."""
 

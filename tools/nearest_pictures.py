@@ -14,22 +14,6 @@ import numpy as np
 from shared import choose_backend, errors_as_lines
 
 
-def distances(pictures, others):
-    """Distances between pictures.
-
-    Args:
-        pictures: uint8 array `(n, height, width, channels)`.
-        others: uint8 array `(m, height, width, channels)`.
-
-    Returns:
-        float64 array `(n, m)`: root of the mean squared difference of pixels.
-    """
-    a = pictures.reshape(len(pictures), -1).astype("float64")
-    b = others.reshape(len(others), -1).astype("float64")
-    squared = (a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)
-    return np.sqrt(np.maximum(squared, 0) / a.shape[1])
-
-
 def read_split(folder, split, resolution):
     """Pictures `(n, resolution, resolution, 3)` and captions of a split of a folder."""
     from keras_mdm.data import open_source
@@ -57,6 +41,7 @@ def look(mdm, folder, count, prompts=(), resolution=None, **sampling):
         A tuple: a Pillow picture, and a list of lines that say how near.
     """
     from keras_mdm.levels import read_level
+    from keras_mdm.metrics import pixel_distances as distances
     from keras_mdm.training.pictures import pyramid_grid
 
     resolution = resolution or read_level(mdm.resolution)[1]

@@ -198,7 +198,7 @@ class StageOnDevices:
         memory = self.memory(setting)
         self.prepare(setting)
         mdm = self.mdm
-        averages = mdm.ema.averages if mdm.ema is not None else []
+        averages = [v for kept in mdm.all_averages() for v in kept.averages]
         groups = (mdm.network.variables, averages, mdm.optimizer.variables)
         return Need(
             *(self._state_bytes(group, setting.fsdp) for group in groups),

@@ -8,7 +8,13 @@ from keras_mdm.backend.batches import belongs_to, host_data
 from keras_mdm.backend.compilation import keep_programs, tell_programs
 from keras_mdm.backend.cpu import in_halves, prepare_cpu
 from keras_mdm.backend.devices import cores, device_kind, name, on_cpu
-from keras_mdm.backend.keras_internals import has_stepped, steps_taken, sublayers
+from keras_mdm.backend.keras_internals import (
+    has_stepped,
+    is_schedule_free,
+    schedule_free_averages,
+    steps_taken,
+    sublayers,
+)
 from keras_mdm.backend.peak import known_peak, measured_peak, peak_flops
 from keras_mdm.backend.processes import (
     connect,
@@ -30,7 +36,7 @@ from keras_mdm.backend.sharding import (
     rows_per_call,
 )
 from keras_mdm.backend.snapshots import changed_since, snapshot
-from keras_mdm.backend.trainer import keeps_weights, sync_weights
+from keras_mdm.backend.trainer import keeps_weights, learning_rate, newest, sync_weights
 
 __all__ = [
     "attention_kernel",
@@ -47,11 +53,14 @@ __all__ = [
     "host_data",
     "in_halves",
     "is_here",
+    "is_schedule_free",
     "keep_programs",
     "keeps_weights",
     "known_peak",
+    "learning_rate",
     "measured_peak",
     "name",
+    "newest",
     "number_of_devices",
     "number_of_processes",
     "on_cpu",
@@ -61,6 +70,7 @@ __all__ = [
     "process_number",
     "rows_per_call",
     "run_stateless",
+    "schedule_free_averages",
     "serialize",
     "snapshot",
     "steps_taken",

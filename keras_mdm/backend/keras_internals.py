@@ -3,6 +3,8 @@ place of this folder; the others are `fitting.streams` (data adapters) and `opti
 (the update step).
 """
 
+import keras
+
 
 def sublayers(layer, recursive=False):
     """The layers inside a layer, in the order of their creation.
@@ -26,8 +28,12 @@ def has_stepped(optimizer):
     Returns:
         bool, or a scalar bool tensor.
     """
-    every = _counting(optimizer).gradient_accumulation_steps
-    return steps_taken(optimizer) % every == 0 if every else True
+    inner = _counting(optimizer)
+    every = inner.gradient_accumulation_steps
+    stepped = inner._iterations % every == 0 if every else True
+    if hasattr(inner, "skipped_in_a_row"):
+        stepped = keras.ops.logical_and(stepped, inner.skipped_in_a_row == 0)
+    return stepped
 
 
 def steps_taken(optimizer):
@@ -40,6 +46,30 @@ def steps_taken(optimizer):
         Integer variable.
     """
     return _counting(optimizer)._iterations
+
+
+def is_schedule_free(optimizer):
+    """Whether an optimizer, or the one inside it, is a schedule-free AdamW."""
+    return isinstance(_counting(optimizer), keras.optimizers.ScheduleFreeAdamW)
+
+
+def schedule_free_averages(optimizer):
+    """The averages x that a schedule-free AdamW trains.
+
+    Args:
+        optimizer: Keras optimizer.
+
+    Returns:
+        dict of the `id` of each variable that it trains to the average, a tensor; empty
+        for other optimizers.
+    """
+    if not is_schedule_free(optimizer):
+        return {}
+    optimizer = _counting(optimizer)
+    share = optimizer.beta_1
+    pairs = zip(optimizer._trainable_variables, optimizer._momentums, strict=True)
+    # The variable is the mean of x and what gradients move, with these shares.
+    return {id(v): (v.value - (1.0 - share) * m.value) / share for v, m in pairs}
 
 
 def _counting(optimizer):

@@ -61,8 +61,8 @@ def run_stateless(model, state, function, with_optimizer=False):
         model: The `keras.Model` whose state it is.
         state: Tuple of lists as in `keras.Model.train_step` on JAX, or `test_step`.
         function: Callable without arguments that reads and assigns variables.
-        with_optimizer: bool. Whether optimizer variables are read; they and the
-            trainable variables must not be assigned.
+        with_optimizer: bool. Whether optimizer variables are read and metrics
+            assigned; optimizer and trainable variables must not be.
 
     Returns:
         A pair: result of `function`, and the state.
@@ -72,7 +72,10 @@ def run_stateless(model, state, function, with_optimizer=False):
     mapping += list(zip(model.non_trainable_variables, non_trainable, strict=True))
     if with_optimizer:
         mapping += list(zip(model.optimizer.variables, rest[0], strict=True))
+        mapping += list(zip(model.metrics_variables, rest[1], strict=True))
     with keras.StatelessScope(state_mapping=mapping) as scope:
         result = function()
     non_trainable = [scope.get_current_value(v) for v in model.non_trainable_variables]
+    if with_optimizer:
+        rest[1] = [scope.get_current_value(v) for v in model.metrics_variables]
     return result, (trainable, non_trainable, *rest)

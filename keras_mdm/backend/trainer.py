@@ -12,6 +12,7 @@ import os
 import keras
 
 from keras_mdm.backend.devices import name
+from keras_mdm.backend.keras_internals import steps_taken
 
 _KINDS = (
     "trainable_variables",
@@ -80,6 +81,35 @@ def sync_weights(model, stopped=False):
         model.jax_state_sync()
         if stopped:
             model._jax_state = None
+
+
+def newest(model, variables):
+    """The newest values of variables, in the middle of `fit` too; waits for the step.
+
+    Args:
+        model: `keras.Model` that `keeps_weights`.
+        variables: List of variables of the model or its optimizer. Of several
+            processes, each must hold their whole values.
+
+    Returns:
+        List of numpy arrays.
+    """
+    values = {}
+    if name() == "jax" and model._jax_state and not model._jax_state_synced:
+        for kind, found in model._jax_state.items():
+            owner = model.optimizer if kind == "optimizer_variables" else model
+            known = getattr(owner, kind.replace("optimizer_", ""))
+            values |= {id(v): x for v, x in zip(known, found, strict=True)}
+    return [keras.ops.convert_to_numpy(values.get(id(v), v)) for v in variables]
+
+
+def learning_rate(model):
+    """The learning rate of a model's optimizer, in the middle of `fit` too."""
+    optimizer = model.optimizer
+    count = steps_taken(optimizer)
+    (step,) = newest(model, [count])
+    with keras.StatelessScope([(count, keras.ops.convert_to_tensor(step))]):
+        return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def _kept(model, step):

@@ -215,19 +215,19 @@ def _steps(self, name, trains=False):
     """
     with self.turns.taken(name, trains), interrupts.held():
         backend.sync_weights(self)
-        if self.ema is not None:
-            self.ema.follow()
+        for average in self.all_averages():
+            average.follow()
         try:
             yield
         except BaseException:
             backend.sync_weights(self, stopped=True)
             # Where a device has failed, the weights may be lost.
             with contextlib.suppress(TypeError, RuntimeError):
-                _note_average(self)
+                _note_averages(self)
             raise
-        _note_average(self)
+        _note_averages(self)
 
 
-def _note_average(self):
-    if self.ema is not None:
-        self.ema.note()
+def _note_averages(self):
+    for average in self.all_averages():
+        average.note()

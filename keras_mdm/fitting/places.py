@@ -61,6 +61,23 @@ class Places:
         """The place at which a new pass begins, now that one has ended."""
         return {**START, "epoch": getattr(self._data, "epoch", None)}
 
+    def describe(self, back=0):
+        """Which batch a step took: the last one, whose end is not noted yet, or one
+        so many steps before.
+
+        Args:
+            back: int.
+
+        Returns:
+            str.
+        """
+        place = self._known[0] if self._known else START
+        number = place["taken"] + 1 - back
+        if not self._known or number < 1:
+            return "of a place in the data that is not known any more"
+        epoch = place["epoch"]
+        return f"number {number}" + ("" if epoch is None else f" of pass {epoch + 1}")
+
     @property
     def next_number(self):
         """Number of the batch with which the next pass begins."""

@@ -5,6 +5,7 @@ from keras_mdm.metrics.distances import (
     frechet_distance,
     gaussian_distance,
     kernel_distance,
+    pixel_distances,
 )
 from keras_mdm.metrics.judge import ClipJudge, Judge, SceneJudge
 from keras_mdm.metrics.scenes import (

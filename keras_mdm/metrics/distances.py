@@ -115,3 +115,19 @@ def _check(first, second):
             f"a distance needs at least 2 samples of each. Received: shapes {shapes}"
         )
     return first, second
+
+
+def pixel_distances(pictures, others):
+    """Distances between the pixels of pictures.
+
+    Args:
+        pictures: uint8 array `(n, height, width, channels)`.
+        others: uint8 array `(m, height, width, channels)`.
+
+    Returns:
+        float64 array `(n, m)`: root of the mean squared difference of pixels.
+    """
+    a = pictures.reshape(len(pictures), -1).astype("float64")
+    b = others.reshape(len(others), -1).astype("float64")
+    squared = (a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)
+    return np.sqrt(np.maximum(squared, 0) / a.shape[1])

@@ -43,8 +43,8 @@ def _check_weights(self, filepath):
             "of these: save with `save_to_preset`. Received: "
             f"filepath={str(filepath)!r}"
         )
-    if self.ema is not None:
-        self.ema.follow()
+    for average in self.all_averages():
+        average.follow()
     check_finite(self.weights, filepath)
 
 
@@ -63,6 +63,7 @@ def get_config(self):
         "output_limit": self.output_limit,
         "ema_momentum": self.ema.momentum if self.ema else None,
         "ema_warmup": self.ema.warmup if self.ema else True,
+        "power_averages": [a.sigma_rel for a in self.power_averages] or None,
         "sampling": self.sampling.get_config(),
         "seed": self.seed,
         "name": self.name,

@@ -71,13 +71,16 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
             infinite.
     """
     check_free(path, preset_folder.is_preset, overwrite)
+    config = serialize(self)
+    # Averages of this training, which the files do not hold.
+    del config["config"]["power_averages"]
     averaged = bool(use_ema) and self.ema is not None
     if averaged:
         self.ema.follow()
     with self.ema.in_place() if averaged else contextlib.nullcontext():
         preset_folder.write_preset(
             path,
-            serialize(self),
+            config,
             self.network,
             averaged=averaged,
             overwrite=overwrite,

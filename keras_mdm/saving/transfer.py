@@ -34,8 +34,8 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
     """
     if not _is_preset(filepath):
         keras.Model.load_weights(self, filepath, skip_mismatch=skip_mismatch, **kwargs)
-        if self.ema is not None:
-            self.ema.note()
+        for average in self.all_averages():
+            average.note()
         return None
     if not presets.has_weights(filepath):
         raise ValueError(
@@ -49,10 +49,9 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
             if pairs:
                 for pair in pairs:
                     _copy(*pair)
-                if self.ema is not None:
-                    self.ema.reset(
-                        [v for network, _ in pairs for v in network.variables]
-                    )
+                variables = [v for network, _ in pairs for v in network.variables]
+                for average in self.all_averages():
+                    average.reset(variables)
                 return None
     raise ValueError(
         f"the network saved in '{filepath}', whose resolutions are "

@@ -1,32 +1,33 @@
-"""Callbacks that report on training: history, pictures, TensorBoard, a guard.
+"""Callbacks that report on training: history, pictures, TensorBoard.
 
 Public as `keras_mdm.callbacks`. They know the stages of a `ProgressiveSchedule` through
 `on_stage_begin`, and work with a plain `fit` too.
 """
 
-import csv
+from keras import ops
 
-import keras
-import numpy as np
-
+from keras_mdm import backend
 from keras_mdm.data.video_files import write_video
-from keras_mdm.files import as_path, whole_file
-from keras_mdm.fitting.step_callbacks import StepCallback
+from keras_mdm.files import as_path
 from keras_mdm.training.pictures import pyramid_frames, save_picture
+from keras_mdm.training.rows import PLACE, Rows
 from keras_mdm.training.speed import FIGURES, SpeedMeter
 from keras_mdm.training.stage_callback import StageCallback, steps_done
 
 _FRAME_RATE = 8  # Of animated samples, frames a second.
-_PLACE = ("stage", "resolution", "step")  # Columns that say where a row belongs.
 
 
 class History(StageCallback):
     """Writes losses and speed of every so many steps to a CSV file and TensorBoard.
 
-    Losses are means since the last row. Beside them stand `images_per_second` (or
-    clips), `teraflops` (10^12 operations a second), `share_of_peak` of the device, and
-    `waited_for_data`, the share of time in which it had to; see
-    `keras_mdm.training.speed`.
+    Losses are means since the last row, and so are `gradient_norm_R`, the norms of the
+    gradients of each resolution's network before clipping (with `keras_mdm.AdamW`).
+    `skipped` counts the steps since then whose loss or gradient was not finite. The row
+    of the end of an epoch has `average_distance`: how far the averaged weights are from
+    the weights, as a share of the norm of these. Beside them stand
+    `images_per_second` (or clips), `teraflops` (10^12 operations a second),
+    `share_of_peak` of the device, and `waited_for_data`, the share of time in which it
+    had to; see `keras_mdm.training.speed`.
 
     Args:
         path: Path of the CSV file, or `None`. An existing one is continued, if it has
@@ -35,47 +36,59 @@ class History(StageCallback):
         every: int. Steps that one row stands for. Defaults to 25.
         log_dir: Optional path of TensorBoard logs (needs the package `tensorboardX`),
             with a folder for each stage.
+        tracker: Optional object with a method `log` that takes a dict, which it is
+            given for each row: such as the module `wandb` after `wandb.init()`.
     """
 
-    def __init__(self, path, every=25, log_dir=None):
+    def __init__(self, path, every=25, log_dir=None, tracker=None):
         super().__init__()
-        self.path = as_path(path) if path is not None else None
+        self.tracker = tracker
+        self.rows = Rows(as_path(path), self._columns) if path is not None else None
         self.every = every
         self.log_dir = log_dir
-        self.writer = None
+        self.writer = self.read = None
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        if self.path is not None and self.path.exists() and self.path.stat().st_size:
-            self._take_up()
+        if self.rows is not None:
+            now = (self.stage_index + 1, self.step)
+            self.rows.take_up(now, in_stages=self.stage is not None)
         if self.log_dir is not None:
             self.writer = self.open_writer(self.log_dir, "history")
         self.meter = SpeedMeter(self.model, self.clock)
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Keras logs means since the epoch began.
-        self.means, self.written = {}, self.step
+        # Keras logs means since the epoch began, as the sums of the monitor are.
+        self.means, self.written, self.sums = {}, self.step, None
         super().on_epoch_begin(epoch, logs)
 
     def get_state(self):
-        last = {"means": self.means, "written": self.written}
+        last = {"means": self.means, "written": self.written, "sums": self.sums}
         return super().get_state() | last
 
     def take_up(self, state):
         super().take_up(state)
         self.means, self.written = state["means"], state["written"]
+        self.sums = state["sums"]
 
     def on_train_batch_end(self, batch, logs=None):
         before = self.step
         super().on_train_batch_end(batch, logs)
-        if self.step // self.every > before // self.every:
-            self._write(logs or {})
+        ends = batch + 1 == self.params.get("steps")
+        if self.step // self.every > before // self.every and not ends:
+            self._write(logs or {}, self._read())
+
+    def on_test_begin(self, logs=None):
+        # Validation sets the sums to zero before an epoch ends.
+        self.read = self._read()
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = logs or {}
+        logs, read = logs or {}, self.read or self._read()
+        self.read = None
         validation = {k: v for k, v in logs.items() if k.startswith("val_")}
         if self.step > self.written:
-            self._write({k: v for k, v in logs.items() if k not in validation})
+            row = {k: v for k, v in logs.items() if k not in validation}
+            self._write(row, read, average_distance=average_distance(self.model))
         if self.writer is not None:
             for key, value in validation.items():
                 self.writer.add_scalar(key, float(value), self.step)
@@ -84,8 +97,15 @@ class History(StageCallback):
         if self.writer is not None:
             self.writer.close()
 
-    def _write(self, logs):
-        """Writes a row of means since the last row."""
+    def _read(self):
+        """Sums since the epoch began: of updates, skipped steps and gradient norms."""
+        monitor = self.model.monitor
+        found = [monitor.steps, monitor.skipped, monitor.gradients]
+        steps, skipped, norms = backend.newest(self.model, found)
+        return [float(steps), float(skipped), *norms.tolist()]
+
+    def _write(self, logs, read, **figures):
+        """Writes a row of means since the last row, and other figures of now."""
         before = self.written - self.epoch_start
         seen = self.step - self.epoch_start
         means = {key: float(value) for key, value in logs.items()}
@@ -95,71 +115,55 @@ class History(StageCallback):
         }
         for key, value in self.meter.figures(restart=True).items():
             row[key] = float(f"{value:.4g}")
-        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        row["learning_rate"] = float(rate)
-        self.means, self.written = means, self.step
+        last = self.sums or [0.0] * len(read)
+        updates, row["skipped"], *norms = (
+            now - one for now, one in zip(read, last, strict=True)
+        )
+        for level, norm in zip(self.model.network.levels, norms, strict=True):
+            if norm > 0 and updates > 0:
+                row[f"gradient_norm_{level}"] = norm / updates
+        row["learning_rate"] = backend.learning_rate(self.model)
+        row |= {key: value for key, value in figures.items() if value is not None}
+        self.means, self.written, self.sums = means, self.step, read
         if self.writer is not None:
             for key, value in row.items():
                 self.writer.add_scalar(key, value, self.step)
-        if self.path is not None:
-            place = (self.stage_index + 1, self.model.resolution, self.step)
-            self._append(dict(zip(_PLACE, place, strict=True)) | row)
+        place = (self.stage_index + 1, self.model.resolution, self.step)
+        row = dict(zip(PLACE, place, strict=True)) | row
+        if self.tracker is not None:
+            self.tracker.log(row)
+        if self.rows is not None:
+            self.rows.append(row)
 
     def _columns(self):
-        losses = [f"loss_{r}" for r in self.model.network.levels]
-        return [*_PLACE, "loss", *losses, *FIGURES, "learning_rate"]
-
-    def _append(self, row):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists() or not self.path.stat().st_size
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self._columns())
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-
-    def _take_up(self):
-        """Reads the file that is there: refuses another model's, drops lost steps."""
-        now, columns, cause = (self.stage_index + 1, self.step), self._columns(), None
-        try:
-            with self.path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                rows = list(reader)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise self._refused(error) from error
-        if reader.fieldnames != columns:
-            cause = (
-                f"it has the columns {reader.fieldnames}, and this model writes "
-                f"{columns}"
-            )
-        # The last row may be half a row, of a run that was killed.
-        elif not all(map(_is_row, rows[:-1])):
-            cause = "it has rows without a step, or of more values than columns"
-        if cause is not None:
-            raise self._refused(cause)
-        rows = [row for row in rows if _is_row(row)]
-        kept = [row for row in rows if (int(row["stage"]), int(row["step"])) <= now]
-        if self.stage is None and len(kept) < len(rows):
-            raise self._refused(
-                f"it has step {rows[-1]['step']} of another training, and this one is "
-                f"at step {self.step}"
-            )
-        with whole_file(self.path) as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(kept)
-
-    def _refused(self, cause):
-        return ValueError(
-            f"'{self.path}' can't be continued: {cause}. Choose another path, or "
-            "remove the file."
+        levels = self.model.network.levels
+        losses, norms = (
+            [f"{name}_{r}" for r in levels] for name in ("loss", "gradient_norm")
         )
+        others = ("skipped", "learning_rate", "average_distance")
+        return [*PLACE, "loss", *losses, *FIGURES, *norms, *others]
 
 
-def _is_row(row):
-    """Whether a row of a history has a value for each column, and knows its step."""
-    whole = None not in row and None not in row.values()
-    return whole and row["stage"].isdecimal() and row["step"].isdecimal()
+def average_distance(mdm):
+    """Norm of what averaged weights differ from weights, over the norm of these.
+
+    Args:
+        mdm: `MDM`.
+
+    Returns:
+        float, or `None` where the model keeps no average, or processes share it.
+    """
+    if mdm.ema is None or backend.number_of_processes() > 1:
+        return None
+    squares = [
+        ops.stack([ops.sum(ops.square(a - w)), ops.sum(ops.square(w))])
+        for a, w in (
+            (average.value, ops.cast(weight.value, "float32"))
+            for average, weight in zip(mdm.ema.averages, mdm.ema.sources, strict=True)
+        )
+    ]
+    apart, whole = ops.convert_to_numpy(ops.sum(ops.stack(squares), axis=0))
+    return float((apart / whole) ** 0.5)
 
 
 class SampleGrid(StageCallback):
@@ -229,34 +233,3 @@ class SampleGrid(StageCallback):
             writer.add_image("samples", middle, self.step, dataformats="HWC")
             writer.close()
         return path
-
-
-class StopOnNaN(StepCallback):
-    """Raises an error soon after a loss that is not finite, before it is saved.
-
-    The mean loss of an epoch stays NaN once it is, so it need not be read, which would
-    wait for the device, at every step.
-
-    Args:
-        every: int. Steps between looks, besides that at the end of an epoch. Defaults
-            to 25.
-    """
-
-    def __init__(self, every=25):
-        super().__init__()
-        self.every = every
-
-    def on_train_batch_end(self, batch, logs=None):
-        if (batch + 1) % self.every == 0:
-            self._check(logs, f"at step {batch + 1} of the epoch")
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._check(logs, f"in epoch {epoch + 1}")
-
-    def _check(self, logs, when):
-        loss = float((logs or {}).get("loss", 0.0))
-        if not np.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} {when}: lower the learning rate, lengthen the "
-                "warm-up, or train in float32."
-            )

@@ -147,7 +147,7 @@ class ProgressiveSchedule:
             dict of JSON values: the model, the stages and their optimizers.
         """
         # Their schedules follow the stages; Keras imports TensorFlow to serialize one.
-        constant = {"warmup_steps": 0, "decay": "constant"}
+        constant = {"warmup_steps": 0, "decay": "constant", "decay_reference": None}
         optimizers = [
             self.make_optimizer(dataclasses.replace(stage, **constant))
             for stage in self.stages

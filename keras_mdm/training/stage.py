@@ -6,9 +6,16 @@ import math
 import keras
 
 from keras_mdm.levels import read_level
+from keras_mdm.muon import Muon
 from keras_mdm.optimizer import AdamW
+from keras_mdm.schedule_free import ScheduleFreeAdamW
 
-DECAYS = ("constant", "cosine")
+DECAYS = ("constant", "cosine", "inverse_square_root")
+OPTIMIZERS = {
+    "adamw": AdamW,
+    "muon": Muon,
+    "schedule_free_adamw": ScheduleFreeAdamW,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +31,16 @@ class Stage:
         learning_rate: float. Defaults to 1e-4.
         warmup_steps: int. Steps over which the learning rate rises linearly from
             zero. Defaults to 0.
-        decay: str. `"constant"`, or `"cosine"`: the learning rate falls to zero at the
-            end of the stage, which must count `steps`. Defaults to `"constant"`.
+        decay: str. `"constant"` (default), or `"cosine"`: the learning rate falls to
+            zero at the end of the stage, which must count `steps`. Or
+            `"inverse_square_root"`: from step `decay_reference` on, it is
+            `learning_rate / sqrt(step / decay_reference)`
+            ([Karras et al., 2024](https://arxiv.org/abs/2312.02696)).
+        decay_reference: int or `None`. Step from which `"inverse_square_root"` lets the
+            learning rate fall; only for that.
+        optimizer: str. `"adamw"` (default), `"muon"` or `"schedule_free_adamw"`; see
+            `keras_mdm.AdamW`, `keras_mdm.Muon` and `keras_mdm.ScheduleFreeAdamW`, which
+            takes the place of a decay.
         mixed: dict or `None`. Resolution to its fraction of the batch; see
             `MDM.compile(mixed_resolution=...)`.
         loss_weights: dict, `"ratio"` or `None`. See `MDM.compile`.
@@ -50,6 +65,8 @@ class Stage:
     learning_rate: float = 1e-4
     warmup_steps: int = 0
     decay: str = "constant"
+    decay_reference: int | None = None
+    optimizer: str = "adamw"
     mixed: dict | None = None
     loss_weights: dict | str | None = None
     freeze_inner: bool = False
@@ -64,7 +81,7 @@ class Stage:
             )
         read_level(self.resolution)
         counts = ("steps", "epochs", "batch_size", "accumulate")
-        for name in (*counts, "steps_per_epoch"):
+        for name in (*counts, "steps_per_epoch", "decay_reference"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(
@@ -83,7 +100,24 @@ class Stage:
             raise ValueError(
                 f"`decay` must be one of {DECAYS}. Received: decay={self.decay!r}"
             )
-        if self.decay != "constant" and self.steps is None:
+        if self.optimizer not in tuple(OPTIMIZERS):
+            raise ValueError(
+                f"`optimizer` must be one of {tuple(OPTIMIZERS)}. Received: "
+                f"optimizer={self.optimizer!r}"
+            )
+        if self.decay != "constant" and self.optimizer == "schedule_free_adamw":
+            raise ValueError(
+                "`optimizer='schedule_free_adamw'` averages weights instead of letting "
+                "the learning rate fall: it needs `decay='constant'`. Received: "
+                f"decay={self.decay!r}"
+            )
+        if (self.decay == "inverse_square_root") == (self.decay_reference is None):
+            raise ValueError(
+                "`decay_reference`, the step from which the learning rate falls, is "
+                "needed by `decay='inverse_square_root'` and by no other. Received: "
+                f"decay={self.decay!r}, decay_reference={self.decay_reference}"
+            )
+        if self.decay == "cosine" and self.steps is None:
             raise ValueError(
                 "`decay` needs a stage that counts `steps`, to know where it ends. "
                 f"Received: decay={self.decay!r}, epochs={self.epochs}"
@@ -100,7 +134,7 @@ class Stage:
 
 @keras.saving.register_keras_serializable("keras_mdm")
 class StageLearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate that rises linearly, then stays or falls to zero as a cosine.
+    """Learning rate that rises linearly, then stays or falls.
 
     Step n of the warm-up has the fraction `max(1, n) / warmup_steps`, as in the
     official training, which knows no decay.
@@ -108,27 +142,35 @@ class StageLearningRate(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         learning_rate: float. Rate after the warm-up.
         warmup_steps: int.
-        decay_steps: int or `None`. Step at which the rate reaches zero. Defaults to
-            `None`: it stays.
+        decay_steps: int or `None`. Step at which the rate reaches zero, as a cosine.
+        decay_reference: int or `None`. Step from which the rate falls with the square
+            root of the steps. Without either it stays.
     """
 
-    def __init__(self, learning_rate, warmup_steps, decay_steps=None):
+    def __init__(
+        self, learning_rate, warmup_steps, decay_steps=None, decay_reference=None
+    ):
         super().__init__()
-        if not all(map(math.isfinite, (learning_rate, warmup_steps, decay_steps or 0))):
+        numbers = (warmup_steps, decay_steps or 0, decay_reference or 0)
+        if not all(map(math.isfinite, (learning_rate, *numbers))):
             raise ValueError(
-                "`learning_rate`, `warmup_steps` and `decay_steps` must be finite. "
-                f"Received: learning_rate={learning_rate}, "
-                f"warmup_steps={warmup_steps}, decay_steps={decay_steps}"
+                "`learning_rate`, `warmup_steps`, `decay_steps` and `decay_reference` "
+                f"must be finite. Received: learning_rate={learning_rate}, "
+                f"warmup_steps={warmup_steps}, decay_steps={decay_steps}, "
+                f"decay_reference={decay_reference}"
             )
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps
+        self.decay_reference = decay_reference
 
     def __call__(self, step):
         ops = keras.ops
         step = ops.cast(step, "float32")
         warm = ops.maximum(step, 1.0) / max(self.warmup_steps, 1)
         rate = self.learning_rate * ops.minimum(warm, 1.0)
+        if self.decay_reference is not None:
+            rate = rate / ops.sqrt(ops.maximum(step / self.decay_reference, 1.0))
         if self.decay_steps is None:
             return rate
         length = max(self.decay_steps - self.warmup_steps, 1)
@@ -140,11 +182,12 @@ class StageLearningRate(keras.optimizers.schedules.LearningRateSchedule):
             "learning_rate": self.learning_rate,
             "warmup_steps": self.warmup_steps,
             "decay_steps": self.decay_steps,
+            "decay_reference": self.decay_reference,
         }
 
 
 def default_optimizer(stage):
-    """`keras_mdm.AdamW` with the learning rate and the accumulation of a stage.
+    """The optimizer that a stage names, with its learning rate and accumulation.
 
     Args:
         stage: `Stage`.
@@ -153,13 +196,14 @@ def default_optimizer(stage):
         A Keras optimizer.
     """
     rate = stage.learning_rate
-    if stage.warmup_steps or stage.decay == "cosine":
+    if stage.warmup_steps or stage.decay != "constant":
         rate = StageLearningRate(
             rate,
             stage.warmup_steps,
             stage.steps if stage.decay == "cosine" else None,
+            stage.decay_reference,
         )
-    return AdamW(
+    return OPTIMIZERS[stage.optimizer](
         rate,
         gradient_accumulation_steps=stage.accumulate if stage.accumulate > 1 else None,
     )

@@ -10,6 +10,7 @@ MODULES = {
     "sample": "sample",
     "evaluate": "evaluate",
     "fid-statistics": "fid",
+    "report": "report",
 }
 
 

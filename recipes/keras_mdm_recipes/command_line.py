@@ -1,6 +1,7 @@
 """From a command line, a settings file or the run to resume to `Settings`."""
 
 import argparse
+import dataclasses
 import pathlib
 import textwrap
 from typing import get_args, get_origin
@@ -14,10 +15,26 @@ FREE = (
     "run.backend",
     "run.cache_dir",
     "run.keep_every",
+    "run.tracker",
     "data.data_dir",
     "data.num_workers",
     *(key for key in settings.FIELDS if key.startswith("devices.")),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Begin:
+    """How a run begins.
+
+    Attributes:
+        resume: bool. Whether the run in the folder goes on.
+        changes: Names of what may differ from it then.
+        check: bool. Whether one batch is learned, and nothing written.
+    """
+
+    resume: bool = False
+    changes: tuple = ()
+    check: bool = False
 
 
 def parse(recipe, arguments=None):
@@ -28,7 +45,7 @@ def parse(recipe, arguments=None):
         arguments: List of str. Defaults to those of the program.
 
     Returns:
-        `Settings`, whether to resume, and the tuple of what may have changed then.
+        A pair: `Settings` and `Begin`.
     """
     parser = argparse.ArgumentParser(
         description=recipe.__doc__,
@@ -54,16 +71,17 @@ def parse(recipe, arguments=None):
             )
     parser.add_argument(
         "--resume",
-        action="store_true",
-        help="go on with the run in --output, with the settings in its config.json",
+        nargs="*",
+        metavar="CHANGE",
+        help="go on with the run in --output, with the settings in its config.json but "
+        "for the changes named here: settings such as stage.steps, or 'data', the "
+        "pictures, classes and captions themselves",
     )
     parser.add_argument(
-        "--allow-changed",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="what may differ from the run that --resume goes on with: settings such "
-        "as stage.steps, and 'data', the pictures, classes and captions",
+        "--check",
+        action="store_true",
+        help="write nothing: learn one batch by heart, and say whether model, data and "
+        "schedule learn at all",
     )
     parser.add_argument(
         "--config",
@@ -85,13 +103,11 @@ def parse(recipe, arguments=None):
         hint = f". Did you mean --set {close}=...?" if close else ""
         parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     given = vars(given)
-    names = ("resume", "allow_changed", "config", "set")
-    resume, allowed, file, texts = (given.pop(name) for name in names)
-    for name in allowed:
+    names = ("resume", "check", "config", "set")
+    changes, check, file, texts = (given.pop(name) for name in names)
+    for name in changes or ():
         if name != "data":
             settings.known(name, recipe.NAME)
-    if allowed and not resume:
-        raise ValueError("--allow-changed is for --resume.")
     values = read_config(recipe, file) if file else {}
     for key, value in given.items():
         if value is not None:
@@ -102,12 +118,13 @@ def parse(recipe, arguments=None):
         if not equals:
             raise ValueError(f"--set must be KEY=VALUE. Received: {text!r}")
         values[key] = _converted(recipe, key, value, f"--set {key}")
-    check_output(pathlib.Path(values["run.output"]), resume)
-    if resume:
-        values = _resumed(recipe, values, allowed)
+    if not check:
+        check_output(pathlib.Path(values["run.output"]), changes is not None)
+    if changes is not None:
+        values = _resumed(recipe, values, changes)
     found = settings.Settings.of(values)
     found.fill(recipe.DEFAULTS)
-    return found, resume, tuple(allowed)
+    return found, Begin(changes is not None, tuple(changes or ()), check)
 
 
 def read_config(recipe, file):
@@ -135,21 +152,20 @@ def check_output(output, resume):
     """Raises a `ValueError` if the run folder can't be begun, or gone on with."""
     if resume and not (output / "config.json").is_file():
         raise ValueError(f"--resume: there is no run in '{output}' (no config.json).")
-    if (
-        not resume
-        and output.exists()
-        and (not output.is_dir() or any(output.iterdir()))
-    ):
+    if resume or not output.exists():
+        return
+    # Hidden files are what a run left that was killed before it had begun.
+    if not output.is_dir() or any(e.name[0] != "." for e in output.iterdir()):
         raise ValueError(
             f"--output '{output}' is not empty. Pass --resume to go on with the run in "
             "it, or choose another folder."
         )
 
 
-def _resumed(recipe, given, allowed):
+def _resumed(recipe, given, changes):
     """The settings of the run in `run.output`; those given must be the same, but for
-    those `allowed`."""
-    free = (*FREE, *allowed)
+    named changes."""
+    free = (*FREE, *changes)
     file = pathlib.Path(given["run.output"]) / "config.json"
     kind = start.read_json(file).get("recipe")
     if kind != recipe.NAME:
@@ -161,7 +177,7 @@ def _resumed(recipe, given, allowed):
             raise ValueError(
                 "--resume goes on with the settings of the run. It has "
                 f"{key}={before.get(key)}. Received: {key}={value}. If this change is "
-                f"meant, add --allow-changed {key}"
+                f"meant, name it: --resume {key}"
             )
     return saved | {key: given[key] for key in free if key in given}
 

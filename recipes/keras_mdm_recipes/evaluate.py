@@ -21,17 +21,23 @@ With `--fid` or `--clip-score` no judge is trained: 50,000 pictures are drawn an
 measured from the statistics that `keras-mdm fid-statistics` wrote, or how well a CLIP
 model finds captions of the test split matched. Both need `pip install keras-mdm[fid]`.
 
+Of a run with run.averages_every, --ema takes the average of another length, and
+--ema sweep compares several: `evaluation_sweep.json` has all of it by sigma_rel.
+
 The judge knows only these classes: it tells whether a class can be recognised, not
 whether a picture is beautiful.
 """
 
 import argparse
+import functools
 import json
+import operator
 import pathlib
 
 import numpy as np
 
 from keras_mdm_recipes import (
+    averages,
     devices,
     evaluate_clips,
     evaluate_field,
@@ -84,6 +90,7 @@ def parse_arguments(arguments=None):
         f"{evaluate_scenes.JUDGE_EPOCHS} for scenes, {evaluate_clips.JUDGE_EPOCHS} for "
         "clips)",
     )
+    averages.add_flag(parser, sweep=True)
     start.backend_choices(parser)
     add("--data-parallel", action="store_true", help="draw on all devices (JAX)")
     args = parser.parse_args(arguments)
@@ -156,11 +163,12 @@ def report(resolution, result, class_names):
     judging.print_distances(result)
 
 
-def evaluate_classes(args, settings, mdm, class_names):
-    """Draws, judges and reports a class-conditional run.
+def prepare_classes(args, settings, mdm, class_names):
+    """Trains a judge of each resolution for a class-conditional run.
 
     Returns:
-        A pair: seconds of drawing, and results by resolution.
+        Callable that draws, judges and reports, and returns a pair: seconds of drawing,
+        and results by resolution.
     """
     from keras_mdm import data, metrics
     from keras_mdm_recipes.labels import check_classes
@@ -180,28 +188,34 @@ def evaluate_classes(args, settings, mdm, class_names):
     ]
     for source in sources:
         check_classes(dataset, class_names or [], source.class_names or [])
-    each = args.num_samples // num_classes
-    pyramid, seconds = judging.draw(
-        args,
-        mdm,
-        labels=list(range(num_classes)),
-        num_samples=each,
-        return_pyramid=True,
-    )
-    wanted = np.repeat(np.arange(num_classes), each)
-    results = {}
-    for resolution in sorted(pyramid):
-        drawn = pyramid[resolution]
-        channels = drawn.shape[-1]
+    judges, channels = {}, mdm.network.image_channels
+    for resolution in sorted(mdm.resolutions):
         train, test = (
             read_real(source, resolution, channels, args.max_real, settings["upscale"])
             for source in sources
         )
         judge = metrics.Judge(resolution, channels, num_classes)
         judging.teach(judge, *train, args.judge_epochs)
-        results[resolution] = measure(judge, drawn, wanted, train, test)
-        report(resolution, results[resolution], class_names)
-    return seconds, results
+        judges[resolution] = judge, train, test
+    each = args.num_samples // num_classes
+    wanted = np.repeat(np.arange(num_classes), each)
+
+    def run():
+        pyramid, seconds = judging.draw(
+            args,
+            mdm,
+            labels=list(range(num_classes)),
+            num_samples=each,
+            return_pyramid=True,
+        )
+        results = {}
+        for resolution, (judge, train, test) in judges.items():
+            drawn = pyramid[resolution]
+            results[resolution] = measure(judge, drawn, wanted, train, test)
+            report(resolution, results[resolution], class_names)
+        return seconds, results
+
+    return run
 
 
 def evaluate(args):
@@ -211,6 +225,7 @@ def evaluate(args):
             f"'{args.run}' is not a finished run: it lacks config.json or preset/."
         )
     settings = start.settings_of(config, args.run)["data"]
+    averages.check(args, args.run)
     start.choose_backend(args.backend)
     devices.prepare(args.data_parallel)
 
@@ -219,19 +234,29 @@ def evaluate(args):
     from keras_mdm.levels import read_level
 
     mdm = keras_mdm.MDM.from_preset(args.run, dtype=args.dtype or start.default_dtype())
+    if args.ema not in (None, "sweep"):
+        averages.load(mdm, args.run, args.ema)
     if args.fid is not None or args.clip_score is not None:
-        seconds, results = evaluate_field.evaluate(args, settings, mdm)
+        evaluate_field.check(args, mdm)
+        run = functools.partial(evaluate_field.evaluate, args, settings, mdm)
     elif mdm.batch_spec.text is not None:
         draws_clips = read_level(mdm.resolution)[0] > 1
         judged = evaluate_clips if draws_clips else evaluate_scenes
         if args.judge_epochs is None:
             args.judge_epochs = judged.JUDGE_EPOCHS
         judged.check(settings["dataset"])
-        seconds, results = judged.evaluate(args, settings, mdm)
+        right, run = judged.right, judged.prepare(args, settings, mdm)
     else:
         args.judge_epochs = args.judge_epochs or JUDGE_EPOCHS
-        seconds, results = evaluate_classes(args, settings, mdm, config["class_names"])
-    path = pathlib.Path(args.run) / "evaluation.json"
+        right = operator.itemgetter("accuracy")
+        run = prepare_classes(args, settings, mdm, config["class_names"])
+    name = "evaluation.json"
+    if args.ema == "sweep":
+        name = "evaluation_sweep.json"
+        seconds, results = averages.sweep(mdm, args.run, run, right)
+    else:
+        seconds, results = run()
+    path = pathlib.Path(args.run) / name
     arguments = {key: value for key, value in vars(args).items() if key != "run"}
     found = {"arguments": arguments, "drawing_seconds": seconds, "results": results}
     files.write_text(path, json.dumps(found, indent=1) + "\n")

@@ -3,6 +3,8 @@
 Called by `evaluate.py` for runs of `train_video.py`.
 """
 
+import functools
+
 import numpy as np
 
 from keras_mdm_recipes import judging
@@ -80,13 +82,16 @@ def report(result):
         print(f"  {row:<17}{values}{result['frame_change'][key]:>14.3f}")
 
 
-def evaluate(args, settings, mdm):
-    """Draws, judges and reports; see `judging.evaluate_splits`.
+def prepare(args, settings, mdm):
+    """Trains the judge.
 
     Args:
         args: Flags of `evaluate.py`.
         settings: dict of the section `data` of the run's settings.
         mdm: `MDM`.
+
+    Returns:
+        Callable that draws, judges and reports; see `judging.evaluate_splits`.
     """
     from keras_mdm import data
     from keras_mdm.levels import read_level
@@ -101,4 +106,11 @@ def evaluate(args, settings, mdm):
     reference, _, labels = read("train", args.max_real)
     judge = ClipJudge(*read_level(level))
     judging.teach(judge, reference, labels, args.judge_epochs)
-    return judging.evaluate_splits(args, mdm, judge, reference, read, measure, report)
+    return functools.partial(
+        judging.evaluate_splits, args, mdm, judge, reference, read, measure, report
+    )
+
+
+def right(result):
+    """Fraction of the clips of which all is as asked for."""
+    return result["fractions"]["drawn"]["clips"]

@@ -66,6 +66,11 @@ def check(args, mdm):
         raise ValueError(
             "--fid and --clip-score are of pictures; this run draws clips."
         )
+    if args.ema == "sweep":
+        raise ValueError(
+            "--ema sweep compares by a judge. Give --fid and --clip-score one length "
+            "at a time."
+        )
     if args.fid is not None and args.num_samples < fid.NUM_SAMPLES:
         raise ValueError(
             f"FID is of {fid.NUM_SAMPLES:,} pictures: of fewer it is larger, and must "

@@ -3,6 +3,8 @@
 Called by `evaluate.py` for runs of `train_text_to_image.py`.
 """
 
+import functools
+
 import numpy as np
 
 from keras_mdm_recipes import judging
@@ -72,13 +74,16 @@ def report(result):
         print(f"  {row:<15}{values}")
 
 
-def evaluate(args, settings, mdm):
-    """Draws, judges and reports; see `judging.evaluate_splits`.
+def prepare(args, settings, mdm):
+    """Trains the judge.
 
     Args:
         args: Flags of `evaluate.py`.
         settings: dict of the section `data` of the run's settings.
         mdm: `MDM`.
+
+    Returns:
+        Callable that draws, judges and reports; see `judging.evaluate_splits`.
     """
     from keras_mdm import data
 
@@ -91,4 +96,11 @@ def evaluate(args, settings, mdm):
 
     real = [read("train", args.max_real, name) for name in (own, other)]
     judge = train_judge(real, mdm.resolution, args.judge_epochs)
-    return judging.evaluate_splits(args, mdm, judge, real[0][0], read, measure, report)
+    return functools.partial(
+        judging.evaluate_splits, args, mdm, judge, real[0][0], read, measure, report
+    )
+
+
+def right(result):
+    """Fraction of the attributes that are as asked for."""
+    return result["drawn"]["attributes"]

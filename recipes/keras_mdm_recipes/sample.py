@@ -15,7 +15,7 @@ import sys
 
 from PIL import Image
 
-from keras_mdm_recipes import devices, start
+from keras_mdm_recipes import averages, devices, start
 from keras_mdm_recipes.labels import class_title, find_labels
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -63,6 +63,7 @@ def parse_arguments(arguments=None):
         "(default: 'drawn' in the run folder, or here)",
     )
     add("--overwrite", action="store_true", help="an existing file is replaced")
+    averages.add_flag(parser)
     start.backend_choices(parser)
     add("--data-parallel", action="store_true", help="draw on all devices (JAX)")
     add(
@@ -113,6 +114,7 @@ def draw(args):
     folder, file = find_target(args)
     config = start.read_run(args.model)
     class_names = config.get("class_names")
+    averages.check(args, args.model)
     start.choose_backend(args.backend)
     devices.prepare(args.data_parallel)
 
@@ -124,6 +126,8 @@ def draw(args):
     )
     if mdm.batch_spec.text is not None and not args.prompts:
         raise ValueError("the model draws from sentences: give --prompts.")
+    if args.ema is not None:
+        averages.load(mdm, args.model, args.ema)
     labels, each = find_labels(
         args.labels, mdm.batch_spec.num_classes, class_names, args.num_samples
     )

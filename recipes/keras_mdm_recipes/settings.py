@@ -43,8 +43,18 @@ class Run:
     seed: int = setting(0, "of weights, noise, order and samples", flag=True)
     cache_dir: Path | None = setting(None, start.CACHE_HELP)
     save_every: int = setting(500, "steps between states to resume", flag=True)
+    tracker: Literal["wandb", "trackio"] | None = setting(
+        None,
+        "where figures are sent besides files: Weights & Biases or Trackio, by its own "
+        "package and login",
+    )
     keep_every: int | None = setting(
         None, "of so many states one is kept for good, beside the newest three"
+    )
+    averages_every: int | None = setting(
+        None,
+        "steps between snapshots of two averages, some 20 in all, of 4 bytes a weight; "
+        "--ema of sample and evaluate makes one of any length (default: none)",
     )
 
 
@@ -92,6 +102,7 @@ class Data:
         None,
         "processes that read pictures (default: half of the cores, at most 8, if there "
         "are more than 2, and the data do not stay in memory)",
+        flag=True,
     )
     num_frames: int | None = setting(
         None,
@@ -130,10 +141,18 @@ class Stages:
     batch_size: list[int] | None = setting(None, "pictures a step", flag=True)
     learning_rate: list[float] | None = setting(None, "peak rate", flag=True)
     warmup_steps: list[int] | None = setting(None, "of the learning rate")
-    decay: Literal["constant", "cosine"] | None = setting(
+    decay: Literal["constant", "cosine", "inverse_square_root"] | None = setting(
         None,
-        "what the learning rate does after the warm-up: stay, or fall to zero at the "
-        "end of each stage",
+        "what the learning rate does after the warm-up: stay, fall to zero at the end "
+        "of each stage, or fall by a square root from stage.decay_reference on",
+    )
+    decay_reference: int | None = setting(
+        None, "step of each stage from which inverse_square_root falls; needed by it"
+    )
+    optimizer: Literal["adamw", "muon", "schedule_free_adamw"] = setting(
+        "adamw",
+        "adamw, muon (orthogonal updates of kernels) or schedule_free_adamw, whose "
+        "average takes the place of a decay",
     )
     mixed: dict[Level, float] | None = setting(
         None,

@@ -62,6 +62,8 @@ def fill_defaults(recipe, settings):
     preset = settings.model.preset
     small = BASE_PRESETS.get(preset, recipe.SMALL)
     defaults = PAPER if preset in PAPER_PRESETS else small
+    if settings.stage.optimizer == "schedule_free_adamw":
+        defaults = {**defaults, "stage.decay": "constant"}
     settings.fill({k: v for k, v in defaults.items() if not isinstance(v, list)})
     return defaults
 
@@ -102,8 +104,13 @@ def make_stages(settings, mdm, defaults):
         columns[name] = values if len(values) > 1 else values * count
     if given.max_steps is not None:
         columns["steps"] = [min(steps, given.max_steps) for steps in columns["steps"]]
-    save_every = settings.run.save_every
-    save_every = min(save_every, settings.samples.sample_every or save_every)
+    save_every, averages_every = settings.run.save_every, settings.run.averages_every
+    if averages_every is not None and averages_every < 1:
+        raise ValueError(
+            f"run.averages_every must be at least 1. Received: {averages_every}"
+        )
+    for every in (settings.samples.sample_every, averages_every):
+        save_every = min(save_every, every or save_every)
     stages = []
     for i, resolution in enumerate(resolutions):
         network = mdm.network.at_level(resolution)
@@ -125,6 +132,8 @@ def make_stages(settings, mdm, defaults):
                 ),
                 accumulate=given.accumulate,
                 decay=given.decay,
+                decay_reference=given.decay_reference,
+                optimizer=given.optimizer,
                 steps_per_epoch=save_every,
                 **{name: values[i] for name, values in columns.items()},
             )

@@ -7,13 +7,17 @@ and `make_grid(settings, source, mdm)`.
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import pathlib
 import random
 import sys
 
-from keras_mdm_recipes import command_line, devices, stages, start
+from keras_mdm_recipes import averages, command_line, devices, stages, start
+from keras_mdm_recipes.check import learn_one_batch
+from keras_mdm_recipes.nearest import write_nearest
 from keras_mdm_recipes.plot import plot_losses
+from keras_mdm_recipes.report import write_report
 from keras_mdm_recipes.settings import FIELDS
 
 
@@ -46,10 +50,10 @@ def run(recipe, arguments=None):
     """
 
     with start.errors_as_lines():
-        settings, resume, allowed = command_line.parse(recipe, arguments)
+        settings, begin = command_line.parse(recipe, arguments)
         output = pathlib.Path(settings.run.output)
         try:
-            train(recipe, settings, output, resume, allowed)
+            train(recipe, settings, output, begin)
         except (KeyboardInterrupt, SystemExit) as end:
             code = 130 if isinstance(end, KeyboardInterrupt) else end.code
             if code not in (130, 143):
@@ -61,15 +65,14 @@ def run(recipe, arguments=None):
             sys.exit(code)
 
 
-def train(recipe, settings, output, resume, allowed=()):
-    """Runs the stages and writes the run folder.
+def train(recipe, settings, output, begin):
+    """Runs the stages and writes the run folder, or makes the check alone.
 
     Args:
         recipe: Module.
         settings: `Settings`, whose missing values are filled in.
         output: Path of the run folder.
-        resume: bool.
-        allowed: Names of what may differ from the run to resume.
+        begin: `command_line.Begin`.
     """
     settings.run.backend = start.choose_backend(
         settings.run.backend, settings.run.cache_dir
@@ -80,11 +83,15 @@ def train(recipe, settings, output, resume, allowed=()):
     process, processes = devices.prepare(**dataclasses.asdict(settings.devices))
 
     import keras_mdm
-    from keras_mdm import callbacks
+    from keras_mdm import callbacks, files
 
     source = recipe.open_source(settings)
     devices.check_agreement(
-        {**saved_settings(settings), "resume": resume, source.noun: len(source)}
+        {
+            **saved_settings(settings),
+            **dataclasses.asdict(begin),
+            source.noun: len(source),
+        }
     )
     defaults = stages.fill_defaults(recipe, settings)
     settings.fill({"model.dtype": start.default_dtype()})
@@ -103,8 +110,12 @@ def train(recipe, settings, output, resume, allowed=()):
     for stage in plan:
         # The largest stage may find pictures too small: say so before the first.
         next(iter(make_dataset(stage)))
+    if begin.check:
+        learn_one_batch(mdm, plan[-1], make_dataset)
+        return
+    tracker = import_tracker(settings.run.tracker)
     with only_process(output, process):
-        if not resume or allowed:
+        if not begin.resume or begin.changes:
             write_config(output, recipe, settings, mdm, plan, grid.class_names)
         print(
             f"{len(source)} {source.noun} of '{settings.data.dataset}', "
@@ -115,8 +126,14 @@ def train(recipe, settings, output, resume, allowed=()):
         logs, reports = None, []
         if process == 0:
             logs = output / "logs"
-            history = callbacks.History(output / "history.csv", log_dir=logs)
-            reports = [callbacks.Progress(), history]
+            if tracker is not None:
+                config = saved_settings(settings)
+                tracker.init(project="keras-mdm", name=output.name, config=config)
+            history = callbacks.History(
+                output / "history.csv", log_dir=logs, tracker=tracker
+            )
+            levels = callbacks.NoiseLevels(output / "noise_levels.csv", log_dir=logs)
+            reports = [callbacks.Progress(), history, levels]
         drawing = callbacks.SampleGrid(
             output / "samples",
             settings.samples.sample_every,
@@ -128,29 +145,46 @@ def train(recipe, settings, output, resume, allowed=()):
             mdm,
             make_dataset,
             callbacks=[
-                callbacks.StopOnNaN(),
+                callbacks.LossGuard(),
                 *reports,
+                *averages.callbacks(settings, output),
                 drawing,
             ],
             checkpoint_dir=output / "state",
-            resume=resume,
+            resume=begin.resume,
             verbose=0,
             keep_every=settings.run.keep_every,
             data=source.contents(),
-            allow_changed=tuple(dict.fromkeys(_parts(allowed))),
+            allow_changed=tuple(dict.fromkeys(_parts(begin.changes))),
         )
         mdm.save_to_preset(output / "preset", overwrite=True)
+        if source.skipped or source.notes:
+            files.write_text(output / "skipped.txt", source.report() + "\n")
+        if not source.is_video:
+            path = output / "samples" / "nearest.png" if process == 0 else None
+            write_nearest(path, source, mdm, drawing.options, settings.data.upscale)
         if process == 0:
             plot_losses(output / "history.csv", output / "losses.png")
+            write_report(output)
+            if tracker is not None:
+                tracker.finish()
     last = f"stage{len(plan)}_{plan[-1].resolution}px.*"
     pictures = next((output / "samples").glob(last), output / "samples")
     if source.skipped or source.notes:
         print(source.report())
     print(
-        f"Done. Model: {output / 'preset'}  Losses: {output / 'losses.png'}\n"
+        f"Done. Model: {output / 'preset'}  Report: {output / 'report.html'}\n"
         f"Pictures: {pictures}\n"
         f"Draw more: {program('sample')} {output}"
     )
+
+
+def import_tracker(name):
+    """The library that figures are sent to, or `None`."""
+    try:
+        return importlib.import_module(name) if name else None
+    except ImportError as error:
+        raise ImportError(f"run.tracker={name} needs `pip install {name}`.") from error
 
 
 @contextlib.contextmanager
@@ -185,9 +219,9 @@ def only_process(output, process=0):
         lock.release()
 
 
-def _parts(allowed):
+def _parts(changes):
     """What `ProgressiveSchedule` calls the settings that may differ."""
-    for name in allowed:
+    for name in changes:
         section = name.partition(".")[0]
         if section == "stage":
             yield from ("stages", "optimizers")
@@ -211,6 +245,8 @@ def model_options(settings):
     )
     given = {name: getattr(settings.model, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
+    if settings.run.averages_every is not None:
+        given["power_averages"] = averages.KEPT
     return {**given, "seed": settings.run.seed}
 
 

@@ -24,7 +24,15 @@ def training_flags(preset):
     return (
         *("--dataset", "digits", "--preset", preset, "--backend"),
         *(keras.backend.backend(), "--max-steps", 3, "--save-every", 2),
-        *("--batch-size", 8, "--set", "samples.num_samples=3", "--seed", 5),
+        *(
+            "--batch-size",
+            8,
+            "--set",
+            "samples.num_samples=3",
+            "run.averages_every=2",
+            "--seed",
+            5,
+        ),
     )
 
 

@@ -94,7 +94,7 @@ def judged(monkeypatch):
         )
         settings = {"dataset": name, "data_dir": None}
         module.check(name)
-        return module.evaluate(args, settings, Painter(name, level))[1]
+        return module.prepare(args, settings, Painter(name, level))()[1]
 
     return evaluate
 

@@ -59,7 +59,7 @@ class Model:
 def flags(**changes):
     values = {"num_samples": 60, "seed": 0, "batch_size": 4, "test_split": "test"}
     values |= {"sampler": None, "num_steps": None, "guidance_scale": None}
-    values |= {"fid": None, "clip_score": None}
+    values |= {"fid": None, "clip_score": None, "ema": None}
     return argparse.Namespace(**{**values, **changes})
 
 
@@ -184,6 +184,11 @@ def test_captions_are_drawn_in_turn_and_scored(monkeypatch):
     _, found = evaluate_field.evaluate(args, settings, model, clip=Scores())
     assert model.asked == [*"abcabcab"]
     assert found["clip_score"] == pytest.approx((2 * 3 + 1) / 8)
+
+
+def test_a_sweep_has_no_fid():
+    with pytest.raises(ValueError, match="one length at a time"):
+        evaluate_field.check(flags(fid="any.npz", ema="sweep"), Model(None, 3))
 
 
 def test_clip_score_needs_captions():

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from keras_mdm_recipes import evaluate, labels, sample
+from keras_mdm_recipes import averages, evaluate, labels, sample
 from PIL import Image
 
 
@@ -77,6 +77,7 @@ def test_draws_at_an_inner_resolution_into_the_run_by_default(run):
         (["--resolution", "32"], "resolution"),
         (["--num-samples", "0"], "num-samples"),
         (["--num-steps", "0"], "num_steps"),
+        (["--ema", "0.5"], "sigma_rel.*must be above 0 and below 0.289.*0.5"),
         (["--output", "x.png"], "--grid"),
     ],
 )
@@ -86,6 +87,33 @@ def test_wrong_flags_are_told(run, flags, message, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=message):
         sample.main([str(run), *flags, *output])
     assert not list(tmp_path.iterdir())
+
+
+def test_an_average_of_another_length(run, tmp_path, preset, capsys):
+    updates = {
+        path.name: np.load(path)["updates"].tolist()
+        for path in (run / "averages").iterdir()
+    }
+    # The inner level is frozen in the second stage.
+    assert updates == {
+        "stage1_step2.npz": [0, 2],
+        "stage1_step3.npz": [0, 3],
+        "stage2_step2.npz": [2, 3],
+        "stage2_step3.npz": [3, 3],
+    }
+    flags = ["--labels", "3", "--num-samples", "1", "--no-progress", "--output"]
+    pictures = []
+    for name, ema in (("a", []), ("b", ["--ema", "0.1"]), ("c", ["--ema", "0.02"])):
+        sample.main([str(run), *flags, str(tmp_path / name), *ema])
+        (path,) = (tmp_path / name).iterdir()
+        pictures.append(np.asarray(Image.open(path)))
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[1], pictures[2])
+    # Two snapshots know little of so short a time, and enough of one that was kept.
+    warned = capsys.readouterr().err
+    assert "sigma_rel 0.02: its profile" in warned and "sigma_rel 0.1:" not in warned
+    with pytest.raises(SystemExit, match="no snapshots.*run.averages_every=STEPS"):
+        sample.main([str(preset), *flags, str(tmp_path / "d"), "--ema", "0.1"])
 
 
 def test_unknown_model_is_told():
@@ -125,6 +153,20 @@ def test_evaluation_of_a_run(run, capsys):
         for name in ("frechet", "kernel"):
             # Untrained: nearer to noise than to real pictures.
             assert result[name]["real_test"] < result[name]["drawn"]
+
+
+def test_evaluation_of_several_lengths(run, capsys, monkeypatch):
+    monkeypatch.setattr(averages, "SWEEP", (0.05, 0.1))
+    flags = ["--num-samples", "20", "--judge-epochs", "1", "--max-real", "40"]
+    evaluate.main([str(run), *flags, "--ema", "sweep"])
+    table = capsys.readouterr().out.partition("sigma_rel")[2]
+    found = json.loads((run / "evaluation_sweep.json").read_text())["results"]
+    assert list(found) == ["saved", "0.05", "0.1"]
+    distances = [result["16"]["frechet"]["drawn"] for result in found.values()]
+    assert len(set(distances)) == 3
+    assert all(f"{distance:.4g}" in table for distance in distances)
+    with pytest.raises(SystemExit):
+        evaluate.parse_arguments([str(run), "--ema", "swep"])
 
 
 def test_evaluation_needs_a_conditional_run(tmp_path, run):

@@ -13,7 +13,14 @@ import keras
 import numpy as np
 import pytest
 from helpers import tiny_mdm
-from keras_mdm_recipes import train_image, train_text_to_image, training
+from keras_mdm_recipes import (
+    __main__,
+    check,
+    report,
+    train_image,
+    train_text_to_image,
+    training,
+)
 from keras_mdm_recipes.settings import Settings
 from PIL import Image
 from recipe_runs import ROOT, run_recipe
@@ -30,18 +37,40 @@ def rows_of(folder):
 
 def test_run_folder_is_whole(finished):
     folder, output = finished
-    for name in ("config.json", "history.csv", "losses.png"):
+    for name in ("config.json", "history.csv", "noise_levels.csv", "losses.png"):
         assert (folder / name).stat().st_size > 0, name
     assert state.newest(folder / "state") is not None
     assert {entry.name for entry in (folder / "samples").iterdir()} == {
         "stage1_8px.png",
         "stage2_16px.png",
+        "nearest.png",
     }
     for stage in ("stage1_8px", "stage2_16px"):
         kinds = {e.suffix for e in (folder / "logs" / stage).iterdir()}
-        assert kinds == {".history", ".samples"}
+        assert kinds == {".history", ".samples", ".noise_levels"}
     assert "stage2_16px.png" in output and "images/s" in output
     assert not [e for e in folder.rglob("*") if e.name.endswith(".part")]
+
+
+def test_report_is_one_page_that_needs_no_network(finished, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished[0], tmp_path / "run <b>")
+    written = (folder / "report.html").read_text(encoding="utf-8")
+    (folder / "skipped.txt").write_text("<script>x</script>")
+    grid = folder / "samples/stage1_8px.png"
+    shutil.copy(grid, folder / "samples/stage1_8px_step2.png")
+    monkeypatch.setattr(sys, "argv", ["keras-mdm", "report", str(folder)])
+    __main__.main()
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for text in (written, page):
+        assert "http" not in text and "<script" not in text
+        assert text.count("</table>") == 2 and "stage.batch_size" in text
+    # Losses, norms, rates, distances, noise levels, three grids.
+    assert [text.count("data:image/png") for text in (written, page)] == [8, 9]
+    places = [page.index(name) for name in ("px_step2<", "stage1_8px<", "stage2_16px<")]
+    assert places == sorted(places)
+    assert "run &lt;b&gt;" in page and "&lt;script&gt;" in page
+    with pytest.raises(SystemExit, match="no run in"):
+        report.main([str(tmp_path)])
 
 
 def test_output_has_no_spam(finished):
@@ -205,6 +234,7 @@ def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
         (["--batch-size", "100000"], "fewer than"),
         (["--resolutions", "8", "--learning-rate", "0"], "above 0"),
         (["--bogus"], "unrecognized"),
+        (["--set", "run.tracker=wandb"], "needs `pip install wandb`"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_written(
@@ -228,6 +258,18 @@ def test_resume_refuses_other_settings(finished, main):
 def test_resume_refuses_the_run_of_another_recipe(finished):
     with pytest.raises(SystemExit, match="is a run of train-image"):
         train_text_to_image.main(["--output", str(finished[0]), "--resume"])
+
+
+def test_check_says_whether_anything_is_learned(
+    training_flags, tmp_path, main, capsys, monkeypatch
+):
+    monkeypatch.setattr(check, "_STEPS", 40)
+    flags = ["--output", str(tmp_path / "run"), "--check", *map(str, training_flags)]
+    main([*flags, "--learning-rate", "0.01"])
+    assert capsys.readouterr().out.endswith("All resolutions learn.\n")
+    with pytest.raises(SystemExit, match="resolution 16, 8 did not fall by 25%"):
+        main([*flags, "--learning-rate", "1e-9"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_resume_needs_a_run(tmp_path, main):

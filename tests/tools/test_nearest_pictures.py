@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_mdm.metrics import pixel_distances
+
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 
@@ -36,11 +38,13 @@ def _gray(*values):
     return np.stack([np.full((8, 8, 3), value, "uint8") for value in values])
 
 
-def test_distances_are_root_mean_squares(tool):
+def test_distances_are_root_mean_squares():
     random = np.random.default_rng(0)
     a, b = (random.integers(0, 256, (n, 4, 4, 3), "uint8") for n in (3, 5))
     wide = a[:, None].astype(float) - b[None].astype(float)
-    np.testing.assert_allclose(tool.distances(a, b), np.sqrt((wide**2).mean((2, 3, 4))))
+    np.testing.assert_allclose(
+        pixel_distances(a, b), np.sqrt((wide**2).mean((2, 3, 4)))
+    )
 
 
 def test_what_is_nearest(tool, folder):

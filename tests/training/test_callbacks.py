@@ -6,14 +6,16 @@ import re
 import sys
 import types
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_mdm import Stage, backend
-from keras_mdm.callbacks import History, Progress, SampleGrid, StopOnNaN
+from keras_mdm.callbacks import History, Progress, SampleGrid
 from keras_mdm.fitting import clock as fitting_clock
 from keras_mdm.fitting.clock import StepClock
+from keras_mdm.fitting.monitor import StepMonitor
 from keras_mdm.fitting.step_callbacks import StepCallbackList
 from keras_mdm.training import progress
 
@@ -24,7 +26,9 @@ class FakeModel:
     def __init__(self, resolution=16):
         self.network = types.SimpleNamespace(levels=(16, 8), compute_dtype="float32")
         self.resolution = resolution
-        self.optimizer = types.SimpleNamespace(_iterations=0, learning_rate=0.25)
+        self.optimizer = keras.optimizers.SGD(0.25)
+        self.monitor, self.ema = StepMonitor(2), None
+        self._jax_state = None
         self.drawn = []
 
     def generate(self, **options):
@@ -45,7 +49,7 @@ class FakeModel:
                 logs = {"loss": mean, "loss_16": 2 * mean}
                 told.on_train_batch_end(i, logs)
                 clock.totals()  # As if the device had no time of its own.
-            self.optimizer._iterations += len(losses)
+            self.optimizer.iterations.assign_add(len(losses))
             told.on_epoch_end(epoch, {**logs, "val_loss": 1.0})
         told.on_train_end()
         clock.close()
@@ -101,12 +105,12 @@ def test_resumed_history_forgets_what_was_lost(tmp_path):
     history = History(path, every=1)
     begin([history], model, 0, first)
     model.run([history], [[1.0, 1.0]])
-    model.optimizer._iterations = 0
+    model.optimizer.iterations.assign(0)
     begin([history], model, 1, second)
     model.run([history], [[2.0, 2.0], [3.0]])
     assert len(rows_of(path)) == 5
     # Stopped here; the state saved last is that of step 2 of the second stage.
-    model.optimizer._iterations = 2
+    model.optimizer.iterations.assign(2)
     history = History(path, every=1)
     begin([history], model, 1, second)
     model.run([history], [[4.0, 4.0], [5.0, 5.0]], first=1)
@@ -153,7 +157,7 @@ def test_history_goes_on_after_half_a_row(tmp_path):
     whole = path.read_text()
     for rest in ("1", "1,16", "1,16,3,2.5"):
         path.write_text(whole + rest)
-        model.optimizer._iterations = 2
+        model.optimizer.iterations.assign(2)
         model.run([History(path, every=1)], [[4.0]])
         rows = rows_of(path)
         assert [row["step"] for row in rows] == ["1", "2", "3"]
@@ -254,6 +258,21 @@ def test_history_has_the_speed_of_its_steps(clock, tmp_path):
         assert float(row["waited_for_data"]) == 0.0
 
 
+def test_a_tracker_is_given_the_rows(tmp_path):
+    class Tracker:
+        def log(self, row):
+            rows.append(row)
+
+    rows = []
+    history = History(tmp_path / "history.csv", every=2, tracker=Tracker())
+    model = FakeModel()
+    begin([history], model, 0, stage_of(4))
+    model.run([history], [[1.0, 2.0, 3.0, 4.0]])
+    assert [row["step"] for row in rows] == [2, 4]
+    written = rows_of(tmp_path / "history.csv")
+    assert [float(row["loss"]) for row in written] == [row["loss"] for row in rows]
+
+
 def test_sample_grid_files(tmp_path):
     grid = SampleGrid(tmp_path, every=2, titles=["a", "b"], labels=[1, 2], num_steps=3)
     model = FakeModel()
@@ -270,13 +289,3 @@ def test_sample_grid_files(tmp_path):
         "num_steps": 3,
     }
     assert Image.open(tmp_path / names[0]).size == (72, 2 * 82 + 4)
-
-
-def test_stop_on_nan():
-    guard = StopOnNaN(every=3)
-    guard.on_train_batch_end(2, {"loss": 1.0})
-    guard.on_train_batch_end(3, {"loss": float("nan")})  # Not looked at.
-    with pytest.raises(FloatingPointError, match="step 6"):
-        guard.on_train_batch_end(5, {"loss": float("nan")})
-    with pytest.raises(FloatingPointError, match="epoch 1"):
-        guard.on_epoch_end(0, {"loss": float("inf")})

@@ -67,7 +67,7 @@ def pictures(tmp_path_factory):
 def train(pictures, folder, end=None, resume=False):
     """Runs in `folder`, as a recipe does."""
     # Each run makes a model alike, and draws from another state of NumPy's.
-    mdm = tiny_mdm(ema_momentum=0.9)
+    mdm = tiny_mdm(ema_momentum=0.9, power_averages=(0.05, 0.1))
     rng = np.random.default_rng(3)
     for variable in mdm.network.variables:
         variable.assign(rng.normal(size=variable.shape).astype("float32") * 0.1)
@@ -82,10 +82,11 @@ def train(pictures, folder, end=None, resume=False):
         folder / "samples", every=3, labels=[0, 1], num_steps=1, guidance_scale=1.0
     )
     history = callbacks.History(folder / "history.csv", every=3)
+    snapshots = callbacks.AverageSnapshots(folder / "averages", every=3)
     ProgressiveSchedule(STAGES).fit(
         mdm,
         make,
-        callbacks=[history, grid, *([end] if end else [])],
+        callbacks=[history, grid, snapshots, *([end] if end else [])],
         checkpoint_dir=folder / "state",
         resume=resume,
         verbose=0,
@@ -102,12 +103,16 @@ def outcome(folder):
     last = state.newest(folder / "state")
     with state_file.opened(last.path) as (values, arrays):
         arrays = {name: array.tobytes() for name, array in arrays}
-    grids = {path.name: path.read_bytes() for path in (folder / "samples").iterdir()}
+    grids, averages = (
+        {path.name: path.read_bytes() for path in (folder / name).iterdir()}
+        for name in ("samples", "averages")
+    )
     return {
         "rows": rows,
         "progress": values["progress"],
         "place": values["places"],
         "grids": grids,
+        "averages": averages,
     }, arrays
 
 
@@ -131,6 +136,7 @@ def whole(pictures, tmp_path_factory):
 )
 def test_resumed_is_bit_equal(ends, whole, pictures, tmp_path):
     assert len(whole[0]["rows"]) == 9 and len(whole[0]["grids"]) == 5
+    assert len(whole[0]["averages"]) == 5
     for number, end in enumerate(ends):
         with pytest.raises((Kill, KeyboardInterrupt)):
             train(pictures, tmp_path, End(*end), resume=number > 0)

@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, tiny_mdm, values_of
+from helpers import batch_of, equal_values, tiny_mdm, uncompiled, values_of
 
+import keras_mdm
 from keras_mdm import ProgressiveSchedule, Stage
-from keras_mdm.training import StageLearningRate, default_optimizer
+from keras_mdm.training import StageLearningRate, default_optimizer, state
 
 
 def forever(stage):
@@ -102,6 +103,54 @@ def test_a_cosine_falls_to_zero_at_the_end_of_the_stage():
         Stage(8, steps=1, decay="linear")
     with pytest.raises(ValueError, match="`decay` needs"):
         Stage(8, epochs=1, decay="cosine")
+
+
+def test_inverse_square_root_is_that_of_edm2():
+    schedule = StageLearningRate(0.4, 2, decay_reference=4)
+    rates = [float(schedule(step)) for step in (1, 2, 4, 16, 400)]
+    np.testing.assert_allclose(rates, [0.2, 0.4, 0.4, 0.2, 0.04], rtol=1e-6)
+    copy = StageLearningRate.from_config(schedule.get_config())
+    assert float(copy(16)) == float(schedule(16))
+    options = {"decay": "inverse_square_root", "decay_reference": 5}
+    optimizer = default_optimizer(Stage(8, epochs=1, **options))
+    assert optimizer._learning_rate.decay_reference == 5
+    for wrong in ({"decay": "inverse_square_root"}, {"decay_reference": 5}):
+        with pytest.raises(ValueError, match="`decay_reference`, the step"):
+            Stage(8, epochs=1, **wrong)
+
+
+def test_optimizers_by_name():
+    stage = Stage(8, steps=1, optimizer="muon", learning_rate=0.01, accumulate=2)
+    optimizer = default_optimizer(stage)
+    assert type(optimizer) is keras_mdm.Muon
+    assert float(optimizer.learning_rate) == pytest.approx(0.01)
+    assert optimizer.gradient_accumulation_steps == 2
+    stage = Stage(8, steps=1, optimizer="schedule_free_adamw", warmup_steps=2)
+    assert type(default_optimizer(stage)) is keras_mdm.ScheduleFreeAdamW
+    with pytest.raises(ValueError, match="`optimizer` must be one of .*'lion'"):
+        Stage(8, steps=1, optimizer="lion")
+    with pytest.raises(ValueError, match="decay='cosine'"):
+        Stage(8, steps=1, optimizer="schedule_free_adamw", decay="cosine")
+
+
+@pytest.mark.parametrize("name", ["muon", "schedule_free_adamw"])
+def test_the_state_of_every_optimizer_is_saved(name, tmp_path):
+    stage = Stage(8, steps=1, optimizer=name, learning_rate=0.01, warmup_steps=3)
+
+    def build():
+        mdm = tiny_mdm(1, ema_momentum=0.9)
+        mdm.compile(default_optimizer(stage), **uncompiled())
+        return mdm
+
+    mdm, other, batches = build(), build(), [batch_of(4, 8, seed=i) for i in range(3)]
+    for batch in batches[:2]:
+        mdm.train_on_batch(batch)
+    state.save_state(mdm, tmp_path, {"stage": 0, "epoch": 2})
+    state.newest(tmp_path).restore(other)
+    for model in (mdm, other):
+        model.train_on_batch(batches[2])
+    for kind in (lambda m: m.variables, lambda m: m.optimizer.variables):
+        assert equal_values(values_of(kind(mdm)), values_of(kind(other)))
 
 
 def test_default_optimizer_follows_the_stage():

@@ -1,0 +1,235 @@
+"""`keras-mdm report RUN`: one page about a training run, which needs no network.
+
+Training writes it at its end; this writes it anew, of a run that is not finished too.
+"""
+
+import argparse
+import base64
+import csv
+import html
+import io
+import pathlib
+import re
+
+from keras_mdm_recipes import start
+
+_MOST_GRIDS = 40
+_TYPES = {".png": "image/png", ".webp": "image/webp"}
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto;
+       padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0;
+       text-align: left; vertical-align: top; } td { overflow-wrap: anywhere; }
+img { max-width: 100%; } figure { display: inline-block; margin: 0 1rem 1rem 0;
+       vertical-align: top; } figcaption { color: #666; font-size: .85em; }
+"""
+
+
+def read_rows(path):
+    """Rows of a CSV file of the run as dicts, or none if it is not there."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+def total_steps(rows):
+    """Steps of each row since the first stage began."""
+    found, before = [], 0
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        found.append(before + int(row["step"]))
+        if following is not None and following["stage"] != row["stage"]:
+            before = found[-1]
+    return found
+
+
+def figure_of(draw, size=(8, 3.4)):
+    """A figure as an `img` element.
+
+    Args:
+        draw: Callable of matplotlib's axes.
+        size: Pair of numbers. Inches.
+
+    Returns:
+        str.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+    draw(axes)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    pyplot.close(figure)
+    return image(buffer.getvalue(), "image/png")
+
+
+def image(data, kind):
+    """An `img` element that holds its bytes."""
+    return f'<img src="data:{kind};base64,{base64.b64encode(data).decode()}">'
+
+
+def curves(rows, prefixes, label, log=False):
+    """A figure with the columns whose names begin so, over all steps."""
+    steps, keys = total_steps(rows), [k for k in rows[0] if k.startswith(prefixes)]
+
+    def draw(axes):
+        for key in keys:
+            points = [
+                (step, float(row[key]))
+                for step, row in zip(steps, rows, strict=True)
+                if row[key]
+            ]
+            if points:
+                marker = "o" if len(points) == 1 else None
+                axes.plot(*zip(*points, strict=True), label=key, marker=marker)
+        axes.set(xlabel="steps", ylabel=label, yscale="log" if log else "linear")
+        axes.legend(fontsize=8)
+
+    return figure_of(draw)
+
+
+def noise_levels(rows):
+    """A figure with the loss by log-SNR, at the end of each stage."""
+    last = {}
+    for row in rows:
+        last[row["stage"]] = row["step"]
+    lines = {}
+    for row in rows:
+        if last[row["stage"]] == row["step"]:
+            name = f"{row['level']} px, end of stage {row['stage']}"
+            middle = (float(row["log_snr_from"]) + float(row["log_snr_to"])) / 2
+            lines.setdefault(name, []).append((middle, float(row["loss"])))
+
+    def draw(axes):
+        for name, points in lines.items():
+            axes.plot(*zip(*sorted(points), strict=True), "o-", label=name)
+        axes.set(xlabel="log-SNR (clean on the right)", ylabel="loss", yscale="log")
+        axes.legend(fontsize=8)
+
+    return figure_of(draw)
+
+
+def speed(rows):
+    """A table with the speed of each stage."""
+    names = ("images_per_second", "teraflops", "share_of_peak", "waited_for_data")
+    lines = [["stage", "resolution", "steps", *names, "skipped steps"]]
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        of = [row for row in rows if row["stage"] == stage]
+        means = []
+        for name in names:
+            values = sorted(float(row[name]) for row in of if row.get(name))
+            means.append(f"{values[len(values) // 2]:.4g}" if values else "")
+        skipped = sum(float(row.get("skipped") or 0) for row in of)
+        last = of[-1]
+        lines.append([stage, last["resolution"], last["step"], *means, f"{skipped:g}"])
+    return table(lines, head=True)
+
+
+def table(lines, head=False):
+    """A table of texts, which are escaped."""
+    rows = []
+    for number, line in enumerate(lines):
+        tag = "th" if head and not number else "td"
+        cells = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in line)
+        rows.append(f"<tr>{cells}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def flat(tree, name=""):
+    """Pairs of key and value of nested dicts, but for what is not set."""
+    for key, value in tree.items():
+        path = f"{name}.{key}" if name else key
+        if isinstance(value, dict):
+            yield from flat(value, path)
+        elif value is not None:
+            yield path, value
+
+
+def grids(folder):
+    """The grids of samples in the order of training, as figures."""
+
+    def order(path):
+        found = re.match(r"stage(\d+)_.*?(?:_step(\d+))?$", path.stem)
+        return (int(found[1]), int(found[2] or 10**12)) if found else (10**6, 0)
+
+    paths = [p for p in folder.glob("stage*") if p.suffix in _TYPES]
+    paths = sorted(paths, key=order)
+    shown = paths[-_MOST_GRIDS:]
+    left = len(paths) - len(shown)
+    more = f"<p>{left} earlier ones are in {html.escape(str(folder))}.</p>"
+    return (more if left else "") + "".join(figures(shown))
+
+
+def figures(paths):
+    for path in paths:
+        picture = image(path.read_bytes(), _TYPES[path.suffix])
+        caption = html.escape(path.stem)
+        yield f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def write_report(run):
+    """Writes `report.html` into a run folder.
+
+    Args:
+        run: Path of the run folder.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ValueError: if it is no run folder.
+    """
+    from keras_mdm import files
+
+    run = pathlib.Path(run)
+    if not (run / "config.json").is_file():
+        raise ValueError(f"there is no run in '{run}' (no config.json).")
+    config = start.read_json(run / "config.json")
+    rows, levels = (read_rows(run / n) for n in ("history.csv", "noise_levels.csv"))
+    parts = [("Speed", speed(rows))] if rows else []
+    if rows:
+        losses = curves(rows, ("loss_",), "mean squared error", log=True)
+        norms = curves(rows, ("gradient_norm_",), "gradient norm", log=True)
+        others = [
+            curves(rows, (name,), name.replace("_", " "))
+            for name in ("learning_rate", "average_distance")
+        ]
+        parts.append(("Curves", "".join([losses, norms, *others])))
+    if levels:
+        parts.append(("Loss by noise level", noise_levels(levels)))
+    parts.append(("Samples over time", grids(run / "samples")))
+    nearest = run / "samples" / "nearest.png"
+    if nearest.is_file():
+        words = (
+            "<p>What the run draws at its end, each beside the training picture "
+            "that is nearest to it by its pixels.</p>"
+        )
+        parts.append(("Nearest training pictures", words + "".join(figures([nearest]))))
+    skipped = run / "skipped.txt"
+    text = skipped.read_text(encoding="utf-8") if skipped.is_file() else "None."
+    parts.append(("Pictures that were skipped", f"<p>{html.escape(text)}</p>"))
+    about = {"parameters": config.get("parameters"), **config.get("versions", {})}
+    settings = [*flat(config.get("settings", {})), *about.items()]
+    parts.append(("Settings", table(settings)))
+    title = html.escape(f"{config.get('recipe', 'training')}: {run.resolve().name}")
+    body = "".join(f"<h2>{name}</h2>{text}" for name, text in parts)
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}'
+        f"</title><style>{_STYLE}</style></head><body><h1>{title}</h1>{body}</body>"
+        "</html>\n"
+    )
+    files.write_text(run / "report.html", page)
+    return run / "report.html"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=start.HelpFormatter
+    )
+    parser.add_argument("run", type=start.path, help="run folder")
+    args = parser.parse_args(arguments)
+    with start.errors_as_lines():
+        print(f"Written: {write_report(args.run)}")
