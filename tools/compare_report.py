@@ -68,7 +68,8 @@ def write(folder):
     text = [
         "# Report of tools/compare.py",
         f"Means over seeds, with {CONFIDENCE:.0%} intervals by Student's t. "
-        "Differences from `nested` are taken seed by seed.",
+        "Differences from `nested` are taken seed by seed; *open* is one whose "
+        "interval has zero in it, or that has a single seed.",
     ]
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]
@@ -89,21 +90,22 @@ def _last(rows, line):
 
 
 def _tables(name, rows, bounds):
-    known = [line.name for line in compare_matrix.MATRIX]
+    questions = {line.name: line.question for line in compare_matrix.MATRIX}
+    known = list(questions)
     lines = list(dict.fromkeys(row["line"] for row in rows))
     lines.sort(key=lambda line: known.index(line) if line in known else len(known))
     titles = [title for _, title in MEASURES.values()]
     table = [["", "seeds", *titles]]
     for row in bounds:
         table.append([row["pictures"], "", *(f"{float(row[m]):.3g}" for m in MEASURES)])
-    differences = [["", *titles]]
+    differences = [["", "asks about", *titles]]
     reference = _last(rows, compare_matrix.REFERENCE)
     for line in lines:
         last = _last(rows, line)
         found = {m: interval([float(r[m]) for r in last]) for m in MEASURES}
         table.append([f"`{line}`", len(last), *map(_written, found.values())])
         if line != compare_matrix.REFERENCE and reference:
-            row = [f"`{line}`"]
+            row = [f"`{line}`", questions.get(line, "")]
             for measure, (less, _) in MEASURES.items():
                 found = paired(last, reference, measure)
                 what = verdict(found, less)

@@ -62,14 +62,13 @@ def test_unknown_lines_and_sets_are_refused(tmp_path):
         compare.run(compare.parse_arguments([*flags, "--sets", "folder:a/b"]))
 
 
-def test_arms_have_the_parameters_and_flops_of_the_reference(task):
-    """Also on sets of 3 channels and 30 classes."""
+def test_arms_have_the_parameters_and_flops_of_the_reference():
+    """Also on sets of 3 channels and 30 classes, which no width was chosen for."""
     import compare_arms
     from compare_matrix import MATRIX
 
     for line in MATRIX:
-        for some in (task, compare_arms.Task(32, 3, 30)):
-            compare_arms.check_size(line, some)
+        compare_arms.check_size(line, compare_arms.Task(32, 3, 30))
 
 
 def test_an_arm_of_another_size_is_refused(task, monkeypatch):
@@ -83,7 +82,7 @@ def test_an_arm_of_another_size_is_refused(task, monkeypatch):
     compare_arms._size.cache_clear()
 
 
-@pytest.mark.parametrize("name", ["plain", "cascade", "progressive", "mixed"])
+@pytest.mark.parametrize("name", ["cascade", "mixed"])
 def test_lines_have_the_training_flops_of_the_reference(task, name):
     """Half of a batch of `mixed` skips the outer level."""
     import compare_arms
@@ -278,5 +277,5 @@ def test_report_is_made_of_the_files_alone(tmp_path):
     compare.main(["--report", str(tmp_path)])
     text = (tmp_path / "report.md").read_text()
     assert "| `nested` | 3 | 0.1 ± 0.25 |" in text and "| noise |  | 9 |" in text
-    assert "| `plain` | 1 ± " in text and "Not run: `cascade`" in text
+    assert "| `plain` | architecture | 1 ± " in text and "Not run: `cascade`" in text
     assert (tmp_path / "quality_digits.png").stat().st_size > 1000
