@@ -3,6 +3,7 @@
 from keras_mdm.metrics.distances import (
     frame_change,
     frechet_distance,
+    gaussian_distance,
     kernel_distance,
     pixel_distances,
 )

@@ -23,8 +23,23 @@ def frechet_distance(first, second):
         - [Heusel et al., 2017](https://arxiv.org/abs/1706.08500), eq. 6
     """
     first, second = _check(first, second)
-    means = first.mean(axis=0) - second.mean(axis=0)
-    one, other = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (first, second))
+    one, other = ((x.mean(axis=0), np.cov(x, rowvar=False)) for x in (first, second))
+    return gaussian_distance(*one, *other)
+
+
+def gaussian_distance(mean, covariance, other_mean, other_covariance):
+    """Squared Frechet distance of two Gaussians; see `frechet_distance`.
+
+    Args:
+        mean: float64 array of shape `(size,)`.
+        covariance: float64 array of shape `(size, size)`.
+        other_mean, other_covariance: Arrays like these.
+
+    Returns:
+        float, at least 0.
+    """
+    means = mean - other_mean
+    one, other = map(np.atleast_2d, (covariance, other_covariance))
     # tr (S1 S2)^(1/2) from a symmetric matrix with the same eigenvalues.
     values, vectors = np.linalg.eigh(one)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

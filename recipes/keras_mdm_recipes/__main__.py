@@ -9,6 +9,7 @@ MODULES = {
     "train-video": "train_video",
     "sample": "sample",
     "evaluate": "evaluate",
+    "fid-statistics": "fid",
     "report": "report",
 }
 

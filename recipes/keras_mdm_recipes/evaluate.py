@@ -17,6 +17,10 @@ of train_video.py on shapes/clips, whose clips are drawn from captions likewise,
 of clips reads shape, colour and direction of motion, and tells how much changes from
 frame to frame; as a control it is asked about the same clips with shuffled frames.
 
+With `--fid` or `--clip-score` no judge is trained: 50,000 pictures are drawn and FID is
+measured from the statistics that `keras-mdm fid-statistics` wrote, or how well a CLIP
+model finds captions of the test split matched. Both need `pip install keras-mdm[fid]`.
+
 Of a run with run.averages_every, --ema takes the average of another length, and
 --ema sweep compares several: `evaluation_sweep.json` has all of it by sigma_rel.
 
@@ -25,6 +29,7 @@ whether a picture is beautiful.
 """
 
 import argparse
+import functools
 import json
 import operator
 import pathlib
@@ -35,13 +40,16 @@ from keras_mdm_recipes import (
     averages,
     devices,
     evaluate_clips,
+    evaluate_field,
     evaluate_scenes,
+    fid,
     judging,
     start,
 )
 from keras_mdm_recipes.labels import class_title
 
 JUDGE_EPOCHS = 15
+NUM_SAMPLES = 500
 
 
 def parse_arguments(arguments=None):
@@ -53,8 +61,20 @@ def parse_arguments(arguments=None):
     add(
         "--num-samples",
         type=int,
-        default=500,
-        help="pictures drawn, of all classes or of a split's captions",
+        help="pictures drawn, of all classes or of a split's captions (default: "
+        f"{NUM_SAMPLES}, with --fid {fid.NUM_SAMPLES})",
+    )
+    add(
+        "--fid",
+        metavar="FILE",
+        type=start.path,
+        help="statistics (.npz) of real pictures to measure FID from",
+    )
+    add(
+        "--clip-score",
+        metavar="MODEL",
+        help="CLIP model of the hub, or folder, that scores captions, such as "
+        "openai/clip-vit-base-patch16",
     )
     add("--seed", type=int, default=1000, help="of the pictures drawn")
     add("--batch-size", type=int, default=100, help="pictures drawn at once")
@@ -73,7 +93,10 @@ def parse_arguments(arguments=None):
     averages.add_flag(parser, sweep=True)
     start.backend_choices(parser)
     add("--data-parallel", action="store_true", help="draw on all devices (JAX)")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.num_samples is None:
+        args.num_samples = NUM_SAMPLES if args.fid is None else fid.NUM_SAMPLES
+    return args
 
 
 def read_real(source, resolution, channels, count, upscale):
@@ -213,7 +236,10 @@ def evaluate(args):
     mdm = keras_mdm.MDM.from_preset(args.run, dtype=args.dtype or start.default_dtype())
     if args.ema not in (None, "sweep"):
         averages.load(mdm, args.run, args.ema)
-    if mdm.batch_spec.text is not None:
+    if args.fid is not None or args.clip_score is not None:
+        evaluate_field.check(args, mdm)
+        run = functools.partial(evaluate_field.evaluate, args, settings, mdm)
+    elif mdm.batch_spec.text is not None:
         draws_clips = read_level(mdm.resolution)[0] > 1
         judged = evaluate_clips if draws_clips else evaluate_scenes
         if args.judge_epochs is None:
