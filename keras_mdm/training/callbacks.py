@@ -169,12 +169,13 @@ def average_distance(mdm):
 class SampleGrid(StageCallback):
     """Draws pictures at the end of each stage, and every so many steps, into PNG files.
 
-    Each picture of a grid shows every resolution side by side, all from one run. Clips
-    become animated WebP files.
+    Each picture of a grid shows every resolution side by side, all from one run, by the
+    averaged weights; at the end of a stage another grid shows the raw weights' pictures
+    from the same noise. Clips become animated WebP files.
 
     Args:
-        folder: Path of the folder for `stage{n}_{resolution}px.png` (or `.webp`) and
-            `stage{n}_{resolution}px_step{k}.png`.
+        folder: Path of the folder for `stage{n}_{resolution}px.png` (or `.webp`),
+            `stage{n}_{resolution}px_raw.png` and `stage{n}_{resolution}px_step{k}.png`.
         every: int or `None`. Steps between drawings, which are those of the ends of
             epochs in which a multiple of it was reached. Defaults to `None`: at the end
             of each stage alone.
@@ -208,17 +209,21 @@ class SampleGrid(StageCallback):
         # No step was done where a resumed run finds the stage at its end.
         self.step = steps_done(self.model)
         self.draw("")
+        if self.model.ema is not None:
+            self.draw("_raw", use_ema=False)
 
-    def draw(self, suffix):
+    def draw(self, suffix, **options):
         """Draws one grid now.
 
         Args:
             suffix: str. Added to the file's name.
+            **options: Further arguments of `generate`.
 
         Returns:
             Path of the file.
         """
-        pyramid = self.model.generate(return_pyramid=True, **self.options)
+        options = {**self.options, **options}
+        pyramid = self.model.generate(return_pyramid=True, **options)
         name = f"stage{self.stage_index + 1}_{self.model.resolution}px{suffix}"
         grids = pyramid_frames(pyramid, self.titles, truth=self.truth)
         if len(grids) > 1:
@@ -230,6 +235,7 @@ class SampleGrid(StageCallback):
         if self.log_dir is not None:
             writer = self.open_writer(self.log_dir, "samples")
             middle = grids[len(grids) // 2]
-            writer.add_image("samples", middle, self.step, dataformats="HWC")
+            tag = "samples_raw" if suffix == "_raw" else "samples"
+            writer.add_image(tag, middle, self.step, dataformats="HWC")
             writer.close()
         return path

@@ -153,7 +153,8 @@ def grids(folder):
 
     def order(path):
         found = re.match(r"stage(\d+)_.*?(?:_step(\d+))?$", path.stem)
-        return (int(found[1]), int(found[2] or 10**12)) if found else (10**6, 0)
+        place = (int(found[1]), int(found[2] or 10**12)) if found else (10**6, 0)
+        return *place, path.stem
 
     paths = [p for p in folder.glob("stage*") if p.suffix in _TYPES]
     paths = sorted(paths, key=order)

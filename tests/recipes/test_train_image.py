@@ -42,7 +42,9 @@ def test_run_folder_is_whole(finished):
     assert state.newest(folder / "state") is not None
     assert {entry.name for entry in (folder / "samples").iterdir()} == {
         "stage1_8px.png",
+        "stage1_8px_raw.png",
         "stage2_16px.png",
+        "stage2_16px_raw.png",
         "nearest.png",
     }
     for stage in ("stage1_8px", "stage2_16px"):
@@ -64,8 +66,8 @@ def test_report_is_one_page_that_needs_no_network(finished, tmp_path, monkeypatc
     for text in (written, page):
         assert "http" not in text and "<script" not in text
         assert text.count("</table>") == 2 and "stage.batch_size" in text
-    # Losses, norms, rates, distances, noise levels, three grids.
-    assert [text.count("data:image/png") for text in (written, page)] == [8, 9]
+    # Losses, norms, rates, distances, noise levels, five grids.
+    assert [text.count("data:image/png") for text in (written, page)] == [10, 11]
     places = [page.index(name) for name in ("px_step2<", "stage1_8px<", "stage2_16px<")]
     assert places == sorted(places)
     assert "run &lt;b&gt;" in page and "&lt;script&gt;" in page

@@ -135,7 +135,7 @@ def whole(pictures, tmp_path_factory):
     ids=["within", "between"],
 )
 def test_resumed_is_bit_equal(ends, whole, pictures, tmp_path):
-    assert len(whole[0]["rows"]) == 9 and len(whole[0]["grids"]) == 5
+    assert len(whole[0]["rows"]) == 9 and len(whole[0]["grids"]) == 7
     assert len(whole[0]["averages"]) == 5
     for number, end in enumerate(ends):
         with pytest.raises((Kill, KeyboardInterrupt)):
