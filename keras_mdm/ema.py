@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_mdm import backend
+from keras_mdm.checks import between
 from keras_mdm.layers.initializers import HostConstant
 
 
@@ -35,10 +36,10 @@ class ExponentialMovingAverage(keras.layers.Layer):
 
     def __init__(self, variables, momentum, warmup=True, levels=None, name="ema"):
         super().__init__(name=name, trainable=False, dtype="float32")
-        if not 0.0 <= momentum < 1.0:
+        if not between(momentum, 0.0) or momentum >= 1.0:
             raise ValueError(
                 "`ema_momentum` must be at least 0 and below 1, or None for no "
-                f"moving average. Received: ema_momentum={momentum}"
+                f"moving average. Received: ema_momentum={momentum!r}"
             )
         self.momentum = momentum
         self.warmup = warmup

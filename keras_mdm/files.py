@@ -2,22 +2,32 @@
 
 Everything that writes goes through `whole_file` or `whole_folder`: temporary names are
 made exclusively beside the target and take its place in one step, so that no link is
-followed and no half of a file is ever seen. Of several processes that run one program
+followed and no half of a file is ever seen. What a writer that was killed left is
+removed when the next program writes there. Of several processes that run one program
 the first writes; what the others would write is thrown away.
 """
 
 import contextlib
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import tempfile
+import warnings
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file can't be removed anyway.
+    fcntl = None
 
 from keras_mdm import backend
 from keras_mdm.text_files import printable
 
 # A finished replacement of a folder's files that only has to be moved into place.
 _REPLACEMENT = ".replacement"
+_TEMPORARY = re.compile(r"\..*\.part-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
+_cleared = set()
 
 
 def as_path(path):
@@ -44,6 +54,12 @@ def local_path(path, argument):
         ) from error
 
 
+def cache_folder(kind):
+    """The folder of one kind of what is kept in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return pathlib.Path(cache) / "keras_mdm" / kind
+
+
 @contextlib.contextmanager
 def whole_file(path):
     """Yields the path of a new file that becomes `path` if no error is raised.
@@ -62,15 +78,19 @@ def whole_file(path):
             yield pathlib.Path(folder) / path.name
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(path.parent)
     temporary = _beside(path, path.suffix)
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    file = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
+        _lock(file)
         yield temporary
         _to_disk(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(file)
 
 
 def write_text(path, text):
@@ -105,8 +125,13 @@ def whole_folder(path, is_ours, overwrite=False):
     path.parent.mkdir(parents=True, exist_ok=True)
     replaces = path.is_dir() and any(path.iterdir())
     temporary = _beside(path / "new" if replaces else path)
+    clear_leftovers(temporary.parent)
     temporary.mkdir()
+    lock = None
     try:
+        if fcntl is not None:
+            lock = os.open(temporary, os.O_RDONLY)
+            _lock(lock)
         yield temporary
         for entry in temporary.iterdir():
             _to_disk(entry)
@@ -128,11 +153,95 @@ def whole_folder(path, is_ours, overwrite=False):
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def own_folder(parent, name):
+    """The folder of a name in one that was given to us, which may come from strangers.
+
+    Raises:
+        ValueError: if it is a link, through which files elsewhere would be written.
+    """
+    path = as_path(parent) / name
+    if path.is_symlink():
+        raise ValueError(f"'{printable(path)}' is a link: nothing is written there.")
+    return path
+
+
+def member(folder, name):
+    """A file in a folder that was given to us, which may come from strangers.
+
+    Raises:
+        ValueError: if it is a link that leads elsewhere, or is there and no file.
+    """
+    path, home = folder / name, os.path.realpath(folder)
+    roots = [home]
+    if os.path.basename(os.path.dirname(home)) == "snapshots":
+        # The cache of Hugging Face, whose files are links to these.
+        roots.append(os.path.join(home, "..", "..", "blobs"))
+    real = pathlib.Path(os.path.realpath(path))
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        raise ValueError(
+            f"'{printable(path)}' is a link to '{printable(real)}', outside of its "
+            "folder, and is not read. Put the file itself there."
+        )
+    if os.path.lexists(path) and not real.is_file():
+        raise ValueError(f"'{printable(path)}' must be a file, and is none.")
+    return path
+
+
+def open_to_append(path):
+    """Opens a text file to write at its end; raises an `OSError` if it is a link."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", newline="")
+
+
+def clear_leftovers(folder):
+    """Removes what writers that were killed left in a folder, and says so, once.
+
+    A writer holds a lock on its temporary file or folder for as long as it lives.
+    """
+    real = os.path.realpath(folder)
+    if real in _cleared or fcntl is None:
+        return
+    _cleared.add(real)
+    removed = []
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+    for entry in found:
+        with contextlib.suppress(OSError):  # Gone, locked, a link, or not ours.
+            file = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
+                removed.append(entry.name)
+            finally:
+                os.close(file)
+    if removed:
+        warnings.warn(
+            f"removed from '{printable(folder)}' what a program that was killed had "
+            f"begun to write: {', '.join(map(printable, sorted(removed)))}",
+            stacklevel=3,
+        )
+
+
+def _lock(file):
+    """Marks a temporary file or folder as that of a living writer."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # A file system without locks.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def finish_replacement(folder):
     """Moves files into place that a killed writer of `whole_folder` had finished."""
     replacement = as_path(folder) / _REPLACEMENT
+    if replacement.is_symlink():
+        return  # Not ours: it would move files from elsewhere.
     # Another process may do the same at the same time.
     with contextlib.suppress(FileNotFoundError):
         for entry in list(replacement.iterdir()):
@@ -146,7 +255,7 @@ def check_free(path, is_ours, overwrite=False):
     path = as_path(path)
     if backend.process_number() > 0 or not os.path.lexists(path):
         return
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         finish_replacement(path)
         if not any(path.iterdir()):
             return
@@ -158,8 +267,8 @@ def check_free(path, is_ours, overwrite=False):
                 f"Received: path={str(path)!r}"
             )
     raise ValueError(
-        "`path` exists and holds something else, which is never replaced. Choose "
-        f"another path. Received: path={str(path)!r}"
+        "`path` exists and holds something else, or is a link; that is never replaced. "
+        f"Choose another path. Received: path={str(path)!r}"
     )
 
 
@@ -171,18 +280,14 @@ def reserve(folder, size):
     """
     if not hasattr(os, "posix_fallocate"):
         return
-    path = pathlib.Path(folder) / "reserved"
-    try:
-        with open(path, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-    finally:
-        path.unlink(missing_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _beside(path, suffix=""):
     """A hidden name beside a path that nothing has."""
     # Long names leave no room for more; the limit counts bytes.
-    return path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}{suffix}")
+    return path.with_name(f".{path.name[:40]}.part-{secrets.token_hex(4)}{suffix}")
 
 
 def _to_disk(path):

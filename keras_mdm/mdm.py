@@ -7,7 +7,7 @@ checked in `fitting`, pictures drawn in `sampling`, files read and written in `s
 """
 
 import contextlib
-import math
+import dataclasses
 import threading
 import warnings
 
@@ -15,6 +15,7 @@ import keras
 from keras import ops
 
 from keras_mdm import backend
+from keras_mdm.checks import between
 from keras_mdm.diffusion import losses
 from keras_mdm.diffusion.process import Process
 from keras_mdm.ema import ExponentialMovingAverage
@@ -117,21 +118,23 @@ class MDM(keras.Model):
                 "`network` must be a `Denoiser`, such as `UNet` or `NestedUNet`. "
                 f"Received: network={network!r} (of type {type(network).__name__})"
             )
-        if prediction != "x0" and network.predicts_residuals:
+        if network.predicts_residuals and prediction != "x0":
             raise ValueError(
                 "a network with `residual_prediction=True` must have `prediction='x0'`:"
                 " no other prediction resembles that of a smaller resolution. "
                 f"Received: prediction={prediction!r}"
             )
-        if not 0.0 <= condition_dropout <= 1.0:
+        if not between(condition_dropout, 0.0, 1.0):
             raise ValueError(
                 "`condition_dropout` must be from 0 to 1. "
-                f"Received: condition_dropout={condition_dropout}"
+                f"Received: condition_dropout={condition_dropout!r}"
             )
-        if output_limit is not None and not 0.0 < output_limit < math.inf:
+        if output_limit is not None and not (
+            between(output_limit) and output_limit > 0
+        ):
             raise ValueError(
                 "`output_limit` must be above 0 and finite. "
-                f"Received: output_limit={output_limit}"
+                f"Received: output_limit={output_limit!r}"
             )
         self.turns = Turns()
         self.network = network
@@ -151,6 +154,12 @@ class MDM(keras.Model):
         self.loss_weighting = loss_weighting
         self.condition_dropout = condition_dropout
         self.output_limit = output_limit
+        known = {field.name for field in dataclasses.fields(SamplingSettings)}
+        if not isinstance(sampling, dict | None) or not set(sampling or ()) <= known:
+            raise ValueError(
+                f"`sampling` must be a dict with keys among {sorted(known)}. "
+                f"Received: sampling={sampling!r}"
+            )
         self.sampling = SamplingSettings(**(sampling or {}))
         self.sampling.get_config()  # What can't be saved is refused now.
         self.sampling_functions = {}

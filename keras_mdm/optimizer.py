@@ -187,9 +187,15 @@ def with_loss_scaling(optimizer, network, auto_scale_loss):
         ValueError: if weights are kept in float16.
     """
     check_trainable(network)
+    wanted = "`optimizer` must be 'auto', a Keras optimizer, or the name of one."
+    try:
+        optimizer = keras.optimizers.get(optimizer)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{wanted} Received: optimizer={optimizer!r}") from error
+    if optimizer is None:
+        raise ValueError(f"{wanted} Received: optimizer=None")
     if "mixed_float16" not in _policies(network) or not auto_scale_loss:
         return optimizer
-    optimizer = keras.optimizers.get(optimizer)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer
     return keras.optimizers.LossScaleOptimizer(optimizer)

@@ -6,8 +6,10 @@ Every text that the package reads comes through here, whatever it is for.
 import codecs
 import io
 import json
+import os
 import pathlib
 import re
+import stat
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = (
@@ -18,13 +20,20 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
+# Also what moves a terminal's cursor, and what turns the direction of a text.
+_UNSHOWN = re.compile(
+    r"[\ud800-\udfff\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+# Bytes of a text file that is read at once: of a table, and of what is about one item.
+MAX_TABLE, MAX_TEXT = 2**32, 2**24
 
 
-def read_text(path):
+def read_text(path, max_bytes=MAX_TABLE):
     """Reads a text file: UTF-8, or what its byte order mark says.
 
     Args:
         path: String or path of the file.
+        max_bytes: Int. Size of the largest file that is read.
 
     Returns:
         String without the mark; ends of lines are as in the file.
@@ -33,6 +42,15 @@ def read_text(path):
         ValueError: If the file is no such text. The message names file and line.
         OSError: If the file can't be read.
     """
+    status = os.stat(path)
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):
+        raise ValueError(f"'{printable(path)}' is no regular file.")
+    size = status.st_size
+    if size > max_bytes:
+        raise ValueError(
+            f"'{printable(path)}' has {size} bytes, more than the {max_bytes} that are "
+            "read at once."
+        )
     return decode_text(pathlib.Path(path).read_bytes(), path)
 
 
@@ -93,7 +111,7 @@ def read_json(path):
         ValueError: If it is not JSON. The message names the file.
         OSError: If the file can't be read.
     """
-    return parse_json(read_text(path), path)
+    return parse_json(read_text(path, MAX_TEXT), path)
 
 
 def parse_json(text, name):
@@ -107,15 +125,22 @@ def parse_json(text, name):
 def printable(text):
     """A text that can be printed and encoded: bytes of no known meaning as `\\xe9`.
 
-    Names of files that are not UTF-8 hold such bytes.
+    Names of files that are not UTF-8 hold such bytes. What a terminal would obey, such
+    as colors and line ends, and turns of the direction of a text are escaped too.
     """
-    return _SURROGATES.sub(_escape, str(text))
+    return _UNSHOWN.sub(_escape, str(text))
+
+
+def cut(text, size):
+    """The beginning of a text that has at most `size` bytes in UTF-8."""
+    return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 
 def _escape(match):
     code = ord(match[0])
     # Python keeps a byte that it can't decode as 0xDC00 + byte.
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+    code -= 0xDC00 * (0xDC80 <= code <= 0xDCFF)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def whole_characters(text):

@@ -36,13 +36,18 @@ print(np.isfinite(drawn).all(), np.isfinite(losses["loss"][0]), again["loss_8"])
 """
 
 
+@pytest.fixture(scope="module")
+def loss_in_float32():
+    mdm = tiny_mdm(network=tiny_nest(2, resolution=4))
+    mdm.compile(keras_mdm.AdamW(1e-3), **uncompiled())
+    found = mdm.evaluate(batch_of(4, 8), batch_size=2, verbose=0, return_dict=True)
+    return found["loss_8"]
+
+
 @pytest.mark.parametrize("floatx", ["bfloat16", "float64"])
-def test_another_floatx(floatx):
+def test_another_floatx(floatx, loss_in_float32):
     finite, learned, loss = run_python(FLOATX, stdin=floatx).split()
     assert finite == learned == "True"
     # Not the mean of a metric that was kept in bfloat16.
-    wanted = tiny_mdm(network=tiny_nest(2, resolution=4))
-    wanted.compile(keras_mdm.AdamW(1e-3), **uncompiled())
-    wanted = wanted.evaluate(batch_of(4, 8), batch_size=2, verbose=0, return_dict=True)
-    assert float(loss) == pytest.approx(wanted["loss_8"], rel=0.02)
+    assert float(loss) == pytest.approx(loss_in_float32, rel=0.02)
     assert np.isfinite(float(loss))

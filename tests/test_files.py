@@ -10,18 +10,17 @@ import textwrap
 
 import pytest
 
+from keras_mdm import files
 from keras_mdm.files import as_path, check_free, whole_file, whole_folder, write_text
 
 PARTS = ("config", "weights", "vocabulary")
 
-# Writes version 2 of a folder or a file, and ends at the n-th change of the disk that
-# Python tells of: without clearing up, as a process that is killed.
-KILLED = """
-import importlib.util, os, sys
-spec = importlib.util.spec_from_file_location("files", {source!r})
-files = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(files)
-left = int(sys.argv[1])
+# For each line of its input, a process of its own writes version 2 of a folder or a
+# file, and ends at the n-th change of the disk that Python tells of: without clearing
+# up, as a process that is killed. They are forks, which import nothing again.
+WRITER = """
+import json, os, sys
+from keras_mdm import files
 
 def hook(event, arguments):
     global left
@@ -32,28 +31,55 @@ def hook(event, arguments):
         if left < 0:
             os._exit(9)
 
-target = sys.argv[2]
-sys.addaudithook(hook)
-if sys.argv[3] == "file":
-    with files.whole_file(target) as part:
-        part.write_text("2" * 1000)
-else:
-    with files.whole_folder(target, lambda path: True, overwrite=True) as folder:
-        for name in {parts!r}:
-            (folder / name).write_text("2")
+def write(target, kind):
+    if kind == "file":
+        with files.whole_file(target) as part:
+            part.write_text("2" * 1000)
+    else:
+        with files.whole_folder(target, lambda path: True, overwrite=True) as folder:
+            for name in {parts!r}:
+                (folder / name).write_text("2")
+
+for line in sys.stdin:
+    left, target, kind = json.loads(line)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            sys.addaudithook(hook)
+            write(target, kind)
+            code = 0
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def kill(at, target, kind):
+@pytest.fixture(scope="module")
+def kill():
     """Whether the writer was killed at its `at`-th change, rather than finished."""
-    spec = importlib.util.find_spec("keras_mdm.files")
-    code = textwrap.dedent(KILLED).format(source=spec.origin, parts=PARTS)
-    done = subprocess.run([sys.executable, "-c", code, str(at), str(target), kind])
-    assert done.returncode in (0, 9)
-    return done.returncode == 9
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork")
+    package = pathlib.Path(importlib.util.find_spec("keras_mdm").origin).parent
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER.format(parts=PARTS)],
+        cwd=package.parent,  # where `-c` looks for modules first
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def kill(at, target, kind):
+            print(json.dumps([at, str(target), kind]), file=process.stdin, flush=True)
+            code = int(process.stdout.readline())
+            assert code in (0, 9)
+            return code == 9
+
+        yield kill
+        process.stdin.close()
 
 
-def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):
+def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path, kill):
     seen = set()
     for at in range(100):
         folder = tmp_path / str(at)
@@ -72,7 +98,7 @@ def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path):
     assert {entry.name for entry in folder.iterdir()} == {*PARTS, "notes"}
 
 
-def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path, kill):
     path = tmp_path / "a.txt"
     for at in range(20):
         path.write_text("1")
@@ -149,3 +175,55 @@ def test_home(monkeypatch, tmp_path):
     write_text("~/b.json", json.dumps(1))
     assert json.loads((tmp_path / "b.json").read_text()) == 1
     assert as_path(pathlib.Path("c")) == pathlib.Path("c")
+
+
+def test_what_a_killed_writer_left_is_cleared_once(tmp_path):
+    code = textwrap.dedent(
+        f"""
+        import os
+        from keras_mdm.files import whole_file, whole_folder
+        kept = ()
+        for kind in (whole_file, lambda path: whole_folder(path, lambda path: True)):
+            kept = kind({str(tmp_path)!r} + "/a.png"), *kept
+            kept[0].__enter__()
+        os._exit(9)
+        """
+    )
+    subprocess.run([sys.executable, "-c", code])
+    left = {entry.name for entry in tmp_path.iterdir()}
+    assert len(left) == 2 and all(name.startswith(".a.png.part-") for name in left)
+    mine = [".a.png", ".a.png.part-1234", "b.part-12345678"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    precious = tmp_path / "c" / "precious"
+    write_text(precious, "precious")
+    (tmp_path / ".c.part-12345678").symlink_to(precious.parent)
+    with pytest.warns(UserWarning, match="killed") as told:
+        write_text(tmp_path / "b", "")
+    assert len(told) == 1 and all(name in str(told[0].message) for name in left)
+    with whole_file(tmp_path / "d") as living:
+        files._cleared.clear()
+        write_text(tmp_path / "e", "")
+        assert living.exists()
+    assert not {entry.name for entry in tmp_path.iterdir()} & left
+    assert precious.exists() and all((tmp_path / name).exists() for name in mine)
+
+
+def test_a_replacement_that_is_a_link_moves_nothing(tmp_path):
+    """Readers finish what a killed writer of a folder had begun."""
+    write_text(tmp_path / "mine" / "precious", "precious")
+    theirs = tmp_path / "theirs"
+    write_text(theirs / "config", "1")
+    (theirs / ".replacement").symlink_to(tmp_path / "mine")
+    files.finish_replacement(theirs)
+    assert (tmp_path / "mine" / "precious").exists()
+    assert not (theirs / "precious").exists()
+
+
+def test_rows_are_not_added_through_a_link(tmp_path):
+    (tmp_path / "history.csv").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="history.csv"):
+        files.open_to_append(tmp_path / "history.csv")
+    assert not (tmp_path / "precious").exists()
+    with pytest.raises(ValueError, match="is a link"):
+        files.own_folder(tmp_path, "history.csv")

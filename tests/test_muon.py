@@ -104,6 +104,20 @@ def test_kernels_without_gradient_stay():
         np.testing.assert_array_equal(found, value)
 
 
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    rng = np.random.default_rng(4)
+    values, good, bad = (_arrays(rng, SHAPES[-2:]) for _ in range(3))
+    bad[0][0] = np.nan
+    variables, optimizer = _variables(values), keras_mdm.Muon(RATE, weight_decay=0.1)
+    _apply(optimizer, variables, [good])
+    kept = [*variables, *optimizer._momentums]
+    before = values_of(kept)
+    _apply(optimizer, variables, [bad])
+    for found, value in zip(values_of(kept), before, strict=True):
+        np.testing.assert_array_equal(found, value)
+    assert int(values_of([optimizer.skipped_in_a_row])[0]) == 1
+
+
 def test_what_is_no_hidden_kernel_is_trained_by_adamw():
     parts = ("class_labels", "conv_in", "residual_0/conv_1", "norm_out", "conv_out")
     variables, others = (

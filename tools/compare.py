@@ -41,8 +41,8 @@ def parse_arguments(arguments=None):
     add("--matrix", type=pathlib.Path, help="JSON file with lines of your own")
     add("--seeds", type=int, default=3, help="runs of each line (default: 3)")
     add("--resolution", type=int, default=32, help="in pixels (default: 32)")
-    add("--steps", type=int, default=300, help="of the reference (default: 300)")
-    add("--batch-size", type=int, default=32, help="pictures a step (default: 32)")
+    add("--steps", type=int, default=600, help="of the reference (default: 600)")
+    add("--batch-size", type=int, default=16, help="pictures a step (default: 16)")
     add("--backend", choices=("jax", "tensorflow"), help="Keras' backend")
     args = parser.parse_args(arguments)
     if (args.output is None) == (args.report is None):

@@ -51,8 +51,8 @@ class Task:
     resolution: int
     channels: int
     num_classes: int
-    steps: int = 300
-    batch_size: int = 32
+    steps: int = 600
+    batch_size: int = 16
 
 
 def build(line, task, seed):

@@ -206,7 +206,9 @@ def describe(compiled, args):
     if args.devices > 1:
         result["collective_bytes"] = compile_report.collective_bytes(program)
     if args.hlo:
-        pathlib.Path(args.hlo).write_text(program)
+        from keras_mdm.files import write_text
+
+        write_text(args.hlo, program)
     return result
 
 

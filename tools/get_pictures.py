@@ -16,9 +16,9 @@ the licenses, and name the sources where you show pictures.
 """
 
 import argparse
+import hashlib
 import io
 import json
-import os
 import pathlib
 import sys
 
@@ -29,8 +29,9 @@ from picture_sets import SETS
 from shared import errors_as_lines
 
 from keras_mdm.data.folders import split_of
-from keras_mdm.data.pictures import read_picture
+from keras_mdm.data.pictures import open_picture, read_picture
 from keras_mdm.data.source import UnusablePicture
+from keras_mdm.files import whole_file, write_text
 from keras_mdm.text_files import printable
 
 MANIFEST, METADATA = "manifest.json", "metadata.jsonl"
@@ -182,7 +183,7 @@ def _squared(data):
     """A picture in the middle of a transparent square: training cuts none of it off."""
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(data)).convert("RGBA")
+    picture = open_picture(io.BytesIO(data)).convert("RGBA")
     side = max(picture.size)
     square = Image.new("RGBA", (side, side), (255, 255, 255, 0))
     left, top = (side - picture.width) // 2, (side - picture.height) // 2
@@ -206,24 +207,19 @@ def _write(folder, name, data, known=None):
     if ".." in name.split("/") or name.startswith("/"):
         raise ValueError(f"A package has a picture outside its folder: '{name}'.")
     file = folder / name
-    partial = file.with_name(f".{file.name}.partial")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_bytes(data)
-    digest = picture_packages.sha256(partial)
+    digest = hashlib.sha256(data).hexdigest()
     if file.exists():
-        partial.unlink()
         found = picture_packages.sha256(file)
         if found not in (digest, known):
             raise ValueError(_changed(file))
         return found
-    partial.rename(file)
+    with whole_file(file) as temporary:
+        temporary.write_bytes(data)
     return digest
 
 
 def _write_json(path, value):
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def _bar(items, doing):

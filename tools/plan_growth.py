@@ -136,11 +136,13 @@ def main(arguments=None):
     args = parse_arguments(arguments)
     compile_targets.prepare_process(compile_targets.H100, False)
     compile_targets.pretend(compile_targets.H100)
+    from keras_mdm.files import whole_file, write_text
+
     with errors_as_lines():
         rows = measure(args.preset, args.largest)
         output = pathlib.Path(args.output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        plot(rows, output.with_suffix(".png"))
+        with whole_file(output.with_suffix(".png")) as temporary:
+            plot(rows, temporary)
         text = (
             f"{_HEAD}{table(rows)}\n"
             f"`{args.preset}` in `mixed_bfloat16`, its outermost network once more "
@@ -151,7 +153,7 @@ def main(arguments=None):
             "them: no device was asked, nor a compiler.\n\n"
             f"![Growth against resolution]({output.name}.png)\n"
         )
-        output.with_suffix(".md").write_text(text)
+        write_text(output.with_suffix(".md"), text)
         print(text)
 
 

@@ -28,7 +28,7 @@ from keras_mdm.backend.processes import (
     whole_values,
 )
 from keras_mdm.backend.programs import compile_with_weights, run_stateless
-from keras_mdm.backend.serialization import serialize
+from keras_mdm.backend.serialization import check_classes, deserialize, serialize
 from keras_mdm.backend.sharding import (
     check_devices,
     divide_rows,
@@ -72,6 +72,8 @@ __all__ = [
     "run_stateless",
     "schedule_free_averages",
     "serialize",
+    "deserialize",
+    "check_classes",
     "snapshot",
     "steps_taken",
     "sublayers",

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_mdm.conditioning import t5_files
 from keras_mdm.conditioning.t5_model import load_encoder, mask_is_an_argument
+from keras_mdm.files import member
 
 MAX_TOKENS = 128
 # Texts are padded to a multiple of this, so that few shapes are compiled. What is
@@ -68,7 +69,7 @@ class T5Encoder:
                 f"`max_tokens` must be at least 2. Received: max_tokens={max_tokens}"
             )
         folder = t5_files.find_folder(folder)
-        vocabulary = folder / t5_files.VOCABULARY
+        vocabulary = member(folder, t5_files.VOCABULARY)
         if not vocabulary.is_file():
             raise ValueError(f"'{vocabulary}' is missing: the SentencePiece model.")
         model = load_encoder(folder, dtype)

@@ -7,13 +7,16 @@ weights: one `model.safetensors`, or several with an index that names them.
 import re
 
 from keras_mdm import text_files
+from keras_mdm.checksums import check_values, file_checksum
 from keras_mdm.downloads import download_repository
-from keras_mdm.files import as_path, finish_replacement
+from keras_mdm.files import as_path, finish_replacement, member
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 VOCABULARY = "spiece.model"
+# In the configuration that `keep_encoder` writes; Hugging Face's own has none.
+CHECKSUMS = "checksums"
 
 
 def find_folder(folder):
@@ -34,7 +37,7 @@ def find_folder(folder):
 def read_json(path):
     """A JSON file as a dict."""
     try:
-        value = text_files.read_json(path)
+        value = text_files.read_json(member(path.parent, path.name))
     except FileNotFoundError as error:
         raise ValueError(
             f"'{path}' is missing: the folder must be a T5 model as Hugging Face keeps "
@@ -42,6 +45,14 @@ def read_json(path):
         ) from error
     if not isinstance(value, dict):
         raise ValueError(f"'{path}' is no JSON object. Received: {str(value)[:80]}")
+    if CHECKSUMS in value:
+        check_values(value, path)
+        for name, known in value.pop(CHECKSUMS).items():
+            if file_checksum(member(path.parent, name)) != known:
+                raise ValueError(
+                    f"'{path.parent / name}' is damaged: its checksum is not that in "
+                    f"{CONFIG}. Run tools/convert_t5.py again."
+                )
     return value
 
 
@@ -59,14 +70,27 @@ def encoder_weights(folder):
     """
     names = [WEIGHTS]
     if (folder / INDEX).is_file():
-        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
-    opened = [_open(folder / name) for name in names]
+        names = _indexed(folder / INDEX)
+    opened = [_open(member(folder, name)) for name in names]
     found = {name: file for file in opened for name in file.keys()}
     return {
         name: found[name]
         for name in sorted(found)
         if name == "shared.weight" or re.match("encoder[.]", name)
     }
+
+
+def _indexed(path):
+    """Sorted names of the files that an index has: names alone, without a folder."""
+    files = read_json(path).get("weight_map")
+    names = list(files.values()) if isinstance(files, dict) else [None]
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ValueError(
+                f"'{path}' must map each weight to the name of a file beside it. "
+                f"Received: {str(name)[:80]!r}"
+            )
+    return sorted(set(names))
 
 
 def _open(path):

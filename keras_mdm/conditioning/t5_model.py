@@ -5,6 +5,7 @@ keras-hub has no preset of FLAN-T5-XL and no reader for T5 in the form of Huggin
 
 import contextlib
 import functools
+import math
 import operator
 import warnings
 
@@ -33,6 +34,7 @@ _ACTIVATIONS = {
     "gated-gelu": (functools.partial(ops.gelu, approximate=True), True),
     "gated-silu": (ops.silu, True),
 }
+_SIZES = ("vocab_size", "num_layers", "num_heads", "d_model", "d_ff", "d_kv")
 # keras-hub's attention has these built in.
 _BUILT_IN = {
     "relative_attention_num_buckets": 32,
@@ -68,6 +70,7 @@ def load_encoder(folder, dtype):
     config = read_config(folder)
     activation, gated = _ACTIVATIONS[config.get("feed_forward_proj", "relu")]
     files = encoder_weights(folder)
+    _check_sizes(config, files, folder)
     model = _build(config, activation, gated, dtype)
     _assign(model, files, folder)
     return model
@@ -97,6 +100,24 @@ def read_config(folder):
                 f"`{name}` must be {value}. Received: {name}={config[name]}"
             )
     return config
+
+
+def _check_sizes(config, files, folder):
+    """Raises a `ValueError` if a model is far larger than its files, before it is."""
+    sizes = [config.get(name) for name in _SIZES]
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(
+            f"'{folder / CONFIG}' must have {', '.join(_SIZES)}, positive whole "
+            f"numbers. Received: {sizes}"
+        )
+    vocabulary, layers, heads, dim, width, head = sizes
+    wanted = vocabulary * dim + layers * dim * (4 * heads * head + 2 * width)
+    found = sum(math.prod(f.get_slice(n).get_shape()) for n, f in files.items())
+    if wanted > 4 * found:
+        raise ValueError(
+            f"the weights in '{folder}' do not fit its {CONFIG}: it asks for {wanted} "
+            f"numbers, and they have {found}."
+        )
 
 
 def _build(config, activation, gated, dtype):

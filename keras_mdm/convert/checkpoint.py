@@ -12,7 +12,7 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
-from keras_mdm.files import as_path, reserve
+from keras_mdm.files import as_path, reserve, whole_file
 
 # Packages whose objects stand beside the weights of an official checkpoint: its
 # options, under their present and their older names, and its list of losses.
@@ -142,7 +142,7 @@ def _check_archive(path):
     """
     try:
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # of a damaged directory of members too
         raise ValueError(
             f"'{path}' is not a whole PyTorch checkpoint: it is truncated or damaged, "
             "or was written by a torch older than 1.6. Compare its size with that of "
@@ -195,4 +195,5 @@ def write_checkpoint(path, tensors):
     size = sum(4 * tensor.numel() + 1024 for tensor in weights.values())
     # torch raises no `OSError` where the disk fills up.
     reserve(as_path(path).parent, size)
-    torch.save({"state_dict": weights}, path)
+    with whole_file(path) as temporary:
+        torch.save({"state_dict": weights}, temporary)

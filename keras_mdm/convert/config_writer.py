@@ -1,9 +1,8 @@
 """Writes the YAML configuration with which the official code builds a model of ours."""
 
-import pathlib
-
 from keras_mdm.conditioning import TextEmbeddings
 from keras_mdm.convert.config import PREDICTIONS, SCHEDULES, import_yaml
+from keras_mdm.files import write_text
 from keras_mdm.networks import NestedUNet
 
 
@@ -44,7 +43,7 @@ def write_config(path, mdm):
         "reader_config": {"image_size": network.resolution},
     }
     text = import_yaml().safe_dump(content, sort_keys=False)
-    pathlib.Path(path).write_text(text, "utf-8")
+    write_text(path, text)
 
 
 def _official_schedule(schedule):

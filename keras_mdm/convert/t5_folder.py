@@ -4,7 +4,9 @@ import json
 import shutil
 
 from keras_mdm import text_files
+from keras_mdm.checksums import file_checksum, with_checksum
 from keras_mdm.conditioning.t5_files import (
+    CHECKSUMS,
     CONFIG,
     INDEX,
     VOCABULARY,
@@ -13,7 +15,7 @@ from keras_mdm.conditioning.t5_files import (
     find_folder,
 )
 from keras_mdm.conditioning.t5_model import read_config
-from keras_mdm.files import check_free, reserve, whole_folder, write_text
+from keras_mdm.files import check_free, member, reserve, whole_folder, write_text
 
 # What the configuration of a folder without the decoder calls the model.
 _REDUCED = "T5EncoderModel"
@@ -49,8 +51,10 @@ def keep_encoder(folder, output, dtype="bfloat16", overwrite=False, progress=Non
                 progress(len(tensors), len(files))
         reserve(target, sum(array.nbytes + 1024 for array in tensors.values()))
         save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
-        write_text(target / CONFIG, json.dumps(config, indent=2) + "\n")
-        shutil.copyfile(folder / VOCABULARY, target / VOCABULARY)
+        shutil.copyfile(member(folder, VOCABULARY), target / VOCABULARY)
+        written = (WEIGHTS, VOCABULARY)
+        config[CHECKSUMS] = {name: file_checksum(target / name) for name in written}
+        write_text(target / CONFIG, json.dumps(with_checksum(config), indent=2) + "\n")
 
 
 def _is_reduced(folder):

@@ -15,7 +15,7 @@ import unicodedata
 
 from keras_mdm.data.file_walk import name_some
 from keras_mdm.data.source import UnusablePicture, read_captions
-from keras_mdm.text_files import parse_json, printable, read_text, split_lines
+from keras_mdm.text_files import MAX_TEXT, parse_json, printable, read_text, split_lines
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 _FILE_NAME = "file_name"
@@ -87,7 +87,7 @@ class TextFiles:
     def __getitem__(self, file):
         path = self._root / self._find(file)
         try:
-            return read_captions(read_text(path))
+            return read_captions(read_text(path, MAX_TEXT))
         except (OSError, ValueError) as error:
             raise UnusablePicture(
                 str(self._root / file),

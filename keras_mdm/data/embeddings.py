@@ -10,9 +10,16 @@ that has it is whole.
 import hashlib
 import json
 import re
+import zlib
 
 import numpy as np
 
+from keras_mdm.checksums import (
+    check_values,
+    read_arrays,
+    tell_unchecked,
+    with_checksum,
+)
 from keras_mdm.files import local_path, whole_file, write_text
 from keras_mdm.text_files import printable, read_json
 
@@ -42,11 +49,16 @@ class EmbeddingShards:
         self.size = about["size"]
         self.encoder_name = about["encoder"]
         self.max_tokens = max_tokens or about["max_tokens"]
-        index = []
+        index, self._unchecked = [], set()
         for number in written_shards(self._folder):
-            hashes, lengths = _read_shard(self._folder, number, self.size)
+            hashes, lengths, sums = _read_shard(self._folder, number, about)
+            if sums is None:
+                tell_unchecked(_tokens_path(self._folder, number))
+                self._unchecked.add(number)
+                sums = np.zeros_like(hashes, "uint32")
             starts = np.cumsum(lengths, dtype="int64") - lengths
-            index.append((hashes, np.full_like(lengths, number), starts, lengths))
+            numbers = np.full_like(lengths, number)
+            index.append((hashes, numbers, starts, lengths, sums))
         if not index:
             raise FileNotFoundError(f"{self._folder} has no finished shard.")
         columns = [np.concatenate(column) for column in zip(*index, strict=True)]
@@ -61,7 +73,7 @@ class EmbeddingShards:
         return not text.strip() or self._find(text) is not None
 
     def _find(self, text):
-        """Shard, start and length of the tokens of a caption, or `None`."""
+        """Shard, start, length and checksum of a caption's tokens, or `None`."""
         wanted = _hash_text(text)
         row = int(np.searchsorted(self._hashes, wanted))
         if row == len(self._hashes) or self._hashes[row] != wanted:
@@ -92,12 +104,22 @@ class EmbeddingShards:
             place = self._find(text)
             if place is None:
                 raise KeyError(text)
-            number, start, length = place
+            number, start, length, known = place
             if number not in self._tokens:
                 path = _tokens_path(self._folder, number)
                 self._tokens[number] = np.load(path, mmap_mode="r")
+            tokens = self._tokens[number][start : start + length]
+            found = zlib.crc32(np.ascontiguousarray(tokens))
+            if number not in self._unchecked and found != known:
+                path = _tokens_path(self._folder, number)
+                raise ValueError(
+                    f"'{printable(path)}' is damaged: the embedding of {text[:80]!r} "
+                    "is not what was written. Delete "
+                    f"{_index_path(self._folder, number).name} and run "
+                    "tools/encode_captions.py again."
+                )
             length = min(length, self.max_tokens)
-            embeddings[row, :length] = self._tokens[number][start : start + length]
+            embeddings[row, :length] = tokens[:length]
             mask[row, :length] = True
         return {"text_embeddings": embeddings, "text_mask": mask}
 
@@ -116,7 +138,7 @@ def write_about(folder, encoder, size, max_tokens):
     about = {"format": _FORMAT, "encoder": encoder}
     about |= {"size": int(size), "max_tokens": int(max_tokens)}
     if not (folder / _ABOUT).is_file():
-        write_text(folder / _ABOUT, json.dumps(about))
+        write_text(folder / _ABOUT, json.dumps(with_checksum(about)))
     elif (found := _read_about(folder)) != about:
         raise ValueError(
             f"'{folder}' has embeddings of another kind: {found}. Received: {about}"
@@ -143,11 +165,14 @@ def write_shard(folder, number, texts, embeddings, masks):
         raise ValueError("the encoder's embeddings are not finite in float16.")
     with whole_file(_tokens_path(folder, number)) as temporary:
         np.save(temporary, tokens)
+    about = json.dumps(_read_about(folder), sort_keys=True)
     with whole_file(_index_path(folder, number)) as temporary:
         np.savez(
             temporary,
             hashes=np.array([_hash_text(text) for text in texts], "uint64"),
             lengths=np.array([len(rows) for rows in kept], "int32"),
+            sums=np.array([zlib.crc32(rows) for rows in kept], "uint32"),
+            about=np.array(about),
         )
 
 
@@ -185,6 +210,8 @@ def _read_about(folder):
             "`tools/encode_captions.py` makes them."
         )
     about = read_json(path)
+    if isinstance(about, dict):
+        check_values(about, path)
     counts = [about.get(key) for key in _COUNTS] if isinstance(about, dict) else [None]
     if not all(type(count) is int and count > 0 for count in counts) or not isinstance(
         about.get("encoder"), str
@@ -201,27 +228,33 @@ def _read_about(folder):
     return about
 
 
-def _read_shard(folder, number, size):
-    """Hashes and lengths of the captions of a shard, once its tokens fit to them."""
-    path = _index_path(folder, number)
+def _read_shard(folder, number, about):
+    """Hashes, lengths and checksums of the captions of a shard, if its tokens fit."""
+    path, known = _index_path(folder, number), json.dumps(about, sort_keys=True)
     try:
-        with path.open("rb") as file, np.load(file) as index:
-            hashes, lengths = index["hashes"], index["lengths"]
         tokens = np.load(_tokens_path(folder, number), mmap_mode="r")
+        # 16 bytes for a caption, which has a token at least.
+        index = read_arrays(path, 16 * len(tokens) + 2**20)
+        hashes, lengths, sums = index["hashes"], index["lengths"], index.get("sums")
         fits = (
             hashes.dtype == np.uint64
             and lengths.dtype == np.int32
             and hashes.shape == lengths.shape == (len(hashes),)
+            and (sums is None or (sums.dtype, sums.shape) == (np.uint32, hashes.shape))
             and (lengths >= 0).all()
             and len(tokens) == lengths.sum(dtype="int64")
-            and (not len(tokens) or tokens.shape[1:] == (size,))
+            and (not len(tokens) or tokens.shape[1:] == (about["size"],))
         )
+        if fits and sums is not None and len(sums):
+            fits = zlib.crc32(np.ascontiguousarray(tokens[: lengths[0]])) == sums[0]
         if not fits:
             raise ValueError("its index and its tokens do not fit together")
+        if str(index.get("about", known)) != known:
+            raise ValueError(f"it was made by {index['about']}, and not by {known}")
     # Whatever a damaged file makes numpy and zipfile raise.
     except Exception as error:
         raise ValueError(
             f"Shard {number} of the embeddings in '{printable(folder)}' is damaged: "
             f"{error}. Delete {path.name} and run tools/encode_captions.py again."
         ) from error
-    return hashes, lengths
+    return hashes, lengths, sums

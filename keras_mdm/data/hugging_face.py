@@ -32,6 +32,7 @@ import fsspec
 import pyarrow.parquet
 from datasets.distributed import split_dataset_by_node
 
+from keras_mdm.data.descriptions import check_card, is_own
 from keras_mdm.data.pictures import read_picture
 from keras_mdm.data.source import (
     Source,
@@ -74,6 +75,9 @@ class HuggingFace(Source):
                 f"Received: split={split!r}"
             )
         self._split = split = options.get("split", split)
+        self._folder = as_path(name) if as_path(name).is_dir() else None
+        if self._folder is not None:
+            check_card(self._folder)
         streams = options.get("stream", "0") == "1"
         builder, rows = _load(name, options.get("config"), split, streams)
         features = rows.features or {}
@@ -163,6 +167,8 @@ class HuggingFace(Source):
             raise UnusablePicture(what, "has no picture")
         data = picture["bytes"]
         if data is None:
+            if not is_own(picture["path"], self._folder):
+                raise UnusablePicture(what, "is outside of its data set")
             try:
                 with fsspec.open(picture["path"], "rb") as file:
                     data = file.read()

@@ -4,6 +4,7 @@
 order and the same flips each time; this one goes on to the next pass.
 """
 
+import collections
 import itertools
 import weakref
 
@@ -26,7 +27,16 @@ class PictureDataset(grain.IterDataset):
     takes at the start of `fit`, uses up none. Set it to resume at a given pass.
     """
 
-    def __init__(self, preparation, batch_size, shuffle, repeat, num_workers, shard):
+    def __init__(
+        self,
+        preparation,
+        batch_size,
+        shuffle,
+        repeat,
+        num_workers,
+        shard,
+        max_unusable=1.0,
+    ):
         super().__init__()
         self.epoch = 0
         self._preparation = preparation
@@ -35,7 +45,9 @@ class PictureDataset(grain.IterDataset):
         self._repeat = repeat
         self.num_workers = num_workers
         self._shard = shard
-        self._unusable = set()
+        self._unusable = {}
+        self._seen = 0
+        self._max_unusable = max_unusable
 
     def __iter__(self):
         return _PassIterator(self)
@@ -130,7 +142,11 @@ class PictureDataset(grain.IterDataset):
         source = self._preparation.source
         for error in unusable:
             source.skip(error.what, error.why)
-            self._unusable.add(error.what)
+            self._unusable[error.what] = error.why
+        self._seen += len(unusable)
+        if batch is not None:
+            self._seen += len(next(iter(batch.values())))
+        self._check_share()
         size = self._batch_size * self._shard[1]
         if self._usable < size:
             raise ValueError(
@@ -138,6 +154,20 @@ class PictureDataset(grain.IterDataset):
                 f"fewer than one batch of {size}. {source.report()}"
             )
         return batch
+
+    def _check_share(self):
+        """Raises a `ValueError` if too much of what was read can't be used."""
+        source = self._preparation.source
+        # Not by the first few of many.
+        seen = max(self._seen, min(len(source), 1000))
+        if len(self._unusable) > self._max_unusable * seen:
+            reasons = collections.Counter(self._unusable.values()).most_common(10)
+            listed = "; ".join(f"{why} ({count})" for why, count in reasons)
+            raise ValueError(
+                f"{len(self._unusable)} {source.noun} of {source.name!r} can't be "
+                f"used, more than `max_unusable={self._max_unusable}` of {seen}. "
+                f"Reasons: {listed}. {source.report()}"
+            )
 
 
 class _PassIterator(grain.DatasetIterator):

@@ -1,12 +1,14 @@
 """Opens picture files. Every picture that the package reads comes through here."""
 
-import struct
+import os
 
 import numpy as np
 
 from keras_mdm.data.source import UnusablePicture
 from keras_mdm.data.transforms import to_channels
 
+# Pixels of a picture and bytes of its file: more than any camera makes.
+MAX_PIXELS, MAX_BYTES = 2**27, 2**30
 # Not all that Pillow opens: for PostScript, by whatever name, it starts Ghostscript.
 EXTENSIONS = {
     "AVIF": (".avif", ".avifs"),
@@ -40,14 +42,25 @@ def picture_extensions():
     return {ending for name in supported_formats() for ending in EXTENSIONS[name]}
 
 
-def open_picture(file):
-    """Opens a path or a binary file as a `PIL.Image.Image` that is not decoded yet."""
+def open_picture(file, max_pixels=MAX_PIXELS):
+    """Opens a path or a binary file as a `PIL.Image.Image` that is not decoded yet.
+
+    Raises:
+        ValueError: If it has more pixels than `max_pixels`, or its file is too large.
+    """
     from PIL import Image
 
-    return Image.open(file, formats=supported_formats())
+    if isinstance(file, str | os.PathLike) and os.stat(file).st_size > MAX_BYTES:
+        raise ValueError(f"its file has more than {MAX_BYTES} bytes")
+    picture = Image.open(file, formats=supported_formats())
+    width, height = picture.size
+    if width * height > max_pixels:
+        picture.close()
+        raise ValueError(f"{width}x{height} pixels are more than {max_pixels}")
+    return picture
 
 
-def read_picture(path, name=None):
+def read_picture(path, name=None, max_pixels=MAX_PIXELS):
     """Reads a picture file as 8-bit RGB.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grays
@@ -56,6 +69,7 @@ def read_picture(path, name=None):
     Args:
         path: Path of the file, or a binary file object.
         name: String. Its name in errors. Defaults to the path.
+        max_pixels: Int. Larger pictures are unusable, and are not decoded.
 
     Returns:
         uint8 array `(height, width, 3)`.
@@ -63,25 +77,14 @@ def read_picture(path, name=None):
     Raises:
         UnusablePicture: If the file is not a picture, is truncated or damaged.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with open_picture(path) as picture:
+        with open_picture(path, max_pixels) as picture:
             picture.load()
             return _to_rgb(ImageOps.exif_transpose(picture))
-    # All that Pillow's decoders were seen to raise on damaged files.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        OverflowError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
+    # Pillow's decoders raise almost anything on damaged files.
+    except Exception as error:
         raise UnusablePicture(
             str(name or path), f"corrupt or unreadable: {error}"
         ) from error
@@ -90,8 +93,10 @@ def read_picture(path, name=None):
 def _to_rgb(picture):
     if picture.mode.startswith("I"):
         # 16-bit grays; Pillow's own conversion would clip them at 255.
-        wide = np.asarray(picture).astype(np.float64)[..., None]
-        return to_channels(np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8), 3)
+        wide = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
+        # In whole numbers: floats of large pictures would fill the memory.
+        pixels = (wide // 257 + (wide % 257 > 128)).astype(np.uint8)
+        return to_channels(pixels[..., None], 3)
     if picture.mode == "F":
         raise ValueError("floating-point pictures have no known range")
     has_alpha = picture.mode in ("LA", "La", "RGBA", "RGBa", "PA")

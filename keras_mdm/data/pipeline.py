@@ -7,6 +7,7 @@ channels)`, uint8 in [0, 255], and, if wanted, `labels` `(batch,)`, int32, `capt
 micro-conditioning `(batch,)`, float32, by their names.
 """
 
+from keras_mdm.checks import between
 from keras_mdm.data.preparation import Preparation
 from keras_mdm.data.transforms import check_positive, check_resolution
 from keras_mdm.data.workers import default_workers
@@ -34,6 +35,7 @@ def make_dataset(
     micro_conditioning=(),
     embeddings=None,
     shard=(0, 1),
+    max_unusable=0.8,
 ):
     """Makes a dataset of batches that `keras.Model.fit` accepts on every backend.
 
@@ -88,6 +90,8 @@ def make_dataset(
             process reads the part number `index`. All shards have the same number of
             batches as long as every picture is usable. (The rows of a source that
             streams are divided otherwise: row by row, or file by file.)
+        max_unusable: Float in [0, 1]. If more than this share of the pictures can't be
+            used, reading stops with an error that lists the reasons.
 
     Returns:
         A `grain.IterDataset` of dicts. Its attribute `epoch` is the number of the
@@ -111,23 +115,26 @@ def make_dataset(
     """
     resolution = check_resolution(resolution)
     batch_size = check_positive("batch_size", batch_size)
-    if crop not in ("center", "random"):
+    if not isinstance(crop, str) or crop not in ("center", "random"):
         raise ValueError(
             f"`crop` must be 'center' or 'random'. Received: crop={crop!r}"
         )
-    if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+    pair = isinstance(crop_scale, tuple | list) and len(crop_scale) == 2
+    pair = pair and all(between(scale, 0.0, 1.0) for scale in crop_scale)
+    if not pair or not 0 < crop_scale[0] <= crop_scale[1]:
         raise ValueError(
             "`crop_scale` must be a pair (low, high) with 0 < low <= high <= 1. "
             f"Received: crop_scale={crop_scale}"
         )
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"`seed` must be in [0, 2**32). Received: seed={seed}")
-    if num_workers is not None and num_workers < 0:
+    if not between(seed, 0, 2**32 - 1, whole=True):
+        raise ValueError(f"`seed` must be in [0, 2**32). Received: seed={seed!r}")
+    if num_workers is not None and not between(num_workers, 0, whole=True):
         raise ValueError(
-            f"`num_workers` must be 0 or more. Received: num_workers={num_workers}"
+            "`num_workers` must be a whole number from 0. Received: "
+            f"num_workers={num_workers!r}"
         )
-    if channels not in (None, 1, 3):
-        raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
+    if channels is not None and not (between(channels) and channels in (1, 3)):
+        raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels!r}")
     _check_keep(keep, source)
     if source.is_video and source.num_frames is None:
         raise ValueError(
@@ -174,7 +181,9 @@ def make_dataset(
             upscale=upscale,
         ),
     )
-    return PictureDataset(preparation, batch_size, shuffle, repeat, num_workers, shard)
+    return PictureDataset(
+        preparation, batch_size, shuffle, repeat, num_workers, shard, max_unusable
+    )
 
 
 def steps_per_epoch(source, batch_size, shard=(0, 1)):
@@ -205,9 +214,9 @@ def _check_shard(shard):
 
 
 def _check_keep(keep, source):
-    unknown = [key for key in keep if key not in _KEYS]
     picture_key = "videos" if source.is_video else "images"
-    if isinstance(keep, str) or unknown or picture_key not in keep:
+    listed = isinstance(keep, tuple | list | set)
+    if not listed or not {picture_key} <= set(map(str, keep)) <= set(_KEYS):
         raise ValueError(
             f"`keep` must be some of {_KEYS}, with {picture_key!r} among them for "
             f"{source.name!r}. Received: keep={keep!r}"

@@ -1,4 +1,4 @@
-"""Where the samples lie in tar shards: found by a scan, kept in an index beside each.
+"""Where the samples lie in tar shards: found by a scan, kept in the user's cache.
 
 A tar file has no table of contents. `webdataset.py` reads by what is found here.
 """
@@ -12,9 +12,10 @@ import tarfile
 
 import numpy as np
 
+from keras_mdm.checksums import read_arrays
 from keras_mdm.data.file_walk import count_endings, name_some
-from keras_mdm.data.pictures import EXTENSIONS
-from keras_mdm.files import local_path, whole_file
+from keras_mdm.data.pictures import EXTENSIONS, MAX_BYTES
+from keras_mdm.files import cache_folder, local_path, whole_file
 from keras_mdm.text_files import printable
 
 PARTS = ("picture", "text", "json")
@@ -22,6 +23,9 @@ _ENDINGS = {ending: "picture" for endings in EXTENSIONS.values() for ending in e
 _ENDINGS |= {".txt": "text", ".json": "json"}
 _VERSION = 2
 _BLOCK = 512
+# Bytes of a member's name and attributes.
+_MAX_HEADER = 2**20
+_PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 # Bytes at both ends that tell shards of one size apart; tar ends in 10 KB of zeros.
 _SAMPLED = 16 * 1024
 
@@ -100,13 +104,11 @@ def read_index(shard):
         and size of picture, text and json (-1 for none); list of pairs `(what, why)` of
         what can't be used; and a string that counts members of other kinds.
     """
-    cache = shard.with_name(f".{shard.name}.index.npz")
     stamp, size = _stamp(shard), shard.stat().st_size
+    cache = index_path(shard)
     # The index is only a copy: whatever is wrong with it, the shard is scanned anew.
-    # Numpy leaves a file open that it can't read.
-    with contextlib.suppress(Exception), cache.open("rb") as file:
-        with np.load(file) as index:
-            found = _check_index(index, stamp, size)
+    with contextlib.suppress(Exception):
+        found = _check_index(read_arrays(cache, 4 * size + 2**20), stamp, size)
         if found is not None:
             return found
     keys, members, flaws, ignored = _scan(shard, size)
@@ -121,6 +123,12 @@ def read_index(shard):
             ignored=np.array(ignored),
         )
     return keys, members, flaws, ignored
+
+
+def index_path(shard):
+    """Where the index of a shard is kept: beside it, it could be a stranger's."""
+    name = os.fsencode(os.path.realpath(shard))
+    return cache_folder("shards") / f"{hashlib.sha256(name).hexdigest()}.npz"
 
 
 def _stamp(shard):
@@ -158,13 +166,13 @@ def _scan(shard, size):
     samples, flaws, others = {}, [], []
     end, why = 0, ""
     try:
-        with tarfile.open(shard, "r:") as file:
+        with tarfile.open(shard, "r:", tarinfo=_Member) as file:
             for member in file:
                 end = file.offset
                 if member.isfile():
                     _add(samples, flaws, others, shard, member)
-    # All that was seen of `tarfile` on damaged files.
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
+    # Whatever a damaged file makes `tarfile` raise.
+    except Exception as error:
         why = f" ({error})"
     lost = _lost_bytes(shard, end)
     flaw = None
@@ -189,6 +197,8 @@ def _scan(shard, size):
             flaws.append((f"{shard}/{key}", "has no picture"))
         elif len(places) == 1:
             flaws.append((f"{shard}/{key}", "has no caption"))
+        elif any(length > MAX_BYTES for _, length in places.values()):
+            flaws.append((f"{shard}/{key}", f"has more than {MAX_BYTES} bytes"))
         elif any(start + length > size for start, length in places.values()):
             flaws.append((f"{shard}/{key}", "cut off at the end of the shard"))
         else:
@@ -198,6 +208,16 @@ def _scan(shard, size):
     return np.array(keys, "str"), members, flaws, count_endings(others)
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose long name and attributes are read if they are of sane size."""
+
+    def _proc_member(self, tarfile_):
+        special = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, *_PAX)
+        if self.type in special and self.size > _MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(tarfile_)
+
+
 def _add(samples, flaws, others, shard, member):
     if os.path.basename(member.name).startswith("."):
         return  # As in folders: what Macs and caches leave.
@@ -205,6 +225,8 @@ def _add(samples, flaws, others, shard, member):
     part = _ENDINGS.get(ending.lower())
     if part is None:
         others.append(member.name)
+    elif member.issparse():
+        flaws.append((f"{shard}/{member.name}", "is stored with holes"))
     elif part in samples.setdefault(key, {}):
         what = f"{shard}/{member.name}@{member.offset_data}"
         flaws.append((what, f"is a second {part} of its sample; the first is used"))

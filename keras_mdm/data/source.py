@@ -9,8 +9,10 @@ import json
 import math
 import threading
 
-from keras_mdm.text_files import printable, whole_characters
+from keras_mdm.text_files import cut, printable, whole_characters
 
+# Characters of a caption: a longer text is none.
+MAX_CAPTION = 100_000
 _MOST_GROUPS = 1000  # Folders or shards with a digest of their own.
 
 
@@ -74,7 +76,9 @@ class Source:
     ):
         self.name = printable(name)
         self.channels = channels
-        self.class_names = None if class_names is None else tuple(class_names)
+        self.class_names = None
+        if class_names is not None:
+            self.class_names = tuple(map(printable, class_names))
         if num_classes is None and class_names is not None:
             num_classes = len(self.class_names)
         self.num_classes = num_classes
@@ -120,6 +124,11 @@ class Source:
         except UnusablePicture as error:
             self.skip(error.what, error.why)
             raise
+        # Whatever one odd item makes a library raise, it does not end a run.
+        except Exception as error:
+            what, why = self.describe(index), f"{type(error).__name__}: {error}"
+            self.skip(what, why)
+            raise UnusablePicture(what, why) from error
         return item
 
     def contents(self):
@@ -153,7 +162,7 @@ class Source:
     def skip(self, what, why):
         """Remembers that `what` is not used and `why`, once; from any thread."""
         with self._lock:
-            self._skipped[printable(what)] = printable(why)
+            self._skipped[printable(what)] = printable(cut(str(why), 1000))
 
     @property
     def notes(self):
@@ -219,18 +228,28 @@ def digests(items):
     return {g: f"{counts[g]}: {sums[g].hexdigest()[:16]}" for g in sorted(sums)}
 
 
-def read_captions(value):
+def read_captions(value, max_length=MAX_CAPTION):
     """Tuple of the captions of an item, without blanks around them, at least one.
 
+    Args:
+        value: What a file has.
+        max_length: Int. Characters of the longest.
+
     Raises:
-        ValueError: If `value`, what a file has, is no string and no list of strings.
+        ValueError: If `value` is no string and no list of strings, or too long.
     """
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts:
-        raise ValueError(f"a caption must be a string or a list. Received: {value!r}")
+        raise ValueError(
+            f"a caption must be a string or a list. Received: {str(value)[:80]!r}"
+        )
     for text in texts:
         if not isinstance(text, str):
             raise ValueError(f"captions must be strings. Received: {text!r}")
+        if len(text) > max_length:
+            raise ValueError(
+                f"a caption has {len(text)} characters, more than {max_length}"
+            )
     return tuple(whole_characters(text).strip("\ufeff").strip() for text in texts)
 
 

@@ -112,6 +112,8 @@ def open_source(name, split="train", data_dir=None, num_frames=None, frame_rate=
             "`name` must be a non-empty string, such as 'shapes', 'digits', "
             f"'folder:PATH' or the name of a TFDS set. Received: name={name!r}"
         )
+    if not isinstance(split, str):
+        raise ValueError(f"`split` must be a string. Received: split={split!r}")
     if data_dir is not None and "://" not in str(data_dir):
         data_dir = local_path(data_dir, "`data_dir`")
     if num_frames is not None:

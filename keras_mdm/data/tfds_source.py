@@ -11,6 +11,7 @@ import difflib
 import io
 import itertools
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from keras_mdm.data import shapes_builder  # noqa: F401 (registers the set)
+from keras_mdm.data.descriptions import check_classes
 from keras_mdm.data.pictures import open_picture
 from keras_mdm.data.source import (
     Source,
@@ -67,7 +69,14 @@ class TfdsSource(Source):
             refuse_frames(name, num_frames, frame_rate)
         self._label = _find_label(features)
         self._caption = _find_caption(features)
-        self._records = prepare(builder, name).as_data_source(split=split)
+        builder = prepare(builder, name)
+        try:
+            self._records = builder.as_data_source(split=split)
+        except ValueError as error:
+            raise ValueError(
+                f"{path!r} has the splits {sorted(builder.info.splits)}, and parts of "
+                f"them such as 'train[:10%]'. Received: split={split!r}"
+            ) from error
         self._records.decoders = _decoders_of(features, self._pixels)
         self._has_attributes = builder.name == "shapes"
         self._split = split
@@ -93,8 +102,7 @@ class TfdsSource(Source):
     def _read(self, index):
         try:
             record = self._records[index]
-        # What Pillow raises on damaged files; other errors are ours to see.
-        except (OSError, SyntaxError, EOFError) as error:
+        except Exception as error:
             raise UnusablePicture(self.describe(index), f"corrupt: {error}") from error
         pixels = record[self._pixels]
         if self.is_video:
@@ -160,6 +168,9 @@ def _prepare(builder, name):
 
 
 def _open_builder(name, data_dir):
+    root = data_dir or tfds.core.constants.DATA_DIR
+    if "://" not in str(root):
+        check_classes(pathlib.Path(root) / name.split("/")[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     # TFDS raises an AssertionError for an unknown version.

@@ -14,7 +14,18 @@ from keras_mdm.data.source import UnusablePicture
 from keras_mdm.data.transforms import to_channels
 from keras_mdm.files import as_path, whole_file
 
-READABLE = (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm")
+# FFmpeg's readers by ending: left to itself, it also follows lists of other files.
+_FORMATS = {
+    ".avi": "avi",
+    ".gif": "gif",
+    ".mkv": "matroska",
+    ".mov": "mov",
+    ".mp4": "mov",
+    ".webm": "matroska",
+}
+READABLE = tuple(_FORMATS)
+# Pixels of all frames of a clip: 16 of 3840x2160, or 64 of 1920x1080, twice over.
+MAX_CLIP_PIXELS = 2**28
 
 WRITABLE = (".gif", ".mp4", ".webp")
 # Browsers show gifs with frames shorter than 1/50 s far slower.
@@ -22,7 +33,7 @@ _FASTEST_GIF = 50
 _LONGEST_ROUNDING = fractions.Fraction(1, 200)
 
 
-def read_clip(path, num_frames=None, frame_rate=None):
+def read_clip(path, num_frames=None, frame_rate=None, max_pixels=MAX_CLIP_PIXELS):
     """Reads a video file from its start as 8-bit RGB, and decodes no more than needed.
 
     Transparency is laid on white, and a turned camera is turned back.
@@ -33,6 +44,7 @@ def read_clip(path, num_frames=None, frame_rate=None):
         frame_rate: Float in [0.001, 1000]. Frames a second: frame `k` is what the file
             shows at the time `k / frame_rate`. Where the file has fewer, frames come
             more than once. Defaults to the frames as they follow each other.
+        max_pixels: Int. Of all frames together; larger clips are unusable.
 
     Returns:
         uint8 array `(frames, height, width, 3)`.
@@ -46,7 +58,12 @@ def read_clip(path, num_frames=None, frame_rate=None):
         if path.suffix.lower() == ".gif":
             _check_gif_end(path)
         # Titles in old encodings are no damage.
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(
+            f"file:{path.absolute()}",
+            format=_FORMATS[path.suffix.lower()],
+            options={"protocol_whitelist": "file"},
+            metadata_errors="replace",
+        ) as container:
             stream = container.streams.best("video")
             if stream is None:
                 raise ValueError("there is no video in it")
@@ -54,12 +71,24 @@ def read_clip(path, num_frames=None, frame_rate=None):
                 raise ValueError("its codec is unknown")
             # Several files are read at once; more threads would only fight.
             stream.codec_context.thread_count = 1
+            # FFmpeg itself refuses larger frames, before it takes memory for one.
+            most = max_pixels // (num_frames or 1)
+            stream.codec_context.options = {"max_pixels": str(most)}
+            size = stream.codec_context.width * stream.codec_context.height
+            if size > most:
+                raise ValueError(f"its frames have {size} pixels, more than {most}")
             frames = _sound_frames(container.decode(stream))
             if frame_rate is not None:
                 frames = _frames_at(frames, frame_rate)
-            clip = [_to_rgb(frame) for frame in itertools.islice(frames, num_frames)]
+            clip, left = [], max_pixels
+            for frame in itertools.islice(frames, num_frames):
+                left -= frame.width * frame.height
+                if left < 0:
+                    raise ValueError(f"its frames have more than {max_pixels} pixels")
+                clip.append(_to_rgb(frame))
             pixels = np.stack(clip) if clip else None
-    except (av.FFmpegError, OSError, ValueError) as error:
+    # Whatever a damaged file makes FFmpeg and numpy raise.
+    except Exception as error:
         # FFmpeg's own words, without number and path.
         why = getattr(error, "strerror", None) or error
         raise UnusablePicture(str(path), f"corrupt or unreadable: {why}") from error

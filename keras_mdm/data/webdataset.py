@@ -2,7 +2,8 @@
 
 img2dataset writes such shards: the members of a sample have one name and the endings
 `.jpg`, `.txt` and `.json`. A tar file has no table of contents, so each shard is
-scanned once; what was found is kept beside it, and samples are then read at random.
+scanned once; what was found is kept in the user's cache folder, `keras_mdm/shards` of
+`XDG_CACHE_HOME` (`~/.cache`), and samples are then read at random.
 """
 
 import io

@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_mdm.checks import between
+
 WEIGHTINGS = ("uniform", "snr", "min_snr", "sigmoid", "vdm")
 
 _MIN_SNR_GAMMA = 5.0
@@ -42,7 +44,7 @@ def noise_level_weights(weighting, error_ratio, alpha, sigma, base_alpha, base_s
     Raises:
         ValueError: if `weighting` is unknown.
     """
-    if weighting not in WEIGHTINGS:
+    if not isinstance(weighting, str) or weighting not in WEIGHTINGS:
         raise ValueError(
             f"`loss_weighting` must be one of {WEIGHTINGS}. "
             f"Received: loss_weighting={weighting!r}"
@@ -97,7 +99,7 @@ def level_weights(weights, resolutions, schedule):
     """
     if weights is None:
         return {resolution: 1.0 for resolution in resolutions}
-    if weights == "ratio":
+    if isinstance(weights, str) and weights == "ratio":
         return {r: schedule.ratio(r, resolutions[-1]) for r in resolutions}
     if not isinstance(weights, dict):
         raise ValueError(
@@ -145,12 +147,18 @@ def mixed_fractions(fractions, resolutions):
 
 
 def _check_resolutions(argument, values, resolutions):
-    unknown = set(values) - set(resolutions)
-    if unknown or not values:
+    known = isinstance(values, dict) and not set(values) - set(resolutions)
+    if not known or not values:
         raise ValueError(
             f"`{argument}` must have resolutions among {resolutions} as keys. "
-            f"Received: {argument}={values}"
+            f"Received: {argument}={values!r}"
         )
+    for value in values.values():
+        if not between(value, 0):
+            raise ValueError(
+                f"`{argument}` must be at least 0 and finite, and one above 0. "
+                f"Received: {argument}={values!r}"
+            )
 
 
 def mixed_batch_sizes(fractions, batch_size):

@@ -56,22 +56,23 @@ class Process:
         image_channels=3,
         frame_pooling="first",
     ):
-        loss_target = loss_target or prediction
+        loss_target = prediction if loss_target is None else loss_target
         for argument, value in (
             ("prediction", prediction),
             ("loss_target", loss_target),
         ):
-            if value not in PREDICTIONS:
+            if not isinstance(value, str) or value not in PREDICTIONS:
                 raise ValueError(
                     f"`{argument}` must be one of {PREDICTIONS}. "
                     f"Received: {argument}={value!r}"
                 )
-        if frame_pooling not in FRAME_POOLINGS:
+        if not isinstance(frame_pooling, str) or frame_pooling not in FRAME_POOLINGS:
             raise ValueError(
                 f"`frame_pooling` must be one of {FRAME_POOLINGS}. "
                 f"Received: frame_pooling={frame_pooling!r}"
             )
-        if timesteps != "uniform" and not callable(timesteps):
+        named = isinstance(timesteps, str) and timesteps == "uniform"
+        if not named and not callable(timesteps):
             raise ValueError(
                 "`timesteps` must be 'uniform', or a function of uniform numbers such "
                 f"as `LogitNormal()`. Received: timesteps={timesteps!r}"

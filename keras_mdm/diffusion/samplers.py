@@ -172,7 +172,7 @@ def get_sampler(sampler, eta=0.0):
     Raises:
         ValueError: if the sampler is unknown or `eta` does not belong to it.
     """
-    if sampler == "ddim":
+    if isinstance(sampler, str) and sampler == "ddim":
         return DDIM(eta)
     if eta:
         raise ValueError(
@@ -181,7 +181,7 @@ def get_sampler(sampler, eta=0.0):
         )
     if isinstance(sampler, Sampler):
         return sampler
-    if sampler not in SAMPLERS:
+    if not isinstance(sampler, str) or sampler not in SAMPLERS:
         raise ValueError(
             f"`sampler` must be one of {sorted(SAMPLERS)}, or a `Sampler`. "
             f"Received: sampler={sampler!r}"

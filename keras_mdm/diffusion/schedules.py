@@ -5,10 +5,9 @@
 
 import math
 
-import keras
 import numpy as np
 
-from keras_mdm.backend import serialize
+from keras_mdm.backend import deserialize, serialize
 from keras_mdm.diffusion.schedule_tables import (
     SCHEDULES,
     TABLES,
@@ -22,6 +21,8 @@ PATHS = ("variance_preserving", "flow")
 
 # Standard deviation of the noise, and share of the picture, that may be left at an end.
 _CLEAN, _NOISE = 0.05, 0.1
+
+_MOST_TIMESTEPS = 10**6
 
 
 class NoiseSchedule:
@@ -66,14 +67,15 @@ class NoiseSchedule:
         count_frames=True,
         path=None,
     ):
-        if name not in SCHEDULES and not callable(name):
+        named = isinstance(name, str) and name in SCHEDULES
+        if not named and not callable(name):
             raise ValueError(
                 f"`schedule` must be one of {sorted(SCHEDULES)}, or a function that "
                 f"returns the log-SNR. Received: schedule={name!r}{_hint(name)}"
             )
-        if num_timesteps < 2:
+        if not 2 <= num_timesteps <= _MOST_TIMESTEPS:
             raise ValueError(
-                "`num_timesteps` must be at least 2. "
+                f"`num_timesteps` must be from 2 to {_MOST_TIMESTEPS}. "
                 f"Received: num_timesteps={num_timesteps}"
             )
         if shift_power < 0:
@@ -214,7 +216,7 @@ class NoiseSchedule:
         """A schedule from what `get_config` returned."""
         config = dict(config)
         if isinstance(config["name"], dict):
-            config["name"] = keras.saving.deserialize_keras_object(config["name"])
+            config["name"] = deserialize(config["name"])
         return cls(**config)
 
 

@@ -5,11 +5,44 @@ minute for a large one. Random numbers follow `keras.utils.set_random_seed` and 
 same on every backend. Used by all layers with weights and by the moving average.
 """
 
+import contextlib
+import contextvars
+import math
 import random
 
 import keras
 import numpy as np
 from keras import ops
+
+_LEFT = contextvars.ContextVar("numbers and arrays that may still be made")
+
+
+@contextlib.contextmanager
+def at_most(numbers, arrays):
+    """Within it, weights of so many numbers in so many arrays can be made, not more.
+
+    For models of strangers, whose file may ask for any size.
+
+    Args:
+        numbers, arrays: int.
+    """
+    token = _LEFT.set([numbers, arrays])
+    try:
+        yield
+    finally:
+        _LEFT.reset(token)
+
+
+def _take(shape):
+    left = _LEFT.get(None)
+    if left is not None:
+        left[0] -= math.prod(shape)
+        left[1] -= 1
+        if min(left) < 0:
+            raise ValueError(
+                "the network is larger than its file of weights, which belongs to "
+                "another. Nothing was loaded."
+            )
 
 
 class _OnHost(keras.initializers.Initializer):
@@ -19,6 +52,7 @@ class _OnHost(keras.initializers.Initializer):
         self.number = number
 
     def __call__(self, shape, dtype=None):
+        _take(shape)
         return ops.convert_to_tensor(self._values(tuple(shape)), dtype=dtype)
 
     def get_config(self):

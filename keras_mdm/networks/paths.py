@@ -1,9 +1,8 @@
 """The way down and the way up that `UNet` and `NestedUNet` have in common."""
 
-import math
-
 from keras import ops
 
+from keras_mdm.checks import between
 from keras_mdm.layers import (
     Conv3x3,
     GroupNormalization,
@@ -28,14 +27,15 @@ def per_place(name, values, channels):
     """
     if isinstance(values, int):
         values = (values,) * len(channels)
-    values = tuple(int(value) for value in values)
-    if len(values) != len(channels) or min(values, default=-1) < 0:
+    listed = isinstance(values, tuple | list)
+    whole = listed and all(between(value, 0, whole=True) for value in values)
+    if not whole or len(values) != len(channels):
         raise ValueError(
             f"`{name}` must have one whole number from 0 for each of the "
             f"{len(channels)} resolutions of `channels`={channels}. "
-            f"Received: {name}={values}"
+            f"Received: {name}={values!r}"
         )
-    return values
+    return tuple(int(value) for value in values)
 
 
 class PathNetwork(Denoiser):
@@ -57,14 +57,26 @@ class PathNetwork(Denoiser):
         return self.channels[0]
 
     def _check_options(self):
-        channels = tuple(int(width) for width in self.channels)
-        if not channels or min(channels) < 1:
+        channels = self.channels
+        if not channels or not all(between(c, 1, whole=True) for c in channels):
             raise ValueError(
                 "`channels` must have at least one positive number. "
                 f"Received: channels={channels}"
             )
-        self.channels = channels
-        self.embedding_size = self.embedding_size or 4 * channels[0]
+        self.channels = channels = tuple(int(width) for width in channels)
+        if self.embedding_size is None:
+            self.embedding_size = 4 * channels[0]
+        for name in ("embedding_size", "num_heads", "groups", "frames"):
+            if not between(getattr(self, name), 1, whole=True):
+                raise ValueError(
+                    f"`{name}` must be a whole number from 1. "
+                    f"Received: {name}={getattr(self, name)!r}"
+                )
+        if not between(self.dropout, 0.0) or self.dropout >= 1.0:
+            raise ValueError(
+                "`dropout` must be at least 0 and below 1. "
+                f"Received: dropout={self.dropout!r}"
+            )
         for key in (
             "num_residual_blocks",
             "num_attention_layers",
@@ -76,13 +88,13 @@ class PathNetwork(Denoiser):
                 "`num_residual_blocks` must be at least 1 at every resolution. "
                 f"Received: num_residual_blocks={self.num_residual_blocks}"
             )
-        if self.image_channels < 1:
+        if not between(self.image_channels, 1, whole=True):
             raise ValueError(
                 "`image_channels` must be at least 1. "
-                f"Received: image_channels={self.image_channels}"
+                f"Received: image_channels={self.image_channels!r}"
             )
         for name, default in self.micro_conditioning.items():
-            if not math.isfinite(default):
+            if not between(default):
                 raise ValueError(
                     "`micro_conditioning` must have finite defaults. "
                     f"Received: micro_conditioning={{{name!r}: {default}}}"

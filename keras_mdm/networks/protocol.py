@@ -7,7 +7,7 @@ nothing but what stands here.
 
 import keras
 
-from keras_mdm.backend import serialize, sublayers
+from keras_mdm.backend import deserialize, serialize, sublayers
 from keras_mdm.layers.primitives import build_children
 from keras_mdm.levels import level_name
 
@@ -180,7 +180,7 @@ class Denoiser(keras.Model):
             ValueError: if no network of the nest has that level.
         """
         for network in self.networks:
-            if network.level == level:
+            if isinstance(level, int | str) and network.level == level:
                 return network
         raise ValueError(
             f"`resolution` must be one of the network's resolutions "
@@ -234,7 +234,7 @@ class Denoiser(keras.Model):
         config = dict(config)
         for key in ("inner", "conditioner"):
             if config.get(key) is not None:
-                config[key] = keras.saving.deserialize_keras_object(config[key])
+                config[key] = deserialize(config[key])
         return cls(**config)
 
     def __dir__(self):

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_mdm.checks import between
 from keras_mdm.layers import ResidualBlock, TokenConditioning, standardize
 from keras_mdm.levels import level_name
 from keras_mdm.networks.blocks import per_frame
@@ -96,6 +97,21 @@ class UNet(PathNetwork):
         dtype=None,
         name=None,
     ):
+        if not between(resolution, 1, whole=True):
+            raise ValueError(
+                "`resolution` must be a whole number of pixels. "
+                f"Received: resolution={resolution!r}"
+            )
+        for argument, value, kinds in (
+            ("channels", channels, (tuple, list)),
+            ("micro_conditioning", micro_conditioning, (dict, type(None))),
+            ("mid_blocks", mid_blocks, (bool,)),
+        ):
+            if not isinstance(value, kinds):
+                raise ValueError(
+                    f"`{argument}` must be a {kinds[0].__name__}. "
+                    f"Received: {argument}={value!r}"
+                )
         options = {
             "resolution": resolution,
             "channels": tuple(channels),

@@ -141,7 +141,9 @@ def generate(
     check_count("num_resamplings", num_resamplings, 1000)
     if batch_size is not None:
         check_count("batch_size", batch_size)
-    network = self.network.at_level(resolution or self.resolution)
+    network = self.network.at_level(
+        self.resolution if resolution is None else resolution
+    )
     guided = network.conditioner is not None and settings.guidance_scale != 1.0
     condition, negative, total = read_conditions(
         RequestedCondition(prompts, labels, features),

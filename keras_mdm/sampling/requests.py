@@ -92,10 +92,13 @@ def gather_condition(requested, conditioner, num_samples):
     Returns:
         dict of arrays.
     """
-    gathered = {
-        key: np.asarray(value) for key, value in (requested.features or {}).items()
-    }
     text_name, label_name, feature_name = requested.names
+    features = requested.features
+    if features is not None and not isinstance(features, dict):
+        raise ValueError(
+            f"`{feature_name}` must be a dict of arrays. Received: {features!r}"
+        )
+    gathered = {key: np.asarray(value) for key, value in (features or {}).items()}
     for key, value in gathered.items():
         if value.dtype.kind not in "iub" and not _is_finite(value):
             raise ValueError(

@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_mdm.checks import between
 from keras_mdm.diffusion.guidance import THRESHOLDS
 from keras_mdm.diffusion.samplers import Sampler, get_sampler
 from keras_mdm.diffusion.spacing import SPACINGS
@@ -36,15 +37,21 @@ class SamplingSettings:
 
     def __post_init__(self):
         get_sampler(self.sampler)
-        if self.spacing not in SPACINGS and not callable(self.spacing):
+        named = isinstance(self.spacing, str) and self.spacing in SPACINGS
+        if not named and not callable(self.spacing):
             raise ValueError(
                 f"`spacing` must be one of {sorted(SPACINGS)}, or a function of the "
                 f"schedule and `num_steps`. Received: spacing={self.spacing!r}"
             )
-        if self.threshold not in THRESHOLDS:
+        if not isinstance(self.threshold, str) or self.threshold not in THRESHOLDS:
             raise ValueError(
                 f"`threshold` must be one of {THRESHOLDS}. "
                 f"Received: threshold={self.threshold!r}"
+            )
+        if not between(self.num_steps, 1, whole=True):
+            raise ValueError(
+                "`num_steps` must be a whole number from 1. "
+                f"Received: num_steps={self.num_steps!r}"
             )
         for name, low, high in (
             ("eta", 0.0, 1.0),
@@ -54,18 +61,21 @@ class SamplingSettings:
             ("dynamic_maximum", 1.0, _LARGEST),
         ):
             value = getattr(self, name)
-            if not low <= value <= high:
+            if not between(value, low, high):
                 raise ValueError(
                     f"`{name}` must be from {low:g} to {high:g}. "
                     f"Received: {name}={value!r}"
                 )
         if self.guidance_interval is not None:
-            interval = tuple(float(v) for v in self.guidance_interval)
-            if len(interval) != 2 or not 0.0 <= interval[0] < interval[1] <= 1.0:
+            interval = self.guidance_interval
+            pair = isinstance(interval, tuple | list) and len(interval) == 2
+            numbers = pair and all(between(v, 0.0, 1.0) for v in interval)
+            if not numbers or not interval[0] < interval[1]:
                 raise ValueError(
                     "`guidance_interval` must be two rising numbers from 0 (clean) to "
-                    f"1 (noise). Received: guidance_interval={self.guidance_interval}"
+                    f"1 (noise). Received: guidance_interval={interval!r}"
                 )
+            interval = tuple(float(v) for v in interval)
             object.__setattr__(self, "guidance_interval", interval)
 
     def get_config(self):

@@ -9,6 +9,7 @@ import importlib.resources
 
 import numpy as np
 
+from keras_mdm.checksums import read_arrays
 from keras_mdm.files import whole_file
 from keras_mdm.saving.finite import check_finite
 
@@ -51,13 +52,13 @@ def read_bundled_weights(mdm, file):
     Raises:
         ValueError: if the file does not belong to the network.
     """
-    with file.open("rb") as opened, np.load(opened) as values:
-        paths = {variable.path for variable in mdm.network.weights}
-        if paths != set(values.files):
-            raise ValueError(
-                f"the weights in '{file}' belong to another network; they differ in "
-                f"{sorted(paths ^ set(values.files))[:5]}"
-            )
-        for variable in mdm.network.weights:
-            variable.assign(values[variable.path].astype("float32"))
+    wanted = {variable.path: tuple(variable.shape) for variable in mdm.network.weights}
+    values = read_arrays(file, 2 * mdm.network.count_params() + 4096 * len(wanted))
+    if wanted != {name: value.shape for name, value in values.items()}:
+        raise ValueError(
+            f"the weights in '{file}' belong to another network; they differ in "
+            f"{sorted(wanted.keys() ^ values.keys())[:5] or 'their shapes'}"
+        )
+    for variable in mdm.network.weights:
+        variable.assign(values[variable.path].astype("float32"))
     mdm.reset_ema()

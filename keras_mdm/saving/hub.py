@@ -5,16 +5,9 @@ What had to be converted is kept in the folder `keras_mdm` of `XDG_CACHE_HOME`
 """
 
 import hashlib
-import os
-import pathlib
 
 from keras_mdm.downloads import cause_of
-
-
-def cache_folder():
-    """Where converted presets are kept."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return pathlib.Path(cache) / "keras_mdm" / "presets"
+from keras_mdm.files import cache_folder
 
 
 def converted_preset(folder, reader):
@@ -31,7 +24,7 @@ def converted_preset(folder, reader):
     for path in ((folder / name).resolve() for name in reader.FILES):
         state = path.stat()
         found.update(f"{path} {state.st_size} {state.st_mtime_ns}".encode())
-    target = cache_folder() / f"converted-{found.hexdigest()[:16]}"
+    target = cache_folder("presets") / f"converted-{found.hexdigest()[:16]}"
     if not target.is_dir():
         reader.to_preset(folder, target)
     return target
@@ -52,7 +45,7 @@ def published_preset(name, published, load):
     Raises:
         ValueError: if it can't be downloaded; it says what to fetch from where.
     """
-    target = cache_folder() / name
+    target = cache_folder("presets") / name
     if target.is_dir():
         return target
     repository = published["repository"]

@@ -8,7 +8,7 @@ optimizer and all. Bound to `MDM`.
 import keras
 
 from keras_mdm import backend
-from keras_mdm.backend import serialize, sublayers
+from keras_mdm.backend import deserialize, serialize, sublayers
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.fitting import active_levels
 from keras_mdm.saving.finite import check_finite
@@ -77,7 +77,7 @@ def from_config(cls, config):
         config = renamed(config)  # A file of the first version.
     for key in ("network", "timesteps"):
         if isinstance(config.get(key), dict):
-            config[key] = keras.saving.deserialize_keras_object(config[key])
+            config[key] = deserialize(config[key])
     if isinstance(config["schedule"], dict):
         config["schedule"] = NoiseSchedule.from_config(config["schedule"])
     return cls(**config)

@@ -11,9 +11,17 @@ import math
 import keras
 
 from keras_mdm import backend
-from keras_mdm.files import as_path, finish_replacement, reserve, whole_folder
+from keras_mdm.checksums import check_values, file_checksum, with_checksum
+from keras_mdm.files import (
+    as_path,
+    finish_replacement,
+    member,
+    reserve,
+    whole_folder,
+    write_text,
+)
 from keras_mdm.saving.finite import check_finite
-from keras_mdm.text_files import read_json
+from keras_mdm.text_files import printable, read_json
 
 FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
@@ -44,12 +52,15 @@ def write_preset(path, config, network, averaged, overwrite=False):
     }
     with whole_folder(path, is_preset, overwrite) as folder:
         _write_json(folder / CONFIG_FILE, config)
-        _write_json(folder / METADATA_FILE, metadata)
         # Numbers, and what HDF5 writes about each array.
         sizes = [4 * math.prod(variable.shape) for variable in network.variables]
         reserve(folder, sum(sizes) + 4096 * len(sizes))
         with backend.whole_values(network.variables):
             network.save_weights(folder / WEIGHTS_FILE)
+        if backend.process_number() == 0:
+            files = (CONFIG_FILE, WEIGHTS_FILE)
+            metadata["files"] = {n: file_checksum(folder / n) for n in files}
+            _write_json(folder / METADATA_FILE, with_checksum(metadata))
     backend.wait_for_all()
 
 
@@ -73,21 +84,44 @@ def is_preset(folder):
 
 
 def check_metadata(folder):
-    """Returns a preset's version, or raises a `ValueError` if it can't be read."""
-    version = read_part(folder, METADATA_FILE).get("format_version")
+    """Returns a preset's metadata, or raises a `ValueError` if it can't be read.
+
+    A warning says so if there are no checksums.
+    """
+    metadata = read_part(folder, METADATA_FILE)
+    version = metadata.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ValueError(
             f"preset '{folder}' has the format version {version}, and this version of "
             f"keras_mdm reads up to {FORMAT_VERSION}. Install a newer keras_mdm."
         )
-    return version
+    check_values(metadata, folder / METADATA_FILE)
+    return metadata
+
+
+def check_file(folder, name, metadata):
+    """Compares a file of a preset with the checksum in its metadata, if there is one.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    known = metadata.get("files")
+    if known is not None and (
+        not isinstance(known, dict)
+        or known.get(name) != file_checksum(member(folder, name))
+    ):
+        raise ValueError(
+            f"preset '{printable(folder)}': {name} is damaged; by the checksum in "
+            f"{METADATA_FILE} it is not what was saved. Get it again, or, if you "
+            f"changed it yourself, remove 'files' and 'checksum' from {METADATA_FILE}."
+        )
 
 
 def load_network(network, folder):
     """Loads a preset's weights, with an error that says which file is damaged."""
     try:
         network.load_weights(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"the weights of preset '{folder}' can't be loaded: {WEIGHTS_FILE} is "
             f"damaged or does not belong to {CONFIG_FILE}. Cause: {error}"
@@ -95,16 +129,17 @@ def load_network(network, folder):
 
 
 def _write_json(path, value):
-    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_part(folder, name):
     """A JSON file of a preset folder as a dict, with an error that names it."""
     try:
-        value = read_json(folder / name)
+        value = read_json(member(folder, name))
     except ValueError as error:
         raise ValueError(
-            f"preset '{folder}' is damaged: {name} is not JSON. Cause: {error}"
+            f"preset '{printable(folder)}' is damaged: {name} is not JSON. "
+            f"Cause: {error}"
         ) from error
     if not isinstance(value, dict):
         raise ValueError(f"preset '{folder}' is damaged: {name} is not an object.")

@@ -14,11 +14,12 @@ import warnings
 
 import keras
 
-from keras_mdm.backend import serialize
+from keras_mdm.backend import check_classes, serialize
 from keras_mdm.downloads import download_repository
-from keras_mdm.files import as_path, check_free
+from keras_mdm.files import as_path, check_free, member
 from keras_mdm.saving import hub, preset_folder
 from keras_mdm.saving.bundled import bundled_weights, read_bundled_weights
+from keras_mdm.saving.limits import check_nest, no_larger_than
 from keras_mdm.saving.serialized import innermost, renamed, set_dtype, set_num_classes
 
 _told = set()
@@ -157,6 +158,7 @@ def from_preset(
                     cls, name, dtype="float32", weights=file, ema_momentum=None
                 ),
             )
+            metadata = preset_folder.check_metadata(folder)
         elif wanted and bundled is None and name not in _told:
             _told.add(name)
             warnings.warn(
@@ -169,12 +171,16 @@ def from_preset(
     else:
         folder = _find_folder(name, builtin)
         config = preset_folder.read_part(folder, preset_folder.CONFIG_FILE)
-        if preset_folder.check_metadata(folder) == 1:
+        metadata = preset_folder.check_metadata(folder)
+        preset_folder.check_file(folder, preset_folder.CONFIG_FILE, metadata)
+        if metadata["format_version"] == 1:
             config = {**config, "config": renamed(config["config"])}
     if config.get("class_name") != "MDM":
         raise ValueError(
             f"preset '{name}' holds a {config.get('class_name')!r}, not an 'MDM'."
         )
+    check_nest(config, name)
+    check_classes(config)
     config["config"].update(overrides)
     network = config["config"]["network"]
     changes = {
@@ -196,7 +202,14 @@ def from_preset(
     if image_channels is not None:
         innermost(network)["config"]["image_channels"] = image_channels
     set_dtype(network, dtype or keras.config.dtype_policy().name)
-    mdm = keras.saving.deserialize_keras_object(config, custom_objects={"MDM": cls})
+    limit = contextlib.nullcontext()
+    if folder is not None:
+        path = member(folder, preset_folder.WEIGHTS_FILE)
+        if load_weights:
+            preset_folder.check_file(folder, path.name, metadata)
+        limit = no_larger_than(path, config)
+    with limit:
+        mdm = keras.saving.deserialize_keras_object(config, {"MDM": cls})
     if remat is not None:
         mdm.network.set_remat(remat)
     if weights is not None:

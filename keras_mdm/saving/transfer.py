@@ -11,6 +11,7 @@ from keras_mdm.layers import TemporalAttention
 from keras_mdm.networks import InflatedUNet
 from keras_mdm.saving import presets
 from keras_mdm.saving.serialized import architecture
+from keras_mdm.saving.weights_file import check_weights_files
 
 # Options of networks of clips, beside those of the pictures that their frames are.
 _OF_CLIPS = ("frames", "num_temporal_attention_layers", "rotary_positions")
@@ -33,6 +34,7 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         ValueError: if the preset has no weights, or no network of this model.
     """
     if not _is_preset(filepath):
+        check_weights_files(filepath)
         keras.Model.load_weights(self, filepath, skip_mismatch=skip_mismatch, **kwargs)
         for average in self.all_averages():
             average.note()

@@ -7,10 +7,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keras_mdm.files import whole_file
 from keras_mdm.levels import level_size, read_level
+from keras_mdm.text_files import cut, printable
 
 _GAP = 4
 _LINE = 14
 _PAPER = 255
+# Bytes of a title that are drawn, and pixels of a word that is not divided.
+_MOST_OF_TITLE, _WIDEST_WORD = 400, 400
 
 
 def save_picture(path, picture):
@@ -58,7 +61,9 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None, truth=None):
     caption = 0
     if titles is not None:
         font = ImageFont.load_default()
-        titles = [_wrapped(str(title), font, tile_width) for title in titles]
+        titles = [" ".join(str(title).split()) for title in titles]
+        titles = [cut(printable(title), _MOST_OF_TITLE) for title in titles]
+        titles = [_wrapped(title, font, tile_width) for title in titles]
         lines = [line for title in titles for line in title]
         tile_width = max(tile_width, math.ceil(max(map(font.getlength, lines))))
         caption = _LINE * max(map(len, titles))
@@ -123,10 +128,22 @@ def _frame(array, frame, longest):
 def _wrapped(title, font, width):
     """Lines of a title, as wide as may be; a longer word has a line of its own."""
     lines = [""]
-    for word in title.split():
+    for word in _words(title, font, max(width, _WIDEST_WORD)):
         longer = f"{lines[-1]} {word}".strip()
         if not lines[-1] or font.getlength(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
     return lines
+
+
+def _words(title, font, width):
+    """Yields the words of a title, in parts where one is wider than may be."""
+    for word in title.split():
+        part = ""
+        for letter in word:
+            if part and font.getlength(part + letter) > width:
+                yield part
+                part = ""
+            part += letter
+        yield part

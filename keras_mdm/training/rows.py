@@ -5,7 +5,7 @@ Used by `callbacks` and `noise_levels`.
 
 import csv
 
-from keras_mdm.files import whole_file
+from keras_mdm.files import open_to_append, whole_file
 
 # Columns that say where a row belongs.
 PLACE = ("stage", "resolution", "step")
@@ -28,7 +28,7 @@ class Rows:
         """Writes rows, dicts by column, behind the others."""
         if not self.path.exists() or not self.path.stat().st_size:
             self._write([])
-        with self.path.open("a", newline="") as file:
+        with open_to_append(self.path) as file:
             csv.DictWriter(file, self._columns()).writerows(rows)
 
     def _write(self, rows):

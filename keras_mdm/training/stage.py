@@ -5,6 +5,7 @@ import math
 
 import keras
 
+from keras_mdm.checks import between
 from keras_mdm.levels import read_level
 from keras_mdm.muon import Muon
 from keras_mdm.optimizer import AdamW
@@ -83,24 +84,23 @@ class Stage:
         counts = ("steps", "epochs", "batch_size", "accumulate")
         for name in (*counts, "steps_per_epoch", "decay_reference"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and not between(value, 1, whole=True):
                 raise ValueError(
-                    f"`{name}` must be a whole number from 1. Received: {name}={value}"
+                    f"`{name}` must be a whole number from 1. Received: "
+                    f"{name}={value!r}"
                 )
-        if (
-            not 0 < self.learning_rate < math.inf
-            or not 0 <= self.warmup_steps < math.inf
-        ):
+        numbers = between(self.learning_rate, 0.0) and between(self.warmup_steps, 0)
+        if not numbers or self.learning_rate == 0:
             raise ValueError(
                 "`learning_rate` must be above 0, `warmup_steps` at least 0, both "
-                f"finite. Received: learning_rate={self.learning_rate}, "
-                f"warmup_steps={self.warmup_steps}"
+                f"finite. Received: learning_rate={self.learning_rate!r}, "
+                f"warmup_steps={self.warmup_steps!r}"
             )
-        if self.decay not in DECAYS:
+        if not isinstance(self.decay, str) or self.decay not in DECAYS:
             raise ValueError(
                 f"`decay` must be one of {DECAYS}. Received: decay={self.decay!r}"
             )
-        if self.optimizer not in tuple(OPTIMIZERS):
+        if not isinstance(self.optimizer, str) or self.optimizer not in OPTIMIZERS:
             raise ValueError(
                 f"`optimizer` must be one of {tuple(OPTIMIZERS)}. Received: "
                 f"optimizer={self.optimizer!r}"

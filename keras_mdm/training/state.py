@@ -94,6 +94,8 @@ def newest(folder):
         try:
             with state_file.opened(path) as (values, _):
                 found = State(path, values)
+            if type(values["version"]) is not int:
+                raise ValueError(f"no number of a version: {values['version']!r}")
             if values["version"] == _VERSION and _key(found.progress) != key:
                 raise ValueError("it is another state, under a wrong name")
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from keras_mdm.files import whole_file
+from keras_mdm.files import as_path, member, whole_file
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -58,17 +58,36 @@ def opened(path):
         OSError: if it can't be read.
         ValueError: if it is not as it was written.
     """
-    with open(path, "rb") as file:
-        _check_sum(file)
-        values = json.loads(file.readline())
-        yield values, _arrays(file, values["arrays"])
+    path = as_path(path)
+    with open(member(path.parent, path.name), "rb") as file:
+        with _as_damage("it is no state"):
+            _check_sum(file)
+            values = json.loads(file.readline())
+            if type(values["arrays"]) is not int:
+                raise ValueError(f"no number of arrays: {values['arrays']!r}")
+        yield values, _arrays(file, values["arrays"], path)
 
 
-def _arrays(file, count):
+def _arrays(file, count, path):
     for _ in range(count):
-        name, dtype, shape = json.loads(file.readline())
-        plain = np.lib.format.read_array(file, allow_pickle=False)
-        yield name, plain.view(np.dtype(dtype)).reshape(shape)
+        with _as_damage(f"'{path}' is damaged"):
+            name, dtype, shape = json.loads(file.readline())
+            if not isinstance(name, str) or not isinstance(dtype, str):
+                raise ValueError(
+                    f"no name of an array and of its dtype: {name}, {dtype}"
+                )
+            plain = np.lib.format.read_array(file, allow_pickle=False)
+            array = plain.view(np.dtype(dtype)).reshape(shape)
+        yield name, array
+
+
+@contextlib.contextmanager
+def _as_damage(what):
+    """Whatever a damaged file makes json and numpy raise as a `ValueError`."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _check_sum(file):

@@ -136,6 +136,8 @@ def read_config(recipe, file):
     tree = start.read_json(pathlib.Path(file))
     if "recipe" in tree:
         tree = start.settings_of(tree, file)
+    if not isinstance(tree, dict):
+        raise ValueError(f"'{file}' is damaged: its settings are no JSON object.")
     values = {}
     for section, names in tree.items():
         if not isinstance(names, dict):

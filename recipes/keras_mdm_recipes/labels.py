@@ -24,8 +24,11 @@ def spread_labels(num_samples, num_classes):
 
 
 def class_title(label, class_names):
-    """Name of a class, or its number."""
-    return class_names[label] if class_names else str(label)
+    """Name of a class, as it can be shown, or its number."""
+    from keras_mdm.text_files import cut, printable
+
+    named = class_names and label < len(class_names)
+    return cut(printable(class_names[label]), 200) if named else str(label)
 
 
 def check_classes(dataset, trained, found):
@@ -72,6 +75,8 @@ def find_labels(given, num_classes, class_names, num_samples):
         else:
             known = f"0 to {num_classes - 1}"
             if class_names:
-                known += f", or one of {', '.join(class_names[:40])}"
+                names = range(min(len(class_names), 40))
+                names = [class_title(name, class_names) for name in names]
+                known += f", or one of {', '.join(names)}"
             raise ValueError(f"--labels must be {known}. Received: {label!r}")
     return labels, num_samples

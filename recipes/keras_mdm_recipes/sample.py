@@ -80,7 +80,9 @@ def find_target(args):
     output = args.output
     if output is None:
         inside = bool(start.read_run(args.model))
-        output = pathlib.Path(args.model) / "drawn" if inside else "drawn"
+        output = pathlib.Path(args.model if inside else ".") / "drawn"
+        if output.is_symlink():
+            raise ValueError(f"'{output}' is a link: name a folder with --output.")
     output = pathlib.Path(output)
     suffix = output.suffix.lower()
     if output.is_dir() or suffix not in {
@@ -119,6 +121,7 @@ def draw(args):
     devices.prepare(args.data_parallel)
 
     import keras_mdm
+    from keras_mdm.text_files import cut
     from keras_mdm.training.pictures import pyramid_frames
 
     mdm = keras_mdm.MDM.from_preset(
@@ -164,8 +167,9 @@ def draw(args):
         print(f"{count} {noun} in {file}")
         return
     for i in range(count):
-        title = f"_{titles[i][:80]}" if titles else ""
-        stem = re.sub(r"[^\w.-]+", "-", f"{number + i:05}{title}")
+        title = f"_{titles[i]}" if titles else ""
+        # Names of files are limited in bytes, not in letters.
+        stem = cut(re.sub(r"[^\w.-]+", "-", f"{number + i:05}{title}"), 120)
         for resolution, pictures in pyramid.items():
             frames = pictures[i] if pictures.ndim == 5 else pictures[i][None]
             save(folder / f"{stem}_{resolution}px", frames, args.frame_rate)

@@ -11,9 +11,12 @@ import os
 import pathlib
 import sys
 import traceback
+import warnings
+import zlib
 
 FOLDER = pathlib.Path(__file__).parent
 BACKENDS = ("jax", "tensorflow", "torch")
+_MAX_JSON = 2**24
 DTYPE_HELP = (
     "such as float32 or mixed_bfloat16 (default: mixed_bfloat16 on an accelerator, "
     "float32 on a CPU)"
@@ -39,7 +42,14 @@ def errors_as_lines(folder=FOLDER):
     except Exception as error:
         if not is_foreseen(error, folder):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_shown(str(error))}")
+
+
+def _shown(text):
+    """A text without what a terminal would obey."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text
+    )
 
 
 def is_foreseen(error, folder=FOLDER):
@@ -142,7 +152,11 @@ def read_run(folder):
     path = pathlib.Path(folder) / "config.json"
     if not path.is_file() or not (path.parent / "preset").is_dir():
         return {}
-    return read_json(path)
+    config = read_json(path)
+    names = config.get("class_names") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"'{path}' is damaged: `class_names` must be a list of texts.")
+    return config
 
 
 def settings_of(config, path):
@@ -155,13 +169,30 @@ def settings_of(config, path):
 def read_json(path):
     """A JSON file as a dict, with or without the byte order mark that editors write."""
     # Not by the package, which would import Keras before its backend is chosen.
+    if path.stat().st_size > _MAX_JSON:
+        raise ValueError(f"'{path}' is damaged: it has more than {_MAX_JSON} bytes.")
     try:
         value = json.loads(path.read_text("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is damaged: it is not JSON. {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"'{path}' is damaged: it is no JSON object.")
+    written = value.pop("checksum", None)
+    if written is not None and written != checksum(value):
+        raise ValueError(
+            f"'{path}' is damaged: its checksum is not that of what it holds. If you "
+            "changed it yourself, remove its line 'checksum'."
+        )
+    if written is None and "recipe" in value:
+        warnings.warn(
+            f"'{path}' has no checksum, so damage would not be noticed.", stacklevel=2
+        )
     return value
+
+
+def checksum(values):
+    """The checksum of a dict of JSON values."""
+    return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"
 
 
 def path(text):

@@ -84,6 +84,7 @@ def train(recipe, settings, output, begin):
 
     import keras_mdm
     from keras_mdm import callbacks, files
+    from keras_mdm.text_files import printable
 
     source = recipe.open_source(settings)
     devices.check_agreement(
@@ -118,14 +119,14 @@ def train(recipe, settings, output, begin):
         if not begin.resume or begin.changes:
             write_config(output, recipe, settings, mdm, plan, grid.class_names)
         print(
-            f"{len(source)} {source.noun} of '{settings.data.dataset}', "
+            f"{len(source)} {source.noun} of '{printable(settings.data.dataset)}', "
             f"{mdm.network.count_params():,} parameters, "
             f"backend {settings.run.backend}; writing to {output}",
             flush=True,
         )
         logs, reports = None, []
         if process == 0:
-            logs = output / "logs"
+            logs = files.own_folder(output, "logs")
             if tracker is not None:
                 config = saved_settings(settings)
                 tracker.init(project="keras-mdm", name=output.name, config=config)
@@ -135,7 +136,7 @@ def train(recipe, settings, output, begin):
             levels = callbacks.NoiseLevels(output / "noise_levels.csv", log_dir=logs)
             reports = [callbacks.Progress(), history, levels]
         drawing = callbacks.SampleGrid(
-            output / "samples",
+            files.own_folder(output, "samples"),
             settings.samples.sample_every,
             log_dir=logs,
             **sampling,
@@ -150,7 +151,7 @@ def train(recipe, settings, output, begin):
                 *averages.callbacks(settings, output),
                 drawing,
             ],
-            checkpoint_dir=output / "state",
+            checkpoint_dir=files.own_folder(output, "state"),
             resume=begin.resume,
             verbose=0,
             keep_every=settings.run.keep_every,
@@ -328,7 +329,9 @@ def write_config(output, recipe, settings, mdm, plan, class_names):
         "parameters": mdm.network.count_params(),
         "model": mdm.get_config(),
     }
-    text = json.dumps(config, indent=1, default=str)
+    config = json.loads(json.dumps(config, default=str))
+    config["checksum"] = start.checksum(config)
+    text = json.dumps(config, indent=1)
     files.write_text(output / "config.json", text + "\n")
 
 

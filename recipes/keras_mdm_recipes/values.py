@@ -86,5 +86,5 @@ def _pairs(value):
 def _json(text):
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"must be JSON ({error}). Received: {text!r}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"must be JSON ({error}). Received: {text[:80]!r}") from error

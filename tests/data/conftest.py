@@ -7,6 +7,12 @@ from PIL import Image
 from keras_mdm.data.source import Source, UnusablePicture
 
 
+@pytest.fixture(autouse=True)
+def cache_of_its_own(monkeypatch, tmp_path_factory):
+    """Indexes of shards are kept in the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory):
     """Folder in which the shapes are prepared with few scenes to a split."""

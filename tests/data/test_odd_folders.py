@@ -245,41 +245,41 @@ def _pretend_ghostscript(folder, monkeypatch):
 READ_ALL = """
 import sys
 from keras_mdm.data import open_source
-source = open_source(sys.argv[1], "all")
-for index in range(len(source)):
-    try:
-        source[index]
-    except ValueError:
-        pass
-print(len(source), len(source.skipped))
+for name in sys.argv[1:]:
+    source = open_source(name, "all")
+    for index in range(len(source)):
+        try:
+            source[index]
+        except ValueError:
+            pass
+    print(len(source), len(source.skipped))
 """
 
 
-@pytest.mark.parametrize("ending", ["jpg", "eps"])
-@pytest.mark.parametrize("scheme", ["folder", "webdataset"])
-def test_postscript_starts_no_program(tmp_path, monkeypatch, scheme, ending):
+def test_postscript_starts_no_program(tmp_path, monkeypatch):
     programs = tmp_path / "programs"
     programs.mkdir()
     started = _pretend_ghostscript(programs, monkeypatch)
-    data = tmp_path / "data"
-    _save(data / "good.png")
-    (data / "good.txt").write_text("a")
-    (data / f"bad.{ending}").write_bytes(POSTSCRIPT)
-    (data / "bad.txt").write_text("a")
-    if scheme == "webdataset":
-        with tarfile.open(tmp_path / "0.tar", "w") as file:
+    names = []
+    for ending in ("jpg", "eps"):
+        data = tmp_path / ending
+        _save(data / "good.png")
+        (data / "good.txt").write_text("a")
+        (data / f"bad.{ending}").write_bytes(POSTSCRIPT)
+        (data / "bad.txt").write_text("a")
+        shard = tmp_path / f"{ending}.tar"
+        with tarfile.open(shard, "w") as file:
             for path in sorted(data.iterdir()):
                 file.add(path, path.name)
-        data = tmp_path / "0.tar"
+        names += [f"folder:{data}", f"webdataset:{shard}"]
     # Another process, as Pillow looks for the program once.
     done = subprocess.run(
-        [sys.executable, "-c", READ_ALL, f"{scheme}:{data}"],
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", READ_ALL, *names], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert not started.exists()
-    assert done.stdout.split()[0] == ("2" if ending == "jpg" else "1")
+    counts = [line.split()[0] for line in done.stdout.splitlines()]
+    assert counts == ["2", "2", "1", "1"]
 
 
 def test_postscript_in_a_tfds_set_is_no_picture(tmp_path, shapes_dir):

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from keras_mdm.data import UnusablePicture, open_source
+from keras_mdm.data.shards import index_path
 
 BLOCK = 512
 
@@ -264,7 +265,7 @@ def test_names_that_are_not_text(tmp_path):
 
 
 def _index(path):
-    return path.with_name(f".{path.name}.index.npz")
+    return index_path(path)
 
 
 @pytest.mark.parametrize("size", [0, 10, 400, -30])

@@ -45,7 +45,6 @@ def run(code, way, folder):
 @pytest.mark.parametrize(
     ("code", "way", "told"),
     [
-        (BARE, "stdin", "needs a program in a file"),
         (GUARDED, "stdin", "needs a program in a file"),
         (BARE, "file", "under `if __name__ == '__main__':`"),
         (BARE, "-m", "under `if __name__ == '__main__':`"),

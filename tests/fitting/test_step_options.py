@@ -203,7 +203,7 @@ def test_mixed_resolution():
     for batch in (first, second):
         network = tiny_nest(2, resolution=4)
         network.set_weights(start)
-        options = {"mixed_resolution": {8: 1, 4: 3}}
+        options = {"mixed_resolution": {8: 1, 4: 3}, **EAGER}
         mdm = trainer(network, compile_options=options)
         mdm.train_on_batch(batch)
         found.append(_doll_weights(mdm))

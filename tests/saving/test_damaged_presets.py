@@ -18,7 +18,16 @@ def folder(tmp_path):
     return path
 
 
+def without_checksums(folder):
+    """As presets were written before there were any, or are changed by hand."""
+    path = folder / "metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata = {k: v for k, v in metadata.items() if k not in ("files", "checksum")}
+    path.write_text(json.dumps(metadata))
+
+
 def _change(path, **values):
+    without_checksums(path.parent)
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
@@ -69,6 +78,7 @@ def test_config_of_something_else(folder):
 
 @pytest.mark.parametrize("option", [{"channels": [16]}, {"num_residual_blocks": [2]}])
 def test_config_and_weights_do_not_match(folder, option):
+    without_checksums(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config["config"]["network"]["config"].update(option)

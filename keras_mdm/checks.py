@@ -1,0 +1,23 @@
+"""Whether a value is a number in its range, whatever else it may be. Imports nothing.
+
+Comparing a text or a list with a number raises errors that do not name the argument.
+"""
+
+import numbers
+
+
+def between(value, low=float("-inf"), high=float("inf"), whole=False):
+    """Whether a value is a real number from `low` to `high`, and no bool.
+
+    Args:
+        value: Anything.
+        low, high: Numbers. Infinite ends are not in the range, and NaN never is.
+        whole: bool. Whether it must be an integer.
+
+    Returns:
+        bool.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return False
+    return low <= value <= high and abs(value) != float("inf")

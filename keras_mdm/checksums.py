@@ -1,0 +1,101 @@
+"""CRC-32 of files and of JSON values: damage is noticed when they are read.
+
+Not a signature: who changes a file on purpose can change its checksum.
+"""
+
+import io
+import json
+import warnings
+import zipfile
+import zlib
+
+import numpy as np
+
+from keras_mdm.text_files import printable
+
+_KEY = "checksum"
+
+
+def checksum(data):
+    """The checksum of bytes, or of an array's memory, as eight hexadecimal digits."""
+    return f"{zlib.crc32(data):08x}"
+
+
+def file_checksum(path):
+    """The checksum of a file."""
+    found = 0
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            found = zlib.crc32(part, found)
+    return f"{found:08x}"
+
+
+def with_checksum(values):
+    """A dict of JSON values with the checksum of what it holds."""
+    return {**values, _KEY: _sum(values)}
+
+
+def check_values(values, path):
+    """Compares what `with_checksum` made, once read, with its checksum.
+
+    Args:
+        values: dict. The checksum is taken out of it.
+        path: str or path. The file it was read from, for messages.
+
+    Raises:
+        ValueError: if it is not that of what it holds.
+    """
+    written = values.pop(_KEY, None)
+    if written is None:
+        tell_unchecked(path)
+    elif written != _sum(values):
+        raise ValueError(
+            f"'{printable(path)}' is damaged: its checksum is not that of what it "
+            "holds. Get it again; if you changed it yourself, remove its line "
+            f"'{_KEY}'."
+        )
+
+
+def tell_unchecked(path):
+    """Warns that a file has no checksum."""
+    warnings.warn(
+        f"'{printable(path)}' has no checksum, so damage would not be noticed; what is "
+        "written today has one.",
+        stacklevel=3,
+    )
+
+
+def read_arrays(path, most):
+    """The arrays of an `.npz` file, whose archive has a checksum of each.
+
+    Args:
+        path: Path.
+        most: int. Bytes that they may take in memory.
+
+    Returns:
+        dict of name to array.
+
+    Raises:
+        OSError: if it can't be opened.
+        ValueError: if it is damaged, larger, or has anything but arrays.
+    """
+    found = {}
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                size = sum(member.file_size for member in members)
+                if size > most:
+                    raise ValueError(f"it holds {size} bytes, more than {most}")
+                for member in members:
+                    data = io.BytesIO(archive.read(member))
+                    name = member.filename.removesuffix(".npy")
+                    found[name] = np.lib.format.read_array(data, allow_pickle=False)
+        # Whatever a damaged file makes zipfile and numpy raise.
+        except Exception as error:
+            raise ValueError(f"'{printable(path)}' is damaged: {error}") from error
+    return found
+
+
+def _sum(values):
+    return checksum(json.dumps(values, sort_keys=True).encode())

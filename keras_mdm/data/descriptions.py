@@ -1,0 +1,76 @@
+"""What the descriptions of data sets name, for the libraries that read the sets.
+
+Those follow any name: of a file elsewhere, of an address, of a module to import.
+"""
+
+import os
+import pathlib
+import sys
+
+from keras_mdm.text_files import MAX_TEXT, printable, read_json, read_text
+
+
+def check_card(folder):
+    """Raises a `ValueError` if a folder's description names files elsewhere."""
+    import datasets
+    import yaml
+    from huggingface_hub.repocard import metadata_load
+
+    card = folder / datasets.config.REPOCARD_FILENAME
+    description = folder / datasets.config.REPOYAML_FILENAME
+    cards = [metadata_load(card)] if card.is_file() else []
+    if description.is_file():
+        cards.append(yaml.safe_load(read_text(description, MAX_TEXT)))
+    left = [card.get("configs") for card in cards if isinstance(card, dict)]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict | list):
+            left.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, str) and (
+            ":/" in value or value.startswith(("/", "~")) or ".." in value.split("/")
+        ):
+            raise ValueError(
+                f"'{printable(folder)}' names files outside of it in its description: "
+                f"{printable(value)!r}. Data are read from the folder itself alone."
+            )
+
+
+def is_own(path, folder):
+    """Whether the file of a picture is of its set: in the folder, or of the hub."""
+    import datasets
+    from huggingface_hub import constants
+
+    *archives, file = path.split("::")
+    if any(not archive.startswith(("zip://", "tar://")) for archive in archives):
+        return False
+    if folder is None and file.startswith("hf://datasets/"):
+        return True
+    roots = [datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE]
+    real = pathlib.Path(os.path.realpath(file))
+    roots = roots if folder is None else [folder]
+    return "://" not in file and any(
+        real.is_relative_to(os.path.realpath(root)) for root in roots
+    )
+
+
+def check_classes(folder):
+    """Raises a `ValueError` if the description of a set of TFDS imports a module."""
+    for path in folder.glob("**/features.json"):
+        left = [read_json(path)]
+        while left:
+            value = left.pop()
+            if isinstance(value, dict | list):
+                left.extend(value.values() if isinstance(value, dict) else value)
+            if not isinstance(value, dict):
+                continue
+            named = [value.get(key) for key in ("pythonClassName", "proto_cls")]
+            named += [value["type"]] if "content" in value and "type" in value else []
+            for found in named:
+                module = str(found).rpartition(".")[0]
+                if found is not None and not (
+                    module.startswith("tensorflow_datasets.") or module in sys.modules
+                ):
+                    raise ValueError(
+                        f"'{printable(path)}' names the class {str(found)[:80]!r}, "
+                        "which is not of TFDS. If it is yours, import it first."
+                    )

@@ -1,0 +1,191 @@
+"""Odd arguments by the hundred, from a seed: each is refused in words, or works.
+
+    python tests/fuzz.py --cases 1000 --seed 0
+
+Prints what ended otherwise. `test_fuzz` runs a part of it.
+"""
+
+import argparse
+import random
+import tempfile
+
+import numpy as np
+from helpers import batch_of, tiny_mdm, tiny_unet
+
+import keras_mdm
+
+ODD = (
+    *(None, True, False, -1, 0, 1, 2, 3, 7, 10**6, 2**63, -(2**70), 0.5, 1.0, -0.25),
+    *(
+        1e-9,
+        1e39,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        "",
+        " ",
+        "x",
+        "16",
+        "8x16",
+    ),
+    *("nan", "größe", "a" * 5000, "\x1b[31m", "../..", b"8", (), [], [1], [0.5, -1]),
+    *([None], ["a", 1], {}, {"a": 1}, {8: 1.0}, {16: float("nan")}, {"16": 2}, 1j),
+    *(np.zeros(3), np.array([[1]]), np.float32(2), np.int64(4), object, print, {1, 2}),
+)
+
+
+class Cases:
+    """Calls with odd arguments.
+
+    Args:
+        seed: int.
+        folder: Path of an empty folder that files may be written to.
+    """
+
+    def __init__(self, seed, folder):
+        self.rng = random.Random(seed)
+        self.folder = folder
+        self.mdm = tiny_mdm(1, resolution=8)
+        self.kinds = [
+            getattr(self, n) for n in sorted(vars(type(self))) if n.startswith("try_")
+        ]
+
+    def next(self):
+        """A name and a callable without arguments."""
+        kind = self.rng.choice(self.kinds)
+        return kind.__name__.removeprefix("try_"), kind()
+
+    def odd(self, names, count=2):
+        """dict of some names to odd values."""
+        chosen = self.rng.sample(names, self.rng.randint(1, min(count, len(names))))
+        return {name: self.rng.choice(ODD) for name in chosen}
+
+    def try_stage(self):
+        given = {"resolution": 8, "steps": 3} | self.odd(
+            "resolution steps epochs batch_size learning_rate warmup_steps decay mixed "
+            "loss_weights freeze_inner accumulate steps_per_epoch".split()
+        )
+        return lambda: keras_mdm.Stage(**given), given
+
+    def try_schedule(self):
+        given = self.odd(
+            "mixed loss_weights freeze_inner resolution batch_size".split()
+        )
+
+        def call():
+            stage = keras_mdm.Stage(**{"resolution": 8, "steps": 1} | given)
+            keras_mdm.ProgressiveSchedule([stage]).check(self.mdm)
+
+        return call, given
+
+    def try_generate(self):
+        given = {"labels": [0], "num_steps": 1} | self.odd(
+            "labels prompts num_samples num_steps guidance_scale sampler seed eta "
+            "resolution batch_size negative_labels guidance_rescale threshold "
+            "guidance_interval features output dynamic_percentile".split()
+        )
+        for name in ("num_steps", "num_samples", "batch_size"):
+            if type(given.get(name)) is int:  # Not a million.
+                given[name] = min(given[name], 3)
+        return lambda: self.mdm.generate(**given), given
+
+    def try_model(self):
+        given = self.odd(
+            "schedule prediction loss_target loss_weighting timesteps frame_pooling "
+            "condition_dropout output_limit ema_momentum ema_warmup sampling".split()
+        )
+        return lambda: keras_mdm.MDM(tiny_unet(8), **given), given
+
+    def try_network(self):
+        given = self.odd(
+            "resolution channels num_residual_blocks num_attention_layers num_heads "
+            "groups dropout embedding_size micro_conditioning conditioner frames "
+            "image_channels mid_blocks".split(),
+            1,
+        )
+        if any(type(value) is int and value > 10**3 for value in given.values()):
+            given = {}  # What has no room in memory.
+        return lambda: tiny_unet(**given), given
+
+    def try_compile(self):
+        given = self.odd("loss_weights mixed_resolution optimizer".split())
+        return lambda: self.mdm.compile(**given), given
+
+    def try_data(self):
+        given = {"resolution": 8, "batch_size": 2} | self.odd(
+            "resolution batch_size shuffle seed flip crop upscale repeat num_workers "
+            "channels keep shard max_unusable".split()
+        )
+        if type(given.get("num_workers")) is int and given["num_workers"] > 0:
+            given["num_workers"] = 0  # Processes take seconds to start.
+
+        def call():
+            source = keras_mdm.data.open_source("digits")
+            keras_mdm.data.make_dataset(source, **given)
+
+        return call, given
+
+    def try_source(self):
+        name = self.rng.choice(
+            "folder: clips: webdataset: hf: digits shapes folder:/dev/null x: :".split()
+        )
+        given = {"name": name, "split": self.rng.choice(ODD)}
+        if self.rng.random() < 0.5:
+            given["name"] = self.rng.choice(ODD)
+        return lambda: keras_mdm.data.open_source(given["name"], given["split"]), given
+
+    def try_batch(self):
+        batch = batch_of(2, 8)
+        name = self.rng.choice(["images", "labels", "captions", "videos"])
+        batch[name] = self.rng.choice(ODD)
+        return lambda: self.mdm.batch_spec.prepare(batch), {name: batch[name]}
+
+    def try_preset(self):
+        given = {"name": self.rng.choice(ODD)}
+        return lambda: keras_mdm.MDM.from_preset(given["name"]), given
+
+    def try_settings(self):
+        from keras_mdm_recipes import command_line, settings, train_image
+
+        keys = self.rng.sample(sorted(settings.FIELDS), 2)
+        values = [f"{key}={self.rng.choice(ODD)}" for key in keys]
+        flags = ["--output", str(self.folder / "run"), "--set", *values]
+        return lambda: command_line.parse(train_image, flags), {"flags": flags}
+
+
+def run(count, seed, folder):
+    """Makes so many calls.
+
+    Returns:
+        List of str: the calls that ended in anything but success or words.
+    """
+    from keras_mdm_recipes import start
+
+    cases, wrong = Cases(seed, folder), []
+    for number in range(count):
+        name, (call, given) = cases.next()
+        try:
+            call()
+        except Exception as error:
+            if not start.is_foreseen(error):
+                shown = f"{type(error).__name__}: {str(error)[:150]}"
+                wrong.append(f"{number} {name}({str(given)[:200]}): {shown}")
+    left = [str(path) for path in folder.rglob("*")]
+    return wrong + [f"left over: {path}" for path in left]
+
+
+def main():
+    import pathlib
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = run(args.cases, args.seed, pathlib.Path(folder))
+    print("\n".join(wrong))
+    print(f"{args.cases} calls, {len(wrong)} ended otherwise")
+
+
+if __name__ == "__main__":
+    main()

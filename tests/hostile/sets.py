@@ -1,0 +1,297 @@
+"""Forged shards, data sets and run folders."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+
+from hostile import forge
+from hostile.forge import EVIL, case, picture_source, png, read_all, sparse, write
+from hostile.pictures import POSTSCRIPT
+
+
+# Tar shards.
+def read_shards(folder):
+    return read_all(f"webdataset:{folder}")
+
+
+GOOD = png(8, 8, bytes(range(64)))
+
+
+def shard(*members, tail=b""):
+    """Makes a shard of a good sample and members `(name, data, changes)`."""
+
+    def make(folder, outside):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            good = [("g.png", GOOD, {}), ("g.txt", b"good", {})]
+            for name, data, changes in (*good, *members):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                for key, value in changes.items():
+                    if value == "{outside}":
+                        value = str(outside / "secret.txt")
+                    setattr(info, key, value)
+                tar.addfile(info, io.BytesIO(data))
+        data = file.getvalue()
+        write(
+            folder / "a.tar", data.rstrip(b"\0") + b"\0" * 512 + tail if tail else data
+        )
+
+    return make
+
+
+def sample(picture=GOOD, text=b"a", about=None, key="s"):
+    found = [(f"{key}.png", picture, {})]
+    if text is not None:
+        found.append((f"{key}.txt", text, {}))
+    if about is not None:
+        found.append((f"{key}.json", about, {}))
+    return found
+
+
+def header(name, size, kind=b"0", data=b""):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT) + data
+
+
+LINK = {"type": tarfile.SYMTYPE, "linkname": "{outside}"}
+HARD = {"type": tarfile.LNKTYPE, "linkname": "{outside}"}
+SPARSE = {"pax_headers": {"GNU.sparse.map": "0,9,9999,9", "GNU.sparse.size": "99999"}}
+for _name, _made in {
+    "parent": shard(
+        ("../../outside/x.png", GOOD, {}),
+        ("../../outside/x.txt", b"a", {}),
+        ("odd.png", b"", {}),
+    ),
+    "link": shard(("l.png", b"", LINK), ("l.txt", b"a", {})),
+    "hard-link": shard(("l.png", GOOD, {}), ("l.txt", b"", HARD)),
+    "fifo": shard(("l.png", b"", {"type": tarfile.FIFOTYPE}), ("l.txt", b"a", {})),
+    "device": shard(("l.png", b"", {"type": tarfile.CHRTYPE}), ("l.txt", b"a", {})),
+    "sparse": shard(("s.png", GOOD, SPARSE), ("s.txt", b"a", {})),
+    "postscript": shard(*sample(POSTSCRIPT)),
+    "flat": shard(*sample(png(100_000_000, 1, b""))),
+    "deep": shard(*sample(about=b"[" * 100_000)),
+    "deep-object": shard(*sample(about=b'{"a":' * 100_000)),
+    "digits": shard(
+        *sample(text=None, about=b'{"caption": "a", "x": ' + b"9" * 400 + b"}")
+    ),
+    "more-digits": shard(*sample(about=b'{"x": ' + b"9" * 5000 + b"}")),
+    "caption-object": shard(*sample(text=None, about=b'{"caption": {}}')),
+    "long-caption": shard(*sample(text=b"x" * 200_000)),
+    "binary-caption": shard(*sample(text=b"\xff\xfe\0\xd8")),
+    "beyond": shard(tail=header("b.png", 10**12)),
+    "negative": shard(tail=header("b.png", -512)),
+    "long-name": shard(tail=header("@", 8**10, tarfile.GNUTYPE_LONGNAME)),
+    "pax": shard(tail=header("@", 8**10, tarfile.XHDTYPE)),
+    "pax-size": shard(
+        ("s.png", GOOD, {"pax_headers": {"size": "-1"}}), ("s.txt", b"a", {})
+    ),
+    "pax-text": shard(
+        ("s.png", GOOD, {"pax_headers": {"size": "evil"}}), ("s.txt", b"a", {})
+    ),
+    "garbage": shard(tail=b"\xff" * 1024),
+}.items():
+    case("shard", _name, _made, read_shards)
+
+
+def _sparse_shard(folder, outside):
+    shard(("s.txt", b"a", {}))(folder, outside)
+    start = header("s.png", 2**33)
+    data = (folder / "a.tar").read_bytes().rstrip(b"\0")
+    sparse(folder / "a.tar", 2**33 + 2**20, data + b"\0" * (-len(data) % 512) + start)
+
+
+case("shard", "hole", _sparse_shard, read_shards)
+
+
+def _pax_hole(folder, outside):
+    shard()(folder, outside)
+    data = (folder / "a.tar").read_bytes().rstrip(b"\0")
+    start = header("@", 2**32, tarfile.XHDTYPE)
+    sparse(folder / "a.tar", 2**33, data + b"\0" * (-len(data) % 512) + start)
+
+
+case("shard", "pax-hole", _pax_hole, read_shards)
+
+
+def _hidden_index(folder, outside):
+    """An index beside the shard, as they were kept once."""
+    shard(*sample(b"odd"))(folder, outside)
+    np.savez(folder / ".a.tar.index.npz", members=np.zeros(2**24, "int64"))
+
+
+case("shard", "hidden-index", _hidden_index, read_shards)
+
+
+# Data sets of Hugging Face and of TFDS.
+def read_hf(folder):
+    return read_all(f"hf:{folder}?split=train")
+
+
+def parquet(path):
+    def make(folder, outside):
+        import pyarrow
+        import pyarrow.parquet
+
+        kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+        place = path.replace("{outside}", str(outside)).replace(
+            "{port}", str(forge.PORT)
+        )
+        rows = [{"bytes": GOOD, "path": None}, {"bytes": None, "path": place}]
+        rows = pyarrow.array(rows, kind)
+        features = {"info": {"features": {"image": {"_type": "Image"}}}}
+        schema = pyarrow.schema(
+            [pyarrow.field("image", kind)],
+            {b"huggingface": json.dumps(features).encode()},
+        )
+        table = pyarrow.Table.from_arrays([rows], schema=schema)
+        folder.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(table, folder / "train-00000.parquet")
+
+    return make
+
+
+for _name, _path in {
+    "outside": "{outside}/secret.png",
+    "parent": "../outside/secret.png",
+    "url": "http://127.0.0.1:{port}/x.png",
+    "file-url": "file://{outside}/secret.png",
+    "chained": "zip://secret.png::{outside}/secret.png",
+    "hub": "hf://datasets/x/y/z.png",
+}.items():
+    case("hf", _name, parquet(_path), read_hf)
+
+
+def card(files, name="README.md"):
+    def make(folder, outside):
+        picture_source(folder)
+        text = f"configs:\n- config_name: default\n  data_files: {files}\n"
+        text = text.replace("{outside}", str(outside))
+        write(folder / name, f"---\n{text}---\n" if name == "README.md" else text)
+
+    return make
+
+
+for _name, _made in {
+    "card": card("'{outside}/*'"),
+    "card-parent": card("'../outside/*'"),
+    "card-url": card("'http://127.0.0.1:{port}/x.parquet'"),
+    "card-yaml": card("[{split: train, path: '{outside}/*'}]", ".huggingface.yaml"),
+    "card-object": card("!!python/name:evil_package.x ''"),
+}.items():
+    case("hf", _name, _made, read_hf)
+
+
+def read_tfds(folder):
+    from keras_mdm.data import open_source
+
+    open_source("forged", data_dir=folder)
+
+
+def tfds(features):
+    def make(folder, outside):
+        path = folder / "forged" / "1.0.0"
+        write(path / "dataset_info.json", {"name": "forged", "version": "1.0.0"})
+        write(path / "features.json", features)
+
+    return make
+
+
+FEATURES = {"pythonClassName": "tensorflow_datasets.core.features.x.FeaturesDict"}
+for _name, _features in {
+    "class": {"pythonClassName": f"{EVIL}.Evil"},
+    "nested": FEATURES
+    | {"featuresDict": {"features": {"a": {"pythonClassName": EVIL}}}},
+    "legacy": {"type": f"{EVIL}.Evil", "content": {}},
+    "proto": {"type": "tensorflow_datasets.x.Y", "content": "", "proto_cls": EVIL},
+    "deep": "[" * 100_000,
+}.items():
+    case("tfds", _name, tfds(_features), read_tfds)
+
+
+# Run folders.
+def run(**changes):
+    """Makes a run folder whose settings are changed."""
+
+    def make(folder, outside):
+        settings = {"run": {}, "data": {}, "model": {}, "stage": {}}
+        for key, value in changes.items():
+            section, name = key.split("_", 1)
+            settings[section][name] = value
+        config = {"recipe": "train-image", "settings": settings}
+        write(folder / "config.json", config)
+        (folder / "preset").mkdir()
+
+    return make
+
+
+def resume(folder):
+    from keras_mdm_recipes import command_line, start, train_image
+
+    start.read_run(folder)
+    command_line.parse(train_image, ["--output", str(folder), "--resume"])
+
+
+for _name, _made in {
+    "backend": run(run_backend=f"{EVIL}.x"),
+    "backend-list": run(run_backend=["jax"]),
+    "seed": run(run_seed="__import__('os')"),
+    "crop": run(data_crop="evil"),
+    "dataset": run(data_dataset={"a": 1}),
+    "steps": run(stage_steps="9" * 5000),
+    "steps-deep": run(stage_steps="[" * 100_000),
+    "unknown": run(run_evil=1),
+    "resolutions": run(stage_resolutions=["../x"]),
+    "workers": run(data_num_workers=1.5),
+}.items():
+    case("run", _name, _made, resume)
+for _name, _config in {
+    "deep": "[" * 100_000,
+    "list": "[]",
+    "names": {"recipe": "train-image", "settings": {}, "class_names": [1]},
+    "sections": {"recipe": "train-image", "settings": []},
+    "no-settings": {"recipe": "train-image"},
+    "checksum": {"recipe": "train-image", "settings": {}, "checksum": "0"},
+    "long": " " * 2**25 + "{}",
+}.items():
+
+    def _make(folder, outside, config=_config):
+        (folder / "preset").mkdir()
+        write(folder / "config.json", config)
+
+    case("run", f"config-{_name}", _make, resume)
+
+
+def linked(name, target):
+    def make(folder, outside):
+        (folder / name).symlink_to(outside / target)
+
+    return make
+
+
+def write_run(folder):
+    """What a run writes into its folder, through links if it followed them."""
+    from keras_mdm.files import open_to_append, own_folder, whole_file
+    from keras_mdm.training.pictures import save_picture
+
+    own_folder(folder, "samples"), own_folder(folder, "state")
+    with whole_file(folder / "losses.png") as temporary:
+        temporary.write_bytes(b"")
+    save_picture(folder / "grid.png", np.zeros((4, 4, 3), "uint8"))
+    with open_to_append(folder / "history.csv"):
+        pass
+    assert not (folder / "losses.png").is_symlink()
+    return ["written beside the link"]
+
+
+for _name, _target in {
+    "samples": "precious",
+    "state": "precious",
+    "losses.png": "secret.txt",
+    "grid.png": "secret.png",
+    "history.csv": "secret.txt",
+}.items():
+    case("run", f"link-{_name}", linked(_name, _target), write_run)
