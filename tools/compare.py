@@ -92,7 +92,7 @@ def run(args):
         )
         for line in lines:
             compare_arms.check_size(line, tasks[name])
-    compare_files.check_settings(args.output, sets, tasks)
+    compare_files.check_settings(args.output, sets, tasks, lines)
     todo = [
         (name, line, seed)
         for name in sets

@@ -41,24 +41,37 @@ class Rows:
         write_csv(self.path, [*rows, row])
 
 
-def check_settings(output, sets, tasks):
-    """Raises a `ValueError` if a folder has runs of other sizes; notes these.
+def check_settings(output, sets, tasks, lines):
+    """Raises a `ValueError` if a folder has other runs by these names; notes them.
 
     Args:
         output: Path.
         sets: dict of name to source.
         tasks: dict of name to `Task`.
+        lines: Sequence of `compare_matrix.Line`.
     """
-    path = output / "settings.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    for name, task in tasks.items():
-        now = {"source": sets[name], **dataclasses.asdict(task)}
-        if known.setdefault(name, now) != now:
+    now = {
+        "settings.json": {
+            name: {"source": sets[name], **dataclasses.asdict(task)}
+            for name, task in tasks.items()
+        },
+        "lines.json": {line.name: dataclasses.asdict(line) for line in lines},
+    }
+    known = {file: _merge(output / file, values) for file, values in now.items()}
+    for file, values in known.items():
+        files.write_text(output / file, json.dumps(values, indent=1) + "\n")
+
+
+def _merge(path, now):
+    """What a JSON file says by name, with what is new."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, value in now.items():
+        if known.setdefault(name, value) != value:
             raise ValueError(
-                f"{output} has runs of {name!r} with {known[name]}. Received: {now}. "
-                "Take another --output."
+                f"{path} has {name!r} with {known[name]}. Received: {value}. "
+                "Take another name or --output."
             )
-    files.write_text(path, json.dumps(known, indent=1) + "\n")
+    return known
 
 
 def write_bounds(output, set_name, bounds):

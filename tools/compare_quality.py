@@ -27,7 +27,7 @@ def read_set(name, resolution):
     """Reads a set by the name of its source, such as `"digits"` or `"folder:PATH"`.
 
     Raises:
-        ValueError: if its pictures have no classes.
+        ValueError: if its pictures have no classes, or are fewer than distances need.
     """
     splits = HELD_OUT.get(name, ("validation", "test"))
     train = data.open_source(name, "train")
@@ -36,7 +36,11 @@ def read_set(name, resolution):
     parts = [_read([train], resolution, MOST_TRAIN)]
     held_out = [data.open_source(name, split) for split in splits]
     parts.append(_read(held_out, resolution, MOST_HELD_OUT))
-    return Pictures(*parts[0], *parts[1], train.num_classes)
+    pictures = Pictures(*parts[0], *parts[1], train.num_classes)
+    # As many are drawn as are held out: asked now, not after hours of training.
+    eye = metrics.Judge(*pictures.train.shape[2:], pictures.num_classes)
+    check_count(eye.features(pictures.held_out), eye.features(pictures.train))
+    return pictures
 
 
 def _read(sources, resolution, most):

@@ -71,6 +71,7 @@ def write(folder):
         "Differences from `nested` are taken seed by seed; *open* is one whose "
         "interval has zero in it, or that has a single seed.",
     ]
+    gradients = read_csv(folder / "gradients.csv")
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]
         text += _tables(name, of_set, [b for b in bounds if b["set"] == name])
@@ -81,6 +82,7 @@ def write(folder):
             if found:
                 plot(folder / f"{kind}_{name}.png", name, found)
                 text.append(f"![{kind} of {name}]({kind}_{name}.png)")
+        text += _norms([row for row in gradients if row["set"] == name])
     files.write_text(folder / "report.md", "\n\n".join(text) + "\n")
 
 
@@ -118,6 +120,31 @@ def _tables(name, rows, bounds):
     if missing:
         parts.append(f"Not run: {', '.join(f'`{line}`' for line in missing)}.")
     return parts
+
+
+def _norms(rows):
+    """Table of the gradient norm of each level, over the later half of its steps."""
+    runs = {}
+    for row in rows:
+        key = row["line"], row["level"]
+        steps = runs.setdefault(key, {}).setdefault(row["seed"], [])
+        steps.append((int(row["step"]), float(row["norm"])))
+    table = [["", "level", "gradient norm", "its variance"]]
+    for (line, level), seeds in runs.items():
+        late = []
+        for steps in seeds.values():
+            half = (min(steps)[0] + max(steps)[0]) / 2
+            late.append([norm for step, norm in steps if step >= half])
+        means = interval([statistics.fmean(norms) for norms in late])
+        variances = interval([statistics.pvariance(norms) for norms in late])
+        table.append([f"`{line}`", level, _written(means), _written(variances)])
+    if len(table) == 1:
+        return []
+    told = (
+        "Gradient norms of each level over the later half of its steps, and their "
+        "variance from row to row of a run; a row is a mean of some steps."
+    )
+    return [told, _markdown(table)]
 
 
 def _written(value):

@@ -102,6 +102,7 @@ def evaluate(args, settings, mdm, network=None, clip=None):
     if args.fid is not None:
         reference = fid.read_reference(args.fid, mdm.resolution)
         network = network or fid.Network()
+        _check_size(args.fid, reference, network, mdm)
     if args.clip_score is not None:
         clip = clip or Clip(args.clip_score)
     conditions = _conditions(args, settings, mdm)
@@ -121,11 +122,6 @@ def evaluate(args, settings, mdm, network=None, clip=None):
     result = {"pictures": args.num_samples}
     if reference is not None:
         found = fid.statistics(np.concatenate(features))
-        if found["mu"].shape != reference["mu"].shape:
-            raise ValueError(
-                f"{args.fid} has {len(reference['mu'])} features, the network "
-                f"{len(found['mu'])}."
-            )
         result["fid"] = metrics.gaussian_distance(*found.values(), *reference.values())
     if args.clip_score is not None:
         result["clip_score"] = float(np.concatenate(scores).mean())
@@ -133,6 +129,20 @@ def evaluate(args, settings, mdm, network=None, clip=None):
         if key in result:
             print(f"{key} of {args.num_samples} pictures: {result[key]:.4g}")
     return seconds, result
+
+
+def _check_size(path, reference, network, mdm):
+    """Raises a `ValueError` if a file has other features than the network's.
+
+    Asked of a black picture, since drawing takes hours.
+    """
+    black = np.zeros((1, mdm.resolution, mdm.resolution, 3), "uint8")
+    size, known = network.features(black).shape[1], len(reference["mu"])
+    if known != size:
+        raise ValueError(
+            f"{path} has {known} features, the network {size}. Write statistics "
+            "with `keras-mdm fid-statistics`."
+        )
 
 
 def _conditions(args, settings, mdm):

@@ -13,6 +13,7 @@ fewer; without `--fid` it prints distances, with those of real pictures beside.
 """
 
 import argparse
+import zipfile
 
 import numpy as np
 
@@ -107,7 +108,8 @@ def read_reference(path, resolution):
         with np.load(path, allow_pickle=False) as file:
             found = {key: file[key] for key in file.files}
         known = {key: np.asarray(found[key], "float64") for key in ("mu", "sigma")}
-    except (KeyError, ValueError, TypeError, EOFError) as error:
+        of = int(found.get("resolution", resolution))
+    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"--fid must be an .npz file with `mu` and `sigma`, such as `keras-mdm "
             f"fid-statistics` writes. Received: {path} ({error})"
@@ -120,7 +122,6 @@ def read_reference(path, resolution):
         )
     if not all(np.isfinite(value).all() for value in known.values()):
         raise ValueError(f"`mu` and `sigma` of {path} must be finite.")
-    of = int(found.get("resolution", resolution))
     if of != resolution:
         raise ValueError(
             f"{path} is of pictures of {of} pixels, the model draws {resolution}. "

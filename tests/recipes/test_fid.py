@@ -105,6 +105,7 @@ def test_fewer_pictures_are_not_called_fid():
         ({"mu": np.zeros(4), "sigma": np.zeros((3, 3))}, "must have the shapes"),
         ({"mu": np.full(2, np.nan), "sigma": np.eye(2)}, "must be finite"),
         ({"mu": np.zeros(2), "sigma": np.eye(2), "resolution": 64}, "of 64 pixels"),
+        ({"mu": np.zeros(2), "sigma": np.eye(2), "resolution": [8, 8]}, "must be an"),
     ],
 )
 def test_a_wrong_reference_is_refused(tmp_path, content, message):
@@ -119,6 +120,24 @@ def test_a_reference_that_is_no_npz(tmp_path):
     path.write_text("no")
     with pytest.raises(ValueError, match="must be an .npz file"):
         fid.read_reference(path, 8)
+
+
+def test_a_reference_half_downloaded(tmp_path):
+    path = tmp_path / "reference.npz"
+    np.savez(path, mu=np.zeros(4), sigma=np.eye(4))
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ValueError, match="must be an .npz file"):
+        fid.read_reference(path, 8)
+
+
+def test_a_reference_of_another_network_is_refused_before_drawing(tmp_path):
+    path = tmp_path / "reference.npz"
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+    model = Model(None, 3)
+    args = flags(fid=str(path), num_samples=50_000)
+    with pytest.raises(ValueError, match="has 3 features, the network 4"):
+        evaluate_field.evaluate(args, {}, model, network=Corners())
+    assert not model.asked
 
 
 @pytest.fixture(scope="module")

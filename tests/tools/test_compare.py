@@ -279,3 +279,16 @@ def test_report_is_made_of_the_files_alone(tmp_path):
     assert "| `nested` | 3 | 0.1 ± 0.25 |" in text and "| noise |  | 9 |" in text
     assert "| `plain` | architecture | 1 ± " in text and "Not run: `cascade`" in text
     assert (tmp_path / "quality_digits.png").stat().st_size > 1000
+
+
+def test_a_set_with_too_few_pictures_is_refused_as_it_is_read(tmp_path):
+    from compare_quality import read_set
+    from PIL import Image
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            picture = np.full((16, 16, 3), 10 * number, "uint8")
+            Image.fromarray(picture).save(tmp_path / name / f"{number}.png")
+    with pytest.raises(ValueError, match="needs at least 65 pictures of each set"):
+        read_set(f"folder:{tmp_path}", 16)
