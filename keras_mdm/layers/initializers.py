@@ -18,15 +18,17 @@ _LEFT = contextvars.ContextVar("numbers and arrays that may still be made")
 
 
 @contextlib.contextmanager
-def at_most(numbers, arrays):
+def at_most(numbers, arrays, blank=False):
     """Within it, weights of so many numbers in so many arrays can be made, not more.
 
     For models of strangers, whose file may ask for any size.
 
     Args:
         numbers, arrays: int.
+        blank: bool. Whether they are all zero, since they are read from a file next;
+            later random numbers are the same.
     """
-    token = _LEFT.set([numbers, arrays])
+    token = _LEFT.set([numbers, arrays, blank])
     try:
         yield
     finally:
@@ -34,15 +36,17 @@ def at_most(numbers, arrays):
 
 
 def _take(shape):
+    """Counts a weight, and returns whether it is blank."""
     left = _LEFT.get(None)
     if left is not None:
         left[0] -= math.prod(shape)
         left[1] -= 1
-        if min(left) < 0:
+        if min(left[:2]) < 0:
             raise ValueError(
                 "the network is larger than its file of weights, which belongs to "
                 "another. Nothing was loaded."
             )
+    return left is not None and left[2]
 
 
 class _OnHost(keras.initializers.Initializer):
@@ -52,8 +56,13 @@ class _OnHost(keras.initializers.Initializer):
         self.number = number
 
     def __call__(self, shape, dtype=None):
-        _take(shape)
-        return ops.convert_to_tensor(self._values(tuple(shape)), dtype=dtype)
+        if _take(shape):
+            if not isinstance(self, HostConstant):
+                random.getrandbits(64)
+            values = np.zeros(shape, "float32")
+        else:
+            values = self._values(tuple(shape))
+        return ops.convert_to_tensor(values, dtype=dtype)
 
     def get_config(self):
         return {"number": self.number}

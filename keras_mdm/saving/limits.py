@@ -42,12 +42,13 @@ def check_nest(config, folder):
 
 
 @contextlib.contextmanager
-def no_larger_than(path, config):
+def no_larger_than(path, config, blank):
     """Within it, a model is built that has no more weights than a file, or an error.
 
     Args:
         path: str or path of the file.
         config: dict. The serialized `MDM` that is built.
+        blank: bool. Whether its weights are zero, since they are read next.
 
     Raises:
         ValueError: if the file is damaged, or the configuration is none of its model.
@@ -73,7 +74,7 @@ def no_larger_than(path, config):
                     )
     try:
         # As much again for the average, and as it is copied.
-        with at_most(3 * numbers + 10**6, 3 * arrays + 1000):
+        with at_most(3 * numbers + 10**6, 3 * arrays + 1000, blank):
             yield
     except _DAMAGE as error:
         raise ValueError(

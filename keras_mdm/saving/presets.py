@@ -207,7 +207,7 @@ def from_preset(
         path = member(folder, preset_folder.WEIGHTS_FILE)
         if load_weights:
             preset_folder.check_file(folder, path.name, metadata)
-        limit = no_larger_than(path, config)
+        limit = no_larger_than(path, config, load_weights and weights is None)
     with limit:
         mdm = keras.saving.deserialize_keras_object(config, {"MDM": cls})
     if remat is not None:
