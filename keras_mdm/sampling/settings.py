@@ -48,9 +48,9 @@ class SamplingSettings:
                 f"`threshold` must be one of {THRESHOLDS}. "
                 f"Received: threshold={self.threshold!r}"
             )
-        if not between(self.num_steps, 1, whole=True):
+        if not between(self.num_steps, whole=True):
             raise ValueError(
-                "`num_steps` must be a whole number from 1. "
+                "`num_steps` must be a whole number. "
                 f"Received: num_steps={self.num_steps!r}"
             )
         for name, low, high in (

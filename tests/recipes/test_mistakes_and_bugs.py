@@ -50,7 +50,7 @@ def out_of_disk():
         (lambda: None.a, AttributeError),
         (lambda: Stage(), TypeError),
         # Within the package, but not in its words.
-        (lambda: Stage(8, steps=1, learning_rate="a"), TypeError),
+        (lambda: Stage(8, steps=2).rounds(1), TypeError),
         (out_of_disk, OSError),
     ],
 )
