@@ -50,12 +50,7 @@ def test_run_with_validation_prompts(folder, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     names = {entry.name for entry in (run / "samples").iterdir()}
-    assert names == {
-        "stage1_8px_step2.png",
-        "stage1_8px.png",
-        "stage1_8px_raw.png",
-        "nearest.png",
-    }
+    assert names == {"stage1_8px_step2.png", "stage1_8px.png", "nearest.png"}
     kinds = {e.suffix for e in (run / "logs" / "stage1_8px").iterdir()}
     assert kinds == {".history", ".samples"}
     assert "1 of 12 pictures" in done.stdout and "0.png" in done.stdout

@@ -68,11 +68,8 @@ def test_run_from_pictures_to_clips(finished, tmp_path):
     # Every one moves: the truth does, beside the pictures of the first stage.
     assert names == [
         "stage1_8px.webp",
-        "stage1_8px_raw.webp",
         "stage2_2x8px.webp",
-        "stage2_2x8px_raw.webp",
         "stage3_4x8px.webp",
-        "stage3_4x8px_raw.webp",
     ]
     with Image.open(run / "samples" / names[-1]) as animated:
         assert animated.n_frames == 4
