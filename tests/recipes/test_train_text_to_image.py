@@ -52,7 +52,7 @@ def test_run_with_validation_prompts(folder, tmp_path):
     names = {entry.name for entry in (run / "samples").iterdir()}
     assert names == {"stage1_8px_step2.png", "stage1_8px.png", "nearest.png"}
     kinds = {e.suffix for e in (run / "logs" / "stage1_8px").iterdir()}
-    assert kinds == {".history", ".samples"}
+    assert kinds == {".history", ".samples", ".noise_levels"}
     assert "1 of 12 pictures" in done.stdout and "0.png" in done.stdout
     config = json.loads((run / "config.json").read_text())
     assert config["settings"]["stage"]["decay"] == "cosine"
