@@ -48,13 +48,6 @@ os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-# The same for the graphs of TensorFlow, which would be rewritten for longer than they
-# run. The recipes, in processes of their own, are run with what users have.
-if os.environ.get("KERAS_BACKEND") == "tensorflow":
-    import tensorflow as tf
-
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
 
 def pytest_collection_modifyitems(items):
     """Recipes first: what comes last is divided among the workers of pytest-xdist, and
