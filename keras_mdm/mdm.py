@@ -306,7 +306,7 @@ class MDM(keras.Model):
                 "it is. Received: ema_momentum=None"
             )
         super().compile(optimizer=optimizer, **self._compile_arguments)
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        inner = backend.inner_optimizer(self.optimizer)
         if isinstance(inner, AdamW):
             numbers = active_levels.level_numbers(self.network)
             weights = zip(self.network.weights, numbers, strict=True)
@@ -463,7 +463,7 @@ class MDM(keras.Model):
     def _end_step(self):
         moved = backend.has_stepped(self.optimizer)
         step = backend.steps_taken(self.optimizer)
-        self.monitor.end_step(step, self.optimizer, moved)
+        self.monitor.end_step(step, backend.inner_optimizer(self.optimizer), moved)
         for average in self.all_averages():
             average.update(
                 self.active_network.variables,

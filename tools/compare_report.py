@@ -77,10 +77,14 @@ def write(folder):
         text += _tables(name, of_set, [b for b in bounds if b["set"] == name])
         _plot_quality(folder / f"quality_{name}.png", name, of_set)
         text.append(f"![Quality and cost of {name}](quality_{name}.png)")
-        for kind, plot in (("noise_levels", _plot_noise), ("gradients", _plot_norms)):
+        for kind, x, y, labels in (
+            ("noise_levels", "log_snr", "loss", ("log-SNR", "loss")),
+            ("gradients", "step", "norm", ("step", "gradient norm")),
+        ):
             found = [r for r in read_csv(folder / f"{kind}.csv") if r["set"] == name]
             if found:
-                plot(folder / f"{kind}_{name}.png", name, found)
+                path = folder / f"{kind}_{name}.png"
+                _plot_levels(path, name, found, x, y, labels)
                 text.append(f"![{kind} of {name}]({kind}_{name}.png)")
         text += _norms([row for row in gradients if row["set"] == name])
     files.write_text(folder / "report.md", "\n\n".join(text) + "\n")
@@ -200,33 +204,25 @@ def _plot_quality(path, name, rows):
     _save(figure, path)
 
 
-def _plot_noise(path, name, rows):
-    """Loss against log-SNR of each level of the reference and its kin."""
+def _plot_levels(path, name, rows, x, y, labels):
+    """Means of a figure of each level of the reference and its kin.
+
+    Args:
+        path: Path of the picture.
+        name: str. The title.
+        rows: List of dicts with `line` and `level`.
+        x, y: str. Keys of both coordinates.
+        labels: Pair of str. What the axes are called.
+    """
     figure, axis = _pyplot().subplots(figsize=(8, 4.5), layout="constrained")
     for key in dict.fromkeys((row["line"], row["level"]) for row in rows):
-        own = [row for row in rows if (row["line"], row["level"]) == key]
         points = {}
-        for row in own:
-            points.setdefault(float(row["log_snr"]), []).append(float(row["loss"]))
-        x = sorted(points)
-        y = [statistics.fmean(points[p]) for p in x]
-        axis.plot(x, y, marker=".", label=f"{key[0]}, {key[1]} px")
-    axis.set(xlabel="log-SNR", ylabel="loss", yscale="log", title=name)
-    axis.legend(fontsize=7)
-    _save(figure, path)
-
-
-def _plot_norms(path, name, rows):
-    """Gradient norm of each level against the share of steps."""
-    figure, axis = _pyplot().subplots(figsize=(8, 4.5), layout="constrained")
-    for key in dict.fromkeys((row["line"], row["level"]) for row in rows):
-        own = [row for row in rows if (row["line"], row["level"]) == key]
-        points = {}
-        for row in own:
-            points.setdefault(int(row["step"]), []).append(float(row["norm"]))
-        x = sorted(points)
-        y = [statistics.fmean(points[p]) for p in x]
-        axis.plot(x, y, label=f"{key[0]}, {key[1]} px")
-    axis.set(xlabel="step", ylabel="gradient norm", yscale="log", title=name)
+        for row in rows:
+            if (row["line"], row["level"]) == key:
+                points.setdefault(float(row[x]), []).append(float(row[y]))
+        means = [statistics.fmean(points[place]) for place in sorted(points)]
+        label = f"{key[0]}, {key[1]} px"
+        axis.plot(sorted(points), means, marker=".", label=label)
+    axis.set(xlabel=labels[0], ylabel=labels[1], yscale="log", title=name)
     axis.legend(fontsize=7)
     _save(figure, path)

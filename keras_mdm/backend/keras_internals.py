@@ -28,7 +28,7 @@ def has_stepped(optimizer):
     Returns:
         bool, or a scalar bool tensor.
     """
-    inner = _counting(optimizer)
+    inner = inner_optimizer(optimizer)
     every = inner.gradient_accumulation_steps
     stepped = inner._iterations % every == 0 if every else True
     if hasattr(inner, "skipped_in_a_row"):
@@ -45,12 +45,12 @@ def steps_taken(optimizer):
     Returns:
         Integer variable.
     """
-    return _counting(optimizer)._iterations
+    return inner_optimizer(optimizer)._iterations
 
 
 def is_schedule_free(optimizer):
     """Whether an optimizer, or the one inside it, is a schedule-free AdamW."""
-    return isinstance(_counting(optimizer), keras.optimizers.ScheduleFreeAdamW)
+    return isinstance(inner_optimizer(optimizer), keras.optimizers.ScheduleFreeAdamW)
 
 
 def schedule_free_averages(optimizer):
@@ -65,13 +65,13 @@ def schedule_free_averages(optimizer):
     """
     if not is_schedule_free(optimizer):
         return {}
-    optimizer = _counting(optimizer)
+    optimizer = inner_optimizer(optimizer)
     share = optimizer.beta_1
     pairs = zip(optimizer._trainable_variables, optimizer._momentums, strict=True)
     # The variable is the mean of x and what gradients move, with these shares.
     return {id(v): (v.value - (1.0 - share) * m.value) / share for v, m in pairs}
 
 
-def _counting(optimizer):
-    """The optimizer that counts: of a `LossScaleOptimizer`, the one inside."""
+def inner_optimizer(optimizer):
+    """The optimizer that updates and counts: of a `LossScaleOptimizer`, that inside."""
     return getattr(optimizer, "inner_optimizer", optimizer)

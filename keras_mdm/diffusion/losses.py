@@ -107,7 +107,7 @@ def level_weights(weights, resolutions, schedule):
             f"Received: loss_weights={weights!r}"
         )
     _check_resolutions("loss_weights", weights, resolutions)
-    if not all(0 <= w < np.inf for w in weights.values()) or not any(weights.values()):
+    if not any(weights.values()):
         raise ValueError(
             "`loss_weights` must be at least 0 and finite, and one above 0. "
             f"Received: loss_weights={weights}"
@@ -135,8 +135,7 @@ def mixed_fractions(fractions, resolutions):
     values = [fractions.get(resolution, 0) for resolution in resolutions]
     total = sum(values)
     whole = all(float(value).is_integer() for value in values)
-    wrong = not all(0 <= value < np.inf for value in values) or values[0] <= 0
-    if wrong or (not whole and abs(total - 1) > 1e-6):
+    if values[0] == 0 or (not whole and abs(total - 1) > 1e-6):
         raise ValueError(
             "`mixed_resolution` must be whole numbers (a ratio) or fractions that "
             "sum to 1, above 0 for the largest resolution "

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_mdm.layers import Conv3x3
 from keras_mdm.levels import first, level_name
-from keras_mdm.networks.paths import PathNetwork
+from keras_mdm.networks.paths import PathNetwork, check_kinds
 from keras_mdm.networks.protocol import Denoiser
 
 
@@ -88,6 +88,13 @@ class NestedUNet(PathNetwork):
                 "`inner` must be a `Denoiser`, such as `UNet` or `NestedUNet`. "
                 f"Received: inner={inner!r} (of type {type(inner).__name__})"
             )
+        check_kinds(
+            channels,
+            micro_conditioning,
+            temporal_resampling=temporal_resampling,
+            normalize_input=normalize_input,
+            residual_prediction=residual_prediction,
+        )
         channels = tuple(channels)
         if len(channels) < 2:
             raise ValueError(

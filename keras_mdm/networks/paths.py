@@ -38,6 +38,25 @@ def per_place(name, values, channels):
     return tuple(int(value) for value in values)
 
 
+def check_kinds(channels, micro_conditioning, **switches):
+    """Raises a `ValueError` unless options are of the kinds that they must be.
+
+    Args:
+        channels: As `PathNetwork` is given it: a tuple or list.
+        micro_conditioning: dict or `None`.
+        **switches: bool each.
+    """
+    kinds = {"channels": (tuple, list), "micro_conditioning": (dict, type(None))}
+    given = {"channels": channels, "micro_conditioning": micro_conditioning}
+    for argument, value in (given | switches).items():
+        wanted = kinds.get(argument, (bool,))
+        if not isinstance(value, wanted):
+            raise ValueError(
+                f"`{argument}` must be a {wanted[0].__name__}. "
+                f"Received: {argument}={value!r}"
+            )
+
+
 class PathNetwork(Denoiser):
     """Base of `UNet` and `NestedUNet`: embeddings, both paths, input and output.
 

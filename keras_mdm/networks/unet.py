@@ -7,7 +7,7 @@ from keras_mdm.checks import between
 from keras_mdm.layers import ResidualBlock, TokenConditioning, standardize
 from keras_mdm.levels import level_name
 from keras_mdm.networks.blocks import per_frame
-from keras_mdm.networks.paths import PathNetwork
+from keras_mdm.networks.paths import PathNetwork, check_kinds
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -102,16 +102,7 @@ class UNet(PathNetwork):
                 "`resolution` must be a whole number of pixels. "
                 f"Received: resolution={resolution!r}"
             )
-        for argument, value, kinds in (
-            ("channels", channels, (tuple, list)),
-            ("micro_conditioning", micro_conditioning, (dict, type(None))),
-            ("mid_blocks", mid_blocks, (bool,)),
-        ):
-            if not isinstance(value, kinds):
-                raise ValueError(
-                    f"`{argument}` must be a {kinds[0].__name__}. "
-                    f"Received: {argument}={value!r}"
-                )
+        check_kinds(channels, micro_conditioning, mid_blocks=mid_blocks)
         options = {
             "resolution": resolution,
             "channels": tuple(channels),

@@ -68,11 +68,8 @@ class AverageSnapshots(StageCallback):
                     path.unlink(missing_ok=True)
 
     def on_epoch_end(self, epoch, logs=None):
-        # The end of a stage has its own.
-        ends = self.stage is not None and self.step == self.stage.steps
-        if self.every and not ends:
-            if self.step // self.every > self.epoch_start // self.every:
-                self.write()
+        if self.is_due():
+            self.write()
 
     def on_stage_end(self, index, stage):
         self.step = steps_done(self.model)

@@ -75,7 +75,7 @@ class History(StageCallback):
         before = self.step
         super().on_train_batch_end(batch, logs)
         ends = batch + 1 == self.params.get("steps")
-        if self.step // self.every > before // self.every and not ends:
+        if self.passed(before) and not ends:
             self._write(logs or {}, self._read())
 
     def on_test_begin(self, logs=None):
@@ -185,6 +185,10 @@ class SampleGrid(StageCallback):
             resolution, to be shown beside what is drawn.
         **options: Arguments of `MDM.generate`, such as `labels`, `num_samples`,
             `seed`, `num_steps` and `guidance_scale`.
+
+    Attributes:
+        drawn: What the averaged weights drew last, a dict of resolution to uint8 array,
+            or `None`.
     """
 
     def __init__(
@@ -197,12 +201,10 @@ class SampleGrid(StageCallback):
         self.log_dir = log_dir
         self.truth = truth
         self.options = {"seed": 0, **options}
+        self.drawn = None
 
     def on_epoch_end(self, epoch, logs=None):
-        ends = self.stage is not None and self.step == self.stage.steps
-        if not self.every or ends:
-            return
-        if self.step // self.every > self.epoch_start // self.every:
+        if self.is_due():
             self.draw(f"_step{self.step}")
 
     def on_stage_end(self, index, stage):
@@ -222,8 +224,10 @@ class SampleGrid(StageCallback):
         Returns:
             Path of the file.
         """
-        options = {**self.options, **options}
-        pyramid = self.model.generate(return_pyramid=True, **options)
+        given = {**self.options, **options}
+        pyramid = self.model.generate(return_pyramid=True, **given)
+        if not options:
+            self.drawn = pyramid
         name = f"stage{self.stage_index + 1}_{self.model.resolution}px{suffix}"
         grids = pyramid_frames(pyramid, self.titles, truth=self.truth)
         if len(grids) > 1:

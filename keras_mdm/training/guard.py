@@ -42,7 +42,7 @@ class LossGuard(StageCallback):
         before = self.step
         super().on_train_batch_end(batch, logs)
         last = batch + 1 == self.params.get("steps")
-        if last or self.step // self.every > before // self.every:
+        if last or self.passed(before):
             self._look(logs or {})
 
     def _look(self, logs):

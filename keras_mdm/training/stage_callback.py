@@ -12,6 +12,7 @@ class StageCallback(StepCallback):
 
     Attributes:
         step: int. Steps of the stage that are done.
+        every: int or `None`. Steps between what the callback does, where it has one.
         epoch_start: int. Steps that were done when the epoch began; of one that is
             resumed in its middle, when it really did.
     """
@@ -19,7 +20,7 @@ class StageCallback(StepCallback):
     def __init__(self):
         super().__init__()
         self.stage_index = 0
-        self.stage = None
+        self.stage = self.every = None
         self.step = self.epoch_start = 0
         self.resumed = None
 
@@ -55,6 +56,16 @@ class StageCallback(StepCallback):
     def on_train_batch_end(self, batch, logs=None):
         # With `steps_per_execution`, `batch` is the last of several.
         self.step = self.counted_from + batch + 1
+
+    def passed(self, since):
+        """Whether a multiple of `every` lies after a step, up to this one."""
+        return self.step // self.every > since // self.every
+
+    def is_due(self):
+        """Whether one lies in the epoch that ends; not at the end of a stage, which has
+        `on_stage_end`."""
+        ends = self.stage is not None and self.step == self.stage.steps
+        return bool(self.every) and not ends and self.passed(self.epoch_start)
 
     def open_writer(self, log_dir, kind):
         """TensorBoard writer of the stage; a resumed one hides what it repeats."""

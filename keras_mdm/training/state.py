@@ -36,12 +36,12 @@ class State:
 
     @property
     def progress(self):
-        """The `progress` that was given to `save_state`."""
+        """The `progress` that was given to `take_state`."""
         return self.values["progress"]
 
     @property
     def place(self):
-        """The `place` that this process gave to `save_state`.
+        """The `place` that this process gave to `take_state`.
 
         Of a run of another number of processes, the number of batches alone is known.
         """
@@ -51,7 +51,7 @@ class State:
         return places[0] and {**places[0], "state": None}
 
     def restore(self, mdm):
-        """Gives everything that `save_state` wrote to a model compiled alike.
+        """Gives everything that `take_state` took to a model compiled alike.
 
         Args:
             mdm: `MDM`.
@@ -138,14 +138,6 @@ def _named(mdm):
     """Variables of the model and its optimizer, by name."""
     optimizer = {f"optimizer/{i}": v for i, v in enumerate(mdm.optimizer.variables)}
     return state_variables(mdm) | optimizer
-
-
-def save_state(mdm, folder, progress, keep_every=None, **values):
-    """Writes weights, averages, random state and optimizer in one file, or nothing.
-
-    As `take_state`, whose result it calls at once.
-    """
-    take_state(mdm, folder, progress, keep_every, **values)()
 
 
 def take_state(mdm, folder, progress, keep_every=None, **values):

@@ -3,6 +3,45 @@
 import csv
 
 
+def read_rows(path):
+    """Rows of a CSV file of a run as dicts, or none if it is not there."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+def total_steps(rows):
+    """Steps of each row since the first stage began."""
+    found, before = [], 0
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        found.append(before + int(row["step"]))
+        if following is not None and following["stage"] != row["stage"]:
+            before = found[-1]
+    return found
+
+
+def draw_columns(axes, rows, prefix, label=str):
+    """Draws the columns whose names begin so, over all steps.
+
+    Args:
+        axes: matplotlib's.
+        rows: List of dicts, as `read_rows` returns them.
+        prefix: str.
+        label: Callable from a column's name to what it is called.
+    """
+    steps = total_steps(rows)
+    for key in [key for key in rows[0] if key.startswith(prefix)]:
+        points = [
+            (step, float(row[key]))
+            for step, row in zip(steps, rows, strict=True)
+            if row[key]
+        ]
+        if points:
+            marker = "o" if len(points) == 1 else None
+            axes.plot(*zip(*points, strict=True), label=label(key), marker=marker)
+
+
 def plot_losses(history, path):
     """Draws the loss of each resolution over all stages.
 
@@ -17,25 +56,13 @@ def plot_losses(history, path):
 
     from keras_mdm.files import whole_file
 
-    with open(history, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(history)
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    ends, steps, before = {}, [], 0
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        steps.append(before + int(row["step"]))
-        if following is None or following["stage"] != row["stage"]:
-            before = steps[-1]
-            ends[row["stage"]] = (row["resolution"], before)
-    for key in [key for key in rows[0] if key.startswith("loss_")]:
-        points = [
-            (step, float(row[key]))
-            for step, row in zip(steps, rows, strict=True)
-            if row[key]
-        ]
-        if points:
-            marker = "o" if len(points) == 1 else None
-            label = f"{key.removeprefix('loss_')} pixels"
-            axes.plot(*zip(*points, strict=True), label=label, marker=marker)
+    draw_columns(axes, rows, "loss_", lambda key: f"{key[len('loss_') :]} pixels")
+    ends = {
+        row["stage"]: (row["resolution"], step)
+        for row, step in zip(rows, total_steps(rows), strict=True)
+    }
     for resolution, end in ends.values():
         axes.axvline(end, color="0.8", linewidth=1, zorder=0)
         axes.annotate(

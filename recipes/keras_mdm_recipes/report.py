@@ -5,13 +5,13 @@ Training writes it at its end; this writes it anew, of a run that is not finishe
 
 import argparse
 import base64
-import csv
 import html
 import io
 import pathlib
 import re
 
 from keras_mdm_recipes import start
+from keras_mdm_recipes.plot import draw_columns, read_rows
 
 _MOST_GRIDS = 40
 _TYPES = {".png": "image/png", ".webp": "image/webp"}
@@ -23,24 +23,6 @@ table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0;
 img { max-width: 100%; } figure { display: inline-block; margin: 0 1rem 1rem 0;
        vertical-align: top; } figcaption { color: #666; font-size: .85em; }
 """
-
-
-def read_rows(path):
-    """Rows of a CSV file of the run as dicts, or none if it is not there."""
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
-
-
-def total_steps(rows):
-    """Steps of each row since the first stage began."""
-    found, before = [], 0
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        found.append(before + int(row["step"]))
-        if following is not None and following["stage"] != row["stage"]:
-            before = found[-1]
-    return found
 
 
 def figure_of(draw, size=(8, 3.4)):
@@ -71,20 +53,11 @@ def image(data, kind):
     return f'<img src="data:{kind};base64,{base64.b64encode(data).decode()}">'
 
 
-def curves(rows, prefixes, label, log=False):
+def curves(rows, prefix, label, log=False):
     """A figure with the columns whose names begin so, over all steps."""
-    steps, keys = total_steps(rows), [k for k in rows[0] if k.startswith(prefixes)]
 
     def draw(axes):
-        for key in keys:
-            points = [
-                (step, float(row[key]))
-                for step, row in zip(steps, rows, strict=True)
-                if row[key]
-            ]
-            if points:
-                marker = "o" if len(points) == 1 else None
-                axes.plot(*zip(*points, strict=True), label=key, marker=marker)
+        draw_columns(axes, rows, prefix)
         axes.set(xlabel="steps", ylabel=label, yscale="log" if log else "linear")
         axes.legend(fontsize=8)
 
@@ -192,10 +165,10 @@ def write_report(run):
     rows, levels = (read_rows(run / n) for n in ("history.csv", "noise_levels.csv"))
     parts = [("Speed", speed(rows))] if rows else []
     if rows:
-        losses = curves(rows, ("loss_",), "mean squared error", log=True)
-        norms = curves(rows, ("gradient_norm_",), "gradient norm", log=True)
+        losses = curves(rows, "loss_", "mean squared error", log=True)
+        norms = curves(rows, "gradient_norm_", "gradient norm", log=True)
         others = [
-            curves(rows, (name,), name.replace("_", " "))
+            curves(rows, name, name.replace("_", " "))
             for name in ("learning_rate", "average_distance")
         ]
         parts.append(("Curves", "".join([losses, norms, *others])))

@@ -161,10 +161,15 @@ def train(recipe, settings, output, begin):
         mdm.save_to_preset(output / "preset", overwrite=True)
         if source.skipped or source.notes:
             files.write_text(output / "skipped.txt", source.report() + "\n")
-        if not source.is_video:
-            path = output / "samples" / "nearest.png" if process == 0 else None
-            write_nearest(path, source, mdm, drawing.options, settings.data.upscale)
         if process == 0:
+            if not source.is_video:
+                write_nearest(
+                    output / "samples" / "nearest.png",
+                    source,
+                    drawing.drawn,
+                    drawing.titles,
+                    settings.data.upscale,
+                )
             plot_losses(output / "history.csv", output / "losses.png")
             write_report(output)
             if tracker is not None:

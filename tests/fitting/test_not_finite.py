@@ -35,7 +35,7 @@ WRITERS = {
         folder / "p", use_ema=False, overwrite=True
     ),
     "bundled": lambda mdm, folder: write_bundled_weights(mdm, folder / "x.npz"),
-    "state": lambda mdm, folder: state.save_state(mdm, folder, {"stage": 0}),
+    "state": lambda mdm, folder: state.take_state(mdm, folder, {"stage": 0})(),
     "weights": lambda mdm, folder: mdm.save_weights(folder / "m.weights.h5"),
     "model": lambda mdm, folder: mdm.save(folder / "m.keras"),
 }
@@ -67,7 +67,7 @@ def test_only_what_is_written_must_be_finite(tmp_path):
     mdm.save_to_preset(tmp_path / "raw", use_ema=False)
     _spoil(mdm.optimizer.variables[1], NAN)
     with pytest.raises(ValueError, match="NaN or infinite"):
-        state.save_state(mdm, tmp_path / "state", {})
+        state.take_state(mdm, tmp_path / "state", {})()
     assert not (tmp_path / "state").exists()
 
 
@@ -148,8 +148,8 @@ def test_a_run_that_diverged_keeps_its_last_good_state(tmp_path):
     mdm = trainer(tiny_nest(1, resolution=4), compile_options=uncompiled())
     mdm.train_on_batch(batch_of(4, 4))
     first = {"stage": 0, "epoch": 1, "step": 0}
-    state.save_state(mdm, tmp_path, first)
+    state.take_state(mdm, tmp_path, first)()
     _spoil(mdm.network.weights[0], NAN)
     with pytest.raises(ValueError, match="NaN or infinite"):
-        state.save_state(mdm, tmp_path, {**first, "epoch": 2})
+        state.take_state(mdm, tmp_path, {**first, "epoch": 2})()
     assert state.newest(tmp_path).progress == first

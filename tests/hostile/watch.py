@@ -177,22 +177,13 @@ def _warm_up():
 def main(root, names):
     warnings.simplefilter("ignore")
     root = pathlib.Path(root).resolve()
-    from hostile import (
-        converted,
-        forge,
-        keras_weights,
-        pictures,
-        presets,
-        proof,
-        sets,
-        weights,
-    )
+    from hostile import forge, proof
+    from hostile.cases import CASES
 
-    assert all((converted, keras_weights, pictures, presets, sets, weights))
     forge.make_outside(root / "outside")
     sys.path.append(str(root / "outside"))
     sys.dont_write_bytecode = True
-    cases = {case.id: case for case in forge.CASES}
+    cases = {case.id: case for case in CASES}
     names = names or list(cases)
     cases |= proof.PROOFS
     watch = Watch(root)

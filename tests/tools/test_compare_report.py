@@ -42,7 +42,8 @@ def test_a_folder_keeps_the_settings_and_lines_of_its_runs(tmp_path):
     check_settings(tmp_path, sets, more, [line, Line("new", "any")])
     kept = {path.name: path.read_text() for path in tmp_path.iterdir()}
     longer = {"digits": Task(32, 1, 10, steps=301)}
-    with pytest.raises(ValueError, match="settings.json has 'digits' with .*300"):
+    told = f"settings.json has 'digits' with .*{task.steps}"
+    with pytest.raises(ValueError, match=told):
         check_settings(tmp_path, {"digits": "digits"}, longer, [line])
     with pytest.raises(ValueError, match="lines.json has 'own' with .*Received.*plain"):
         check_settings(tmp_path, sets, more, [Line("own", "any", arm="plain")])

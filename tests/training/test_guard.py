@@ -170,3 +170,11 @@ def test_the_learning_rate_in_the_middle_of_an_epoch(tmp_path):
     )
     rates = [float(row["learning_rate"]) for row in csv.DictReader(path.open())]
     np.testing.assert_allclose(rates, [2e-5, 4e-5, 6e-5], rtol=1e-5)
+
+
+def test_gradient_norms_behind_loss_scaling():
+    mdm = tiny_mdm(network=tiny_nest(2, resolution=4, dtype="mixed_float16"))
+    mdm.compile()
+    guarded(mdm, weighted(2, {}))
+    norms, steps = values_of([mdm.monitor.gradients, mdm.monitor.steps])
+    assert steps == 2 and (norms > 0).all() and np.isfinite(norms).all()

@@ -130,7 +130,7 @@ def test_state_is_restored_bit_for_bit(tmp_path):
 
     mdm = compiled()
     mdm.train_on_batch(batch_of(4))
-    state.save_state(mdm, tmp_path, {"stage": 1, "epoch": 2})
+    state.take_state(mdm, tmp_path, {"stage": 1, "epoch": 2})()
     found = state.newest(tmp_path)
     assert found.progress == {"stage": 1, "epoch": 2}
     other = compiled()
@@ -322,11 +322,11 @@ def test_which_states_are_kept(tmp_path):
     mdm = tiny_mdm(1, resolution=4)
     mdm.compile()
     for epoch in range(8):
-        state.save_state(mdm, tmp_path, {"stage": 0, "epoch": epoch}, keep_every=2)
+        state.take_state(mdm, tmp_path, {"stage": 0, "epoch": epoch}, keep_every=2)()
     kept = [key[1] for key, _ in state._listed(tmp_path)]
     assert kept == [2, 4, 5, 6, 7]
     # Those after the one that is written are of training that was lost.
-    state.save_state(mdm, tmp_path, {"stage": 0, "epoch": 5, "step": 3})
+    state.take_state(mdm, tmp_path, {"stage": 0, "epoch": 5, "step": 3})()
     assert [key[1:] for key, _ in state._listed(tmp_path)] == [(4, 0), (5, 0), (5, 3)]
     with pytest.raises(ValueError, match="`keep_every` must be .*keep_every=0"):
         ProgressiveSchedule(STAGES).fit(tiny_mdm(), one_batch, keep_every=0)

@@ -145,7 +145,7 @@ def test_the_state_of_every_optimizer_is_saved(name, tmp_path):
     mdm, other, batches = build(), build(), [batch_of(4, 8, seed=i) for i in range(3)]
     for batch in batches[:2]:
         mdm.train_on_batch(batch)
-    state.save_state(mdm, tmp_path, {"stage": 0, "epoch": 2})
+    state.take_state(mdm, tmp_path, {"stage": 0, "epoch": 2})()
     state.newest(tmp_path).restore(other)
     for model in (mdm, other):
         model.train_on_batch(batches[2])

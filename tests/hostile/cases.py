@@ -1,0 +1,7 @@
+"""Every forged file: importing the modules that forge them fills `forge.CASES`."""
+
+from hostile import converted, keras_weights, pictures, presets, sets, weights
+from hostile.forge import CASES
+
+__all__ = ["CASES"]
+assert all((converted, keras_weights, pictures, presets, sets, weights))
