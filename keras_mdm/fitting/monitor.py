@@ -30,8 +30,10 @@ class StepMonitor(keras.metrics.Metric):
         not_finite: Variable of the same shape. How many had a NaN or infinite loss.
         gradients: Variable of shape `(levels,)`. Sums of gradient norms.
         last: Variable. The loss of the last batch.
-        peak: Variable of shape `(2,)`. The largest loss of a step, and the number of
-            that step by the optimizer's count.
+        mean: Variable. Running mean of the losses of the last steps, about 20.
+        peak: Variable of shape `(3,)`. The largest jump: how many times the mean before
+            it the loss of a step was, that loss, and the number of the step by the
+            optimizer's count.
         steps: Variable. Updates of the weights.
         skipped: Variable. Steps whose loss or update was not finite.
         in_a_row: Variable. Steps since the last one with a finite loss and update; an
@@ -44,7 +46,8 @@ class StepMonitor(keras.metrics.Metric):
             setattr(self, kind, self._zeros((levels, _BINS), kind))
         self.gradients = self._zeros((levels,), "gradients")
         self.last = self._zeros((), "last")
-        self.peak = self._zeros((2,), "peak")
+        self.mean = self._zeros((), "mean")
+        self.peak = self._zeros((3,), "peak")
         self.steps = self._zeros((), "steps")
         self.skipped = self._zeros((), "skipped")
         self.in_a_row = self._zeros((), "in_a_row")
@@ -87,10 +90,14 @@ class StepMonitor(keras.metrics.Metric):
             optimizer: Keras optimizer.
             moved: bool or scalar bool tensor. Whether it changed weights.
         """
-        finite = ops.isfinite(self.last)
-        highest = ops.logical_and(finite, self.last > self.peak[0])
-        now = ops.stack([self.last.value, ops.cast(step, "float32")])
+        finite, last, mean = ops.isfinite(self.last), self.last.value, self.mean.value
+        # The first step of an epoch has nothing before it.
+        times = ops.where(mean > 0, last / ops.maximum(mean, 1e-30), 1.0)
+        highest = ops.logical_and(finite, times > self.peak[0])
+        now = ops.stack([times, last, ops.cast(step, "float32")])
         self.peak.assign(ops.where(highest, now, self.peak.value))
+        moving = ops.where(mean > 0, mean + (last - mean) * 0.05, last)
+        self.mean.assign(ops.where(finite, moving, mean))
         moved = ops.cast(moved, "float32")
         if hasattr(optimizer, "gradient_norms"):
             norms = optimizer.gradient_norms.value

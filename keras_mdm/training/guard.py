@@ -1,6 +1,5 @@
 """Not wasting a night. Public as `keras_mdm.callbacks.LossGuard`."""
 
-import math
 import sys
 
 import numpy as np
@@ -20,8 +19,8 @@ class LossGuard(StageCallback):
     Args:
         patience: int. Steps in a row without a finite loss and update after which
             training stops. Defaults to 20.
-        spike: float. A loss of one step that is so many times the mean of its epoch is
-            told, once in an epoch unless another is larger. Defaults to 5.
+        spike: float. A loss of one step that is so many times the mean of the steps
+            before it is told, once in an epoch unless another is larger. Defaults to 5.
         every: int. Steps between looks, each of which waits for the device, besides
             that at the end of an epoch. Defaults to 25.
 
@@ -43,12 +42,12 @@ class LossGuard(StageCallback):
         super().on_train_batch_end(batch, logs)
         last = batch + 1 == self.params.get("steps")
         if last or self.passed(before):
-            self._look(logs or {})
+            self._look()
 
-    def _look(self, logs):
+    def _look(self):
         monitor = self.model.monitor
         variables = [monitor.in_a_row, monitor.skipped, monitor.peak]
-        in_a_row, skipped, (loss, step) = backend.newest(self.model, variables)
+        in_a_row, skipped, (times, loss, step) = backend.newest(self.model, variables)
         if in_a_row >= self.patience:
             raise FloatingPointError(self._explain(int(in_a_row)))
         if skipped > self.skipped:
@@ -58,13 +57,12 @@ class LossGuard(StageCallback):
                 f"nothing{self._place()}"
             )
             self.skipped = skipped
-        mean = float(logs.get("loss", math.nan))
-        if loss > max(self.spike * mean, self.told):
-            self.told = loss
+        if times > max(self.spike, self.told):
+            self.told = times
             place = self._place(self.step - int(step))
             self._tell(
-                f"the loss jumped to {loss:.4g} at step {int(step)}; its mean in this "
-                f"epoch is {mean:.4g}{place}"
+                f"the loss jumped to {loss:.4g} at step {int(step)}, {times:.3g} times "
+                f"its mean before{place}"
             )
 
     def _explain(self, count):

@@ -94,7 +94,14 @@ def test_a_jump_of_the_loss_is_told_with_its_batch(tmp_path, capsys):
         verbose=0,
     )
     told = capsys.readouterr().err
-    assert "at step 6;" in told and "the batch was number 6" in told
+    assert "at step 6, " in told and "the batch was number 6" in told
+
+
+def test_a_loss_that_falls_is_no_jump(compiled, capsys):
+    """As every training begins."""
+    falling = {0: 1000.0, 1: 100.0, 2: 10.0}
+    guarded(compiled, weighted(8, falling), callbacks.LossGuard(every=2))
+    assert capsys.readouterr().err == ""
 
 
 def test_losses_by_noise_level_against_a_histogram():
