@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from keras_mdm.checks import between
 from keras_mdm.optimizer import AdamW
 
 # Coefficients and number of iterations of Jordan et al., 2024, and of Keras.
@@ -51,9 +52,9 @@ class Muon(AdamW):
         exclude=("conv_in", "conv_out"),
         **kwargs,
     ):
-        if not 0.0 <= momentum < 1.0:
+        if not between(momentum, 0.0) or momentum >= 1.0:
             raise ValueError(
-                f"`momentum` must be at least 0 and below 1. Received: {momentum}"
+                f"`momentum` must be at least 0 and below 1. Received: {momentum!r}"
             )
         if isinstance(exclude, str) or not all(isinstance(n, str) for n in exclude):
             raise ValueError(

@@ -10,6 +10,7 @@ import math
 import numpy as np
 from keras import ops
 
+from keras_mdm.checks import between
 from keras_mdm.ema import ExponentialMovingAverage
 
 # Of the mean of all updates, gamma = 0.
@@ -40,7 +41,8 @@ class PowerAverage(ExponentialMovingAverage):
 
 def check_lengths(lengths):
     """Raises a `ValueError` unless these are several lengths of averages."""
-    if len(set(lengths)) < len(lengths) or not lengths:
+    listed = isinstance(lengths, tuple | list) and all(map(between, lengths))
+    if not listed or len(set(lengths)) < len(lengths) or not lengths:
         raise ValueError(
             "`power_averages` must be different lengths, such as (0.05, 0.1), or None. "
             f"Received: power_averages={lengths}"
@@ -58,7 +60,7 @@ def gamma_of(sigma_rel):
     Returns:
         float: the root of `sigma_rel^2 (gamma + 2)^2 (gamma + 3) = gamma + 1`.
     """
-    if isinstance(sigma_rel, bool) or not 0.0 < sigma_rel < LONGEST:
+    if not between(sigma_rel, 0.0) or not 0.0 < sigma_rel < LONGEST:
         raise ValueError(
             "the length sigma_rel of an average must be above 0 and below "
             f"{LONGEST:.3f}, that of the mean of all updates. Received: {sigma_rel}"

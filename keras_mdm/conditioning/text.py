@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mdm.checks import between
 from keras_mdm.conditioning.tokenizers import (
     END,
     PADDING,
@@ -157,7 +158,7 @@ class TextEncoder(TextConditioner):
     ):
         kwargs.setdefault("name", "text_encoder")
         super().__init__(**kwargs)
-        if max_tokens < 2:
+        if not between(max_tokens, 2, whole=True):
             raise ValueError(
                 "`max_tokens` must be at least 2: a token and the end mark. "
                 f"Received: max_tokens={max_tokens}"
