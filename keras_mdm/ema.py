@@ -200,6 +200,21 @@ class ExponentialMovingAverage(keras.layers.Layer):
             if hidden.seen_sources is not None:
                 (hidden.seen_sources[index],) = backend.snapshot([self.sources[index]])
 
+    def in_place_of(self, variables):
+        """Those variables, each that has an average replaced by it.
+
+        Args:
+            variables: List of variables.
+
+        Returns:
+            List of variables, as long.
+        """
+        averages = {
+            id(source): average
+            for source, average in zip(self.sources, self.averages, strict=True)
+        }
+        return [averages.get(id(variable), variable) for variable in variables]
+
     @contextlib.contextmanager
     def in_place(self):
         """Within it, and in this thread alone, variables read as their averages.

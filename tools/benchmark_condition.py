@@ -11,6 +11,7 @@ programs on the machine disturb little; on an accelerator it is the wall clock.
 import argparse
 import statistics
 import time
+from functools import partial
 
 import numpy as np
 
@@ -49,8 +50,8 @@ def measure(network, batch, repeat):
     from keras_mdm import backend
 
     def compiled(function):
-        variables = network.variables
-        return backend.compile_with_weights(function, variables, variables, True)
+        program = backend.compile_with_weights(function, network.variables, True)
+        return partial(program, network.variables)
 
     features = make_features(network.conditioner, batch)
     shape = (network.image_channels,)

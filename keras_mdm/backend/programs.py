@@ -6,21 +6,21 @@ from keras_mdm.backend.cpu import xla_options
 from keras_mdm.backend.devices import name
 
 
-def compile_with_weights(function, variables, values, jit_compile):
-    """Compiles a function that reads variables, for many calls.
+def compile_with_weights(function, variables, jit_compile):
+    """Compiles a function that reads variables, whose values are an argument.
 
-    The current values are used at each call, so weights that change between calls are
-    seen; nothing that the function assigns is kept.
+    Weights that change between calls are seen so, and raw and averaged weights share a
+    program. Nothing that the function assigns is kept.
 
     Args:
         function: Callable of tensors (in nested structures) to tensors.
         variables: List of the variables that `function` reads.
-        values: List of variables whose values it reads in their place: the same ones,
-            or moving averages of them.
         jit_compile: bool. Whether TensorFlow uses XLA. JAX always does.
 
     Returns:
-        A callable with the arguments and results of `function`.
+        A callable of a list of variables, whose values are read in the place of those
+        of `variables` (the same ones, or moving averages of them), and then the
+        arguments of `function`; with its results.
     """
 
     def with_values(current, *args, **kwargs):
@@ -34,24 +34,22 @@ def compile_with_weights(function, variables, values, jit_compile):
         import jax
 
         compiled = jax.jit(with_values, compiler_options=xla_options())
-        return lambda *args, **kwargs: compiled(
-            [variable.value for variable in values], *args, **kwargs
-        )
-
-    def with_current_values(*args, **kwargs):
-        return with_values([variable.value for variable in values], *args, **kwargs)
-
-    if name() == "tensorflow":
+    elif name() == "tensorflow":
         import tensorflow as tf
 
         # Nothing here needs Python control flow turned into graph operations.
-        return tf.function(
-            with_current_values, jit_compile=jit_compile, autograph=False
-        )
+        compiled = tf.function(with_values, jit_compile=jit_compile, autograph=False)
+    else:
+        import torch
 
-    import torch
+        compiled = torch.no_grad()(with_values)
 
-    return torch.no_grad()(with_current_values)
+    def call(values, *args, **kwargs):
+        # Tensors, since TensorFlow would trace a program for each list of variables.
+        current = [keras.ops.convert_to_tensor(variable) for variable in values]
+        return compiled(current, *args, **kwargs)
+
+    return call
 
 
 def run_stateless(model, state, function, with_optimizer=False):

@@ -1,6 +1,7 @@
 """`MDM.generate`: arguments in, pictures out. The run itself is in `run`."""
 
 import dataclasses
+from functools import partial
 
 import keras
 import numpy as np
@@ -242,24 +243,24 @@ def _pick(arrays, rows):
 
 
 def _functions(mdm, kind, use_ema):
-    """The compiled functions of a kind of run, made at its first use."""
-    averaged = bool(use_ema and mdm.ema is not None)
-    if averaged:
+    """The compiled functions of a kind of run, with the weights they are to use.
+
+    They are made at the first use of the kind.
+    """
+    variables = values = mdm.network.variables
+    if use_ema and mdm.ema is not None:
         mdm.ema.follow()
-    functions = mdm.sampling_functions.get((kind, averaged))
+        values = mdm.ema.in_place_of(variables)
+    functions = mdm.sampling_functions.get(kind)
     if functions is None:
         run = SamplingRun(mdm, kind)
-        variables = values = mdm.network.variables
-        if averaged:
-            variables, values = mdm.ema.sources, mdm.ema.averages
-        functions = {
+        functions = mdm.sampling_functions[kind] = {
             name: backend.compile_with_weights(
-                getattr(run, name), variables, values, mdm.jit_compile
+                getattr(run, name), variables, mdm.jit_compile
             )
             for name in ("draw", "prepare", "run_steps", "pictures")
         }
-        mdm.sampling_functions[kind, averaged] = functions
-    return functions
+    return {name: partial(function, values) for name, function in functions.items()}
 
 
 def _draw_step_by_step(functions, levels, batch, fixed, settings, bar, callback, kept):

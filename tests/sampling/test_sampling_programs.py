@@ -45,6 +45,7 @@ def test_what_is_compiled_anew(mdm):
             {"guidance_scale": 7.5},
             {"labels": [2, 2]},
             {"labels": 1, "num_samples": 2},
+            {"use_ema": False},
         ):
             assert not traced(sampler="ddpm", **options), options
         # The same program: DDIM with noise is DDPM with other coefficients.
@@ -108,13 +109,11 @@ def test_each_step_adds_noise_of_its_own():
         )
         return result
 
-    compiled = backend.compile_with_weights(
-        run_steps, network.variables, network.variables, False
-    )
+    compiled = backend.compile_with_weights(run_steps, network.variables, False)
 
     def after(x, first, stop):
         bounds = (keras.ops.convert_to_tensor(v, "int32") for v in (first, stop))
-        return compiled(x, *bounds)
+        return compiled(network.variables, x, *bounds)
 
     visited = visited_timesteps(mdm.schedule, num_steps)
     alpha, sigma = (values[visited] for values in mdm.schedule.levels())
