@@ -45,6 +45,15 @@ os.environ.setdefault("XLA_FLAGS", " ".join(xla_flags))
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 
+# The same for TensorFlow, whose rewriting of a graph takes a quarter of the time here.
+# What joins functions and drops dead operations stays on: memory would grow.
+if os.environ.get("KERAS_BACKEND") == "tensorflow":
+    import tensorflow as tf
+
+    off = ["layout_optimizer", "constant_folding", "shape_optimization", "remapping"]
+    off += ["arithmetic_optimization", "dependency_optimization", "loop_optimization"]
+    tf.config.optimizer.set_experimental_options(dict.fromkeys(off, False))
+
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
