@@ -59,9 +59,11 @@ import pytest  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
-    """Recipes first: what comes last is divided among the workers of pytest-xdist, and
-    each would make the runs that these tests share."""
-    items.sort(key=lambda item: item.path.parent.name != "recipes")
+    """Recipes and long tests first: what comes last is divided among the workers of
+    pytest-xdist, of which one would make the runs of recipes a second time, and wait for
+    the other to end a long test."""
+    first = "recipes", "test_kill_training", "test_distribution", "test_exact_resume"
+    items.sort(key=lambda item: not {item.path.parent.name, item.path.stem} & {*first})
 
 
 @pytest.fixture(autouse=True)
