@@ -59,9 +59,9 @@ import pytest  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
-    """Recipes and long tests first: what comes last is divided among the workers of
-    pytest-xdist, of which one would make the runs of recipes a second time, and wait for
-    the other to end a long test."""
+    """Recipes and long tests first. What comes last is divided among the workers of
+    pytest-xdist: one would make the runs of recipes a second time, and wait for the
+    other to end a long test."""
     first = "recipes", "test_kill_training", "test_distribution", "test_exact_resume"
     items.sort(key=lambda item: not {item.path.parent.name, item.path.stem} & {*first})
 
