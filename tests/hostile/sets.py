@@ -220,6 +220,8 @@ def run(**changes):
         settings = {"run": {}, "data": {}, "model": {}, "stage": {}}
         for key, value in changes.items():
             section, name = key.split("_", 1)
+            if isinstance(value, str):
+                value = value.replace("{outside}", str(outside))
             settings[section][name] = value
         config = {"recipe": "train-image", "settings": settings}
         write(folder / "config.json", config)
@@ -246,6 +248,14 @@ for _name, _made in {
     "unknown": run(run_evil=1),
     "resolutions": run(stage_resolutions=["../x"]),
     "workers": run(data_num_workers=1.5),
+    # What is named outside of the run must be named by the user.
+    "folder": run(data_dataset="folder:{outside}"),
+    "hub": run(data_dataset="hf:some/set"),
+    "sets": run(data_dataset="forged", data_data_dir="{outside}"),
+    "preset": run(model_preset="{outside}/precious"),
+    "start-from": run(model_start_from="hf://some/preset"),
+    "tracker": run(run_tracker="wandb"),
+    "programs": run(run_cache_dir="{outside}"),
 }.items():
     case("run", _name, _made, resume)
 for _name, _config in {
