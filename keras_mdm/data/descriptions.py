@@ -7,11 +7,23 @@ import os
 import pathlib
 import sys
 
+from keras_mdm.files import leads_out
 from keras_mdm.text_files import MAX_TEXT, printable, read_json, read_text
 
 
+def check_links(folder):
+    """Raises a `ValueError` if a link in a folder leads out of it."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and leads_out(path, folder):
+            raise ValueError(
+                f"'{printable(path)}' is a link out of the folder, and its library "
+                "would follow it. Put the file itself there."
+            )
+
+
 def check_card(folder):
-    """Raises a `ValueError` if a folder's description names files elsewhere."""
+    """Raises a `ValueError` if a folder or its description leads to files elsewhere."""
+    check_links(folder)
     import datasets
     import yaml
     from huggingface_hub.repocard import metadata_load
