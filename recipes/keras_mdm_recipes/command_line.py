@@ -176,7 +176,7 @@ def _resumed(recipe, given, changes):
     """The settings of the run in `run.output`; those given must be the same, but for
     named changes."""
     free = (*FREE, *changes)
-    file = pathlib.Path(given["run.output"]) / "config.json"
+    file = start.config_of(given["run.output"])
     kind = start.read_json(file).get("recipe")
     if kind != recipe.NAME:
         raise ValueError(f"--resume: '{file.parent}' is a run of {kind}.")

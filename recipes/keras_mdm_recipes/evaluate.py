@@ -232,7 +232,7 @@ def data_settings(args, config):
     """
     flags = {"data.dataset": args.dataset, "data.data_dir": args.data_dir}
     named = {key: value for key, value in flags.items() if value is not None}
-    file = pathlib.Path(args.run) / "config.json"
+    file = start.config_of(args.run)
     values = command_line.read_config(config.get("recipe"), file)
     used = {key: values[key] for key in flags if key in values}
     outside.check(file, used, named, "--dataset and --data-dir")

@@ -153,9 +153,21 @@ def _print_program(name, seconds, found):
     print(f"Program {name}: {how} in {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
+def config_of(folder):
+    """Path of the `config.json` of a run folder.
+
+    Raises:
+        ValueError: if it is a link, which may lead out of the folder.
+    """
+    path = pathlib.Path(folder) / "config.json"
+    if path.is_symlink():
+        raise ValueError(f"'{path}' is a link: put the file itself there.")
+    return path
+
+
 def read_run(folder):
     """`config.json` of a run folder as a dict; empty if there is none."""
-    path = pathlib.Path(folder) / "config.json"
+    path = config_of(folder)
     if not path.is_file() or not (path.parent / "preset").is_dir():
         return {}
     config = read_json(path)
