@@ -17,8 +17,7 @@ Options stand behind a `?`, divided by `&`:
   fit the disk. They are shuffled within a buffer of 1,000, and a resumed run reads over
   those it has seen. Pass `num_workers`, since each process decodes in one thread. In a
   sharded run, passes of the processes may differ in length: pass `repeat=True`.
-- `length`: the number of rows of a stream, where neither the set nor its parquet files
-  tell it.
+- `length`: the rows of a stream, where neither the set nor its parquet files tell it.
 
 Columns of numbers are micro-conditioning, as in tar shards.
 """
@@ -226,12 +225,13 @@ def _load(name, config, split, streams):
         if known is not None and not known.num_examples:
             raise ValueError("the split is empty")
         return builder, builder.as_dataset(split=split)
-    except (ValueError, OSError) as error:
-        kinds = (FileNotFoundError, OSError, ValueError)
-        kind = next(kind for kind in kinds if isinstance(error, kind))
+    # Whatever damaged files make it raise, and what these made others raise.
+    except Exception as error:
+        kinds = (FileNotFoundError, OSError)
+        kind = next((kind for kind in kinds if isinstance(error, kind)), ValueError)
         raise kind(
             f"'hf:{name}' can't be opened with config={config!r}, split={split!r}: "
-            f"{error}"
+            f"{error} {error.__cause__ or ''}".rstrip()
         ) from error
 
 

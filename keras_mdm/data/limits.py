@@ -37,7 +37,7 @@ class Limits:
     """
 
     picture_pixels: int = 2**27
-    picture_bytes: int = 2**30
+    picture_bytes: int = 2**29
     clip_frames: int = 100_000
     clip_pixels: int = 2**28
     caption_length: int = 100_000

@@ -3,6 +3,7 @@
 from hostile import (
     converted,
     keras_weights,
+    others,
     pictures,
     presets,
     runs,
@@ -12,4 +13,4 @@ from hostile import (
 from hostile.forge import CASES
 
 __all__ = ["CASES"]
-assert all((converted, keras_weights, pictures, presets, runs, sets, weights))
+assert all((converted, keras_weights, others, pictures, presets, runs, sets, weights))

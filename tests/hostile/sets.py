@@ -128,7 +128,7 @@ case("shard", "hidden-index", _hidden_index, read_shards)
 
 # Data sets of Hugging Face and of TFDS.
 def read_hf(folder):
-    return read_all(f"hf:{folder}?split=train")
+    return read_all(f"hf:{folder}", "train")
 
 
 def parquet(path):
