@@ -159,7 +159,7 @@ def whole_folder(path, is_ours, overwrite=False):
 
 
 def own_folder(parent, name):
-    """The folder of a name in one that may be a stranger's.
+    """A folder, or lock, in a folder that may be a stranger's.
 
     Raises:
         ValueError: if it is a link, through which files elsewhere would be written.

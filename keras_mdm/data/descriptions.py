@@ -91,16 +91,11 @@ def is_own(path, folder):
     )
 
 
-def check_classes(folder):
-    """Raises a `ValueError` if the description of a set of TFDS imports a module."""
+def check_info(folder):
+    """Raises a `ValueError` if a set of TFDS, or its description, leads elsewhere."""
+    check_links(folder)
     for path in folder.glob("**/features.json"):
-        left = [read_json(path)]
-        while left:
-            value = left.pop()
-            if isinstance(value, dict | list):
-                left.extend(value.values() if isinstance(value, dict) else value)
-            if not isinstance(value, dict):
-                continue
+        for value in _dicts_in(read_json(path)):
             named = [value.get(key) for key in ("pythonClassName", "proto_cls")]
             named += [value["type"]] if "content" in value and "type" in value else []
             for found in named:
@@ -112,3 +107,23 @@ def check_classes(folder):
                         f"'{printable(path)}' names the class {str(found)[:80]!r}, "
                         "which is not of TFDS. If it is yours, import it first."
                     )
+    for path in folder.glob("**/dataset_info.json"):
+        for value in _dicts_in(read_json(path)):
+            for key in ("filepathTemplate", "filepath_template"):
+                name = str(value.get(key, ""))
+                if set(name) & {"/", "\\"}:
+                    raise ValueError(
+                        f"'{printable(path)}' names files that are not beside it: "
+                        f"{printable(name[:80])!r}."
+                    )
+
+
+def _dicts_in(value):
+    """Yields the dicts in a JSON value, at any depth."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            yield value
+        if isinstance(value, dict | list):
+            left.extend(value.values() if isinstance(value, dict) else value)

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from keras_mdm.data import shapes_builder  # noqa: F401 (registers the set)
-from keras_mdm.data.descriptions import check_classes, check_links
+from keras_mdm.data.descriptions import check_info
 from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.source import (
     Source,
@@ -30,6 +30,7 @@ from keras_mdm.data.source import (
     refuse_frames,
 )
 from keras_mdm.data.tfds_decoders import DecodePicture, decoders_of
+from keras_mdm.files import own_folder
 
 _CAPTIONS = ("caption", "captions", "text", "description")
 
@@ -143,7 +144,7 @@ def prepare(builder, name):
     root, lock = builder.data_dir_root, contextlib.nullcontext()
     if "://" not in str(root):  # A bucket has no locks.
         root.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(root / f".{builder.name}.lock")
+        lock = filelock.FileLock(own_folder(root, f".{builder.name}.lock"))
     with lock:
         builder = _open_builder(name, root)
         if not builder.is_prepared():
@@ -180,9 +181,7 @@ def _prepare(builder, name):
 def _open_builder(name, data_dir):
     root = data_dir or tfds.core.constants.DATA_DIR
     if "://" not in str(root):
-        folder = pathlib.Path(root) / name.split("/")[0]
-        check_links(folder)
-        check_classes(folder)
+        check_info(pathlib.Path(root) / name.split("/")[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     # TFDS raises an AssertionError for an unknown version.

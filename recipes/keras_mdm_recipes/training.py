@@ -216,9 +216,11 @@ def only_process(output, process=0):
         return
     import filelock
 
+    from keras_mdm.files import own_folder
+
     output.mkdir(parents=True, exist_ok=True)
     # The system gives it back when the process ends, however it does.
-    lock = filelock.FileLock(output / ".lock", timeout=0)
+    lock = filelock.FileLock(own_folder(output, ".lock"), timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:

@@ -6,6 +6,7 @@ from hostile import (
     others,
     pictures,
     presets,
+    reports,
     runs,
     sets,
     weights,
@@ -13,4 +14,15 @@ from hostile import (
 from hostile.forge import CASES
 
 __all__ = ["CASES"]
-assert all((converted, keras_weights, others, pictures, presets, runs, sets, weights))
+MODULES = (
+    converted,
+    keras_weights,
+    others,
+    pictures,
+    presets,
+    reports,
+    runs,
+    sets,
+    weights,
+)
+assert all(MODULES)

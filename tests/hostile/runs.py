@@ -1,8 +1,6 @@
-"""Forged run folders: settings, reports, averages and states of training."""
+"""Forged run folders: settings, links, averages and states of training."""
 
 import io
-import os
-import warnings
 import zipfile
 
 import numpy as np
@@ -83,10 +81,14 @@ def linked(name, target):
 
 def write_run(folder):
     """What a run writes into its folder, through links if it followed them."""
+    from keras_mdm_recipes.training import only_process
+
     from keras_mdm.files import open_to_append, own_folder, whole_file
     from keras_mdm.training.pictures import save_picture
 
     own_folder(folder, "samples"), own_folder(folder, "state")
+    with only_process(folder):
+        pass
     with whole_file(folder / "losses.png") as temporary:
         temporary.write_bytes(b"")
     save_picture(folder / "grid.png", np.zeros((4, 4, 3), "uint8"))
@@ -99,87 +101,12 @@ def write_run(folder):
 for _name, _target in {
     "samples": "precious",
     "state": "precious",
+    ".lock": "precious/file",
     "losses.png": "secret.txt",
     "grid.png": "secret.png",
     "history.csv": "secret.txt",
 }.items():
     case("run", f"link-{_name}", linked(_name, _target), write_run)
-
-
-# Reports: what a run folder has ends in a page, and must be of that folder.
-ROWS = "stage,resolution,step,loss,loss_8\n1,8,1,0.5,0.5\n1,8,2,0.4,0.4\n"
-LEVELS = "stage,resolution,step,level,log_snr_from,log_snr_to,loss\n"
-
-
-def reported(config=None, **files):
-    """Makes a run folder for `keras-mdm report`; names have `_` for `.` and `/`."""
-
-    def make(folder, outside):
-        found = {"recipe": "train-image", "settings": {}}
-        write(folder / "config.json", found if config is None else config)
-        files.setdefault("history_csv", ROWS)
-        for name, data in files.items():
-            name = (
-                name.replace("__", "/").replace("_csv", ".csv").replace("_png", ".png")
-            )
-            path = folder / name
-            path.parent.mkdir(exist_ok=True)
-            if callable(data):
-                data(path, outside)
-            else:
-                write(path, data)
-
-    return make
-
-
-def report(folder):
-    from keras_mdm_recipes.report import write_report
-
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        write_report(folder)
-    return [str(one.message) for one in told if "left out" in str(one.message)]
-
-
-REPORTS = {
-    "columns": reported(history_csv="a,b\n1,2\n"),
-    "texts": reported(history_csv=ROWS + "x,8,y,z,evil\n" * 9),
-    "half": reported(history_csv="stage,resolution,step\nx\n"),
-    "markup": reported(history_csv=ROWS.replace("loss_8", "loss_$\\frac{x")),
-    "many-columns": reported(
-        history_csv="stage,resolution,step,"
-        + ",".join(f"loss_{i}" for i in range(20_000))
-        + "\n1,8,1"
-        + ",1" * 20_000
-        + "\n"
-    ),
-    "binary": reported(history_csv=b"\xff\xfe\0\xd8"),
-    "zeros": reported(history_csv=b"stage\0"),
-    "infinite": reported(history_csv=ROWS + "1,8," + "9" * 5000 + ",1,1\n"),
-    "history-link": reported(history_csv=lambda p, o: p.symlink_to(o / "secret.txt")),
-    "levels-link": reported(
-        noise_levels_csv=lambda p, o: p.symlink_to(o / "secret.txt")
-    ),
-    "levels": reported(noise_levels_csv=LEVELS + "1,8,1,8,x,y,z\n"),
-    "history-fifo": reported(history_csv=lambda p, o: os.mkfifo(p)),
-    "grid-link": reported(
-        samples__stage1_png=lambda p, o: p.symlink_to(o / "secret.png")
-    ),
-    "grid-fifo": reported(samples__stage1_png=lambda p, o: os.mkfifo(p)),
-    "nearest-link": reported(
-        samples__nearest_png=lambda p, o: p.symlink_to(o / "secret.png")
-    ),
-    "skipped-link": reported(
-        **{"skipped.txt": lambda p, o: p.symlink_to(o / "secret.txt")}
-    ),
-    "settings-list": reported({"recipe": "train-image", "settings": []}),
-    "settings-deep": reported(
-        '{"recipe": "train-image", "settings": ' + '{"a":' * 900 + "1" + "}" * 901
-    ),
-    "versions": reported({"recipe": "train-image", "settings": {}, "versions": [1]}),
-}
-for _name, _made in REPORTS.items():
-    case("report", _name, _made, report)
 
 
 # Snapshots of averages.
@@ -254,6 +181,33 @@ def write_averages(folder):
 
 
 case("run", "link-averages", linked("averages", "precious"), write_averages)
+
+
+def _linked_log(folder, outside):
+    (folder / "logs").mkdir()
+    (folder / "logs" / "stage1_8px").symlink_to(outside / "precious")
+
+
+def write_log(folder):
+    import types
+
+    from keras_mdm.callbacks import NoiseLevels
+
+    callback = NoiseLevels(folder / "noise_levels.csv")
+    callback.on_stage_begin(0, types.SimpleNamespace(resolution=8))
+    callback.open_writer(folder / "logs", "x").close()
+
+
+case("run", "link-log", _linked_log, write_log)
+case(
+    "run",
+    "link-config",
+    lambda folder, outside: (
+        write(outside / "config.json", {"recipe": "train-image", "settings": {}}),
+        (folder / "config.json").symlink_to(outside / "config.json"),
+    ),
+    resume,
+)
 
 
 # States whose checksum is right, and whose values are not.

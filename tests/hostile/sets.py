@@ -200,6 +200,33 @@ def tfds(features):
     return make
 
 
+def elsewhere(key, template):
+    """Makes a set whose description names files that are not beside it."""
+
+    def make(folder, outside):
+        template_ = template.replace("{outside}", str(outside))
+        path = folder / "forged" / "1.0.0" / "dataset_info.json"
+        split = {key: template_, "name": "train", "shardLengths": ["1"]}
+        write(path, {"name": "forged", "version": "1.0.0", "splits": [split]})
+        write(path.with_name("features.json"), FEATURES)
+
+    return make
+
+
+def _linked_records(folder, outside):
+    tfds(FEATURES)(folder, outside)
+    name = "forged-train.array_record-00000-of-00001"
+    (folder / "forged" / "1.0.0" / name).symlink_to(outside / "secret.txt")
+
+
+case(
+    "tfds",
+    "template",
+    elsewhere("filepathTemplate", "{outside}/secret.txt"),
+    read_tfds,
+)
+case("tfds", "parent", elsewhere("filepath_template", "../../../outside/x"), read_tfds)
+case("tfds", "link", _linked_records, read_tfds)
 FEATURES = {"pythonClassName": "tensorflow_datasets.core.features.x.FeaturesDict"}
 for _name, _features in {
     "class": {"pythonClassName": f"{EVIL}.Evil"},
