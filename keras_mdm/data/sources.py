@@ -78,9 +78,10 @@ def open_source(
               `"shapes/clips"`: generated pictures with captions, 64x64;
             - `"digits"`: scikit-learn's handwritten digits, 32x32, one channel;
             - `"folder:PATH"`: pictures on disk, with captions in `.txt` files or in a
-              `metadata.csv`, `.tsv` or `.jsonl`, or with sub-folders as classes;
+              `metadata.csv`, `.tsv` or `.jsonl`, or with sub-folders as classes. Links
+              out of the folder are skipped; `"folder:PATH?links=1"` follows them;
             - `"clips:PATH"`: videos on disk (mp4, webm, gif, mov, mkv, avi), with
-              captions or classes as for pictures. Needs `pip install av`;
+              captions, classes and links as for pictures. Needs `pip install av`;
             - `"webdataset:PATH"`: tar shards of pictures and captions, as img2dataset
               writes them: a folder, a file, or a pattern such as `"cc12m/*.tar"`;
             - `"hf:NAME"` or `"hf:PATH"`: a Hugging Face data set, from its hub or a
