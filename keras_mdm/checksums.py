@@ -65,12 +65,14 @@ def tell_unchecked(path):
     )
 
 
-def read_arrays(path, most):
+def read_arrays(path, most, names=None):
     """The arrays of an `.npz` file, whose archive has a checksum of each.
 
     Args:
         path: Path.
         most: int. Bytes that they may take in memory.
+        names: Collection of str: those that are read, as far as they are there.
+            Defaults to all.
 
     Returns:
         dict of name to array.
@@ -83,13 +85,18 @@ def read_arrays(path, most):
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
-                size = sum(member.file_size for member in members)
+                members = {
+                    member.filename.removesuffix(".npy"): member
+                    for member in archive.infolist()
+                }
+                members = {
+                    k: v for k, v in members.items() if names is None or k in names
+                }
+                size = sum(member.file_size for member in members.values())
                 if size > most:
                     raise ValueError(f"it holds {size} bytes, more than {most}")
-                for member in members:
+                for name, member in members.items():
                     data = io.BytesIO(archive.read(member))
-                    name = member.filename.removesuffix(".npy")
                     found[name] = np.lib.format.read_array(data, allow_pickle=False)
         # Whatever a damaged file makes zipfile and numpy raise.
         except Exception as error:

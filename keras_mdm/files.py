@@ -159,7 +159,7 @@ def whole_folder(path, is_ours, overwrite=False):
 
 
 def own_folder(parent, name):
-    """The folder of a name in one that was given to us, which may come from strangers.
+    """A folder, or lock, in a folder that may be a stranger's.
 
     Raises:
         ValueError: if it is a link, through which files elsewhere would be written.
@@ -170,24 +170,28 @@ def own_folder(parent, name):
     return path
 
 
+def leads_out(path, folder):
+    """Whether a path in a folder is, by links, one outside of it."""
+    home, real = (pathlib.Path(os.path.realpath(found)) for found in (folder, path))
+    # In the cache of Hugging Face files are links to its `blobs`.
+    caches = [up.parent for up in home.parents if up.name == "snapshots"]
+    roots = [home, *(os.path.realpath(cache / "blobs") for cache in caches)]
+    return not any(real.is_relative_to(root) for root in roots)
+
+
 def member(folder, name):
-    """A file in a folder that was given to us, which may come from strangers.
+    """A file in a folder that may be a stranger's.
 
     Raises:
         ValueError: if it is a link that leads elsewhere, or is there and no file.
     """
-    path, home = folder / name, os.path.realpath(folder)
-    roots = [home]
-    if os.path.basename(os.path.dirname(home)) == "snapshots":
-        # The cache of Hugging Face, whose files are links to these.
-        roots.append(os.path.join(home, "..", "..", "blobs"))
-    real = pathlib.Path(os.path.realpath(path))
-    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+    path = folder / name
+    if leads_out(path, folder):
         raise ValueError(
-            f"'{printable(path)}' is a link to '{printable(real)}', outside of its "
-            "folder, and is not read. Put the file itself there."
+            f"'{printable(path)}' is a link out of its folder, to "
+            f"'{printable(os.path.realpath(path))}'. Put the file itself there."
         )
-    if os.path.lexists(path) and not real.is_file():
+    if os.path.lexists(path) and not path.is_file():
         raise ValueError(f"'{printable(path)}' must be a file, and is none.")
     return path
 
@@ -273,10 +277,9 @@ def check_free(path, is_ours, overwrite=False):
 
 
 def reserve(folder, size):
-    """Raises an `OSError` unless the disk has room for so many bytes.
+    """Raises an `OSError` unless the disk, as far as it can tell, has so many bytes.
 
-    HDF5 ends the whole process if the disk fills up while it writes, so room is looked
-    for before. Systems without `posix_fallocate` are trusted.
+    HDF5 ends the whole process if the disk fills up while it writes.
     """
     if not hasattr(os, "posix_fallocate"):
         return

@@ -12,6 +12,7 @@ from keras_mdm.files import member
 MAX_TOKENS = 128
 # Texts are padded to a multiple of this, so that few shapes are compiled. What is
 # padded changes nothing: it is masked, and cut off again.
+_MAX_VOCABULARY = 2**26  # Bytes: that of mT5 has 4 million.
 _LENGTH_STEP = 32
 
 
@@ -73,9 +74,7 @@ class T5Encoder:
         if not vocabulary.is_file():
             raise ValueError(f"'{vocabulary}' is missing: the SentencePiece model.")
         model = load_encoder(folder, dtype)
-        from keras_hub.tokenizers import T5Tokenizer
-
-        tokenizer = T5Tokenizer(proto=str(vocabulary), dtype="int32")
+        tokenizer = read_vocabulary(vocabulary)
         return cls(model, tokenizer, model.hidden_dim, max_tokens)
 
     def tokenize(self, texts):
@@ -149,3 +148,25 @@ class T5Encoder:
             embeddings = self.model.predict_on_batch(inputs)
         embeddings = np.asarray(embeddings).astype("float32") * mask[:, :, None]
         return embeddings[:, :longest], mask[:, :longest]
+
+
+def read_vocabulary(path):
+    """The tokenizer of a SentencePiece model.
+
+    Args:
+        path: Path.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    from keras_hub.tokenizers import T5Tokenizer
+
+    try:
+        if path.stat().st_size > _MAX_VOCABULARY:
+            raise ValueError(f"it has more than {_MAX_VOCABULARY} bytes")
+        return T5Tokenizer(proto=str(path), dtype="int32")
+    # Whatever a damaged file makes SentencePiece and TensorFlow raise.
+    except Exception as error:
+        raise ValueError(
+            f"'{path}' is damaged: it is no SentencePiece model of T5. {error}"
+        ) from error

@@ -2,6 +2,7 @@
 
 from keras_mdm.data.embeddings import EmbeddingShards
 from keras_mdm.data.levels import ClassCaptions, at_level
+from keras_mdm.data.limits import Limits
 from keras_mdm.data.pictures import read_picture
 from keras_mdm.data.pipeline import make_dataset, steps_per_epoch
 from keras_mdm.data.shapes import is_held_out, make_scene

@@ -6,21 +6,43 @@ Those follow any name: of a file elsewhere, of an address, of a module to import
 import os
 import pathlib
 import sys
+import zipfile
 
+from keras_mdm.files import leads_out
 from keras_mdm.text_files import MAX_TEXT, printable, read_json, read_text
+
+_MOST_UNPACKED = 100  # Pictures are hardly smaller in an archive.
+
+
+def check_links(folder):
+    """Raises a `ValueError` if a link in a folder leads out of it."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and leads_out(path, folder):
+            raise ValueError(
+                f"'{printable(path)}' is a link out of the folder, and its library "
+                "would follow it. Put the file itself there."
+            )
 
 
 def check_card(folder):
-    """Raises a `ValueError` if a folder's description names files elsewhere."""
+    """Raises a `ValueError` if a folder or its description leads to files elsewhere."""
     import datasets
     import yaml
     from huggingface_hub.repocard import metadata_load
 
+    check_links(folder)
+    _check_archives(folder)
     card = folder / datasets.config.REPOCARD_FILENAME
     description = folder / datasets.config.REPOYAML_FILENAME
-    cards = [metadata_load(card)] if card.is_file() else []
-    if description.is_file():
-        cards.append(yaml.safe_load(read_text(description, MAX_TEXT)))
+    try:
+        cards = [metadata_load(card)] if card.is_file() else []
+        if description.is_file():
+            cards.append(yaml.safe_load(read_text(description, MAX_TEXT)))
+    # Whatever a damaged one makes YAML raise.
+    except Exception as error:
+        raise ValueError(
+            f"the description of '{printable(folder)}' can't be read: {error}"
+        ) from error
     left = [card.get("configs") for card in cards if isinstance(card, dict)]
     while left:
         value = left.pop()
@@ -32,6 +54,22 @@ def check_card(folder):
             raise ValueError(
                 f"'{printable(folder)}' names files outside of it in its description: "
                 f"{printable(value)!r}. Data are read from the folder itself alone."
+            )
+
+
+def _check_archives(folder):
+    """Raises a `ValueError` if an archive, which is unpacked, is far larger then."""
+    for path in sorted(folder.rglob("*.zip")):
+        try:
+            with zipfile.ZipFile(path) as file:
+                size = sum(member.file_size for member in file.infolist())
+        # Whatever a damaged file makes zipfile raise.
+        except Exception as error:
+            raise ValueError(f"'{printable(path)}' is damaged: {error}") from error
+        if size > _MOST_UNPACKED * path.stat().st_size:
+            raise ValueError(
+                f"'{printable(path)}' would be unpacked to {size} bytes, more than "
+                f"{_MOST_UNPACKED} times what it has."
             )
 
 
@@ -53,16 +91,11 @@ def is_own(path, folder):
     )
 
 
-def check_classes(folder):
-    """Raises a `ValueError` if the description of a set of TFDS imports a module."""
+def check_info(folder):
+    """Raises a `ValueError` if a set of TFDS, or its description, leads elsewhere."""
+    check_links(folder)
     for path in folder.glob("**/features.json"):
-        left = [read_json(path)]
-        while left:
-            value = left.pop()
-            if isinstance(value, dict | list):
-                left.extend(value.values() if isinstance(value, dict) else value)
-            if not isinstance(value, dict):
-                continue
+        for value in _dicts_in(read_json(path)):
             named = [value.get(key) for key in ("pythonClassName", "proto_cls")]
             named += [value["type"]] if "content" in value and "type" in value else []
             for found in named:
@@ -74,3 +107,23 @@ def check_classes(folder):
                         f"'{printable(path)}' names the class {str(found)[:80]!r}, "
                         "which is not of TFDS. If it is yours, import it first."
                     )
+    for path in folder.glob("**/dataset_info.json"):
+        for value in _dicts_in(read_json(path)):
+            for key in ("filepathTemplate", "filepath_template"):
+                name = str(value.get(key, ""))
+                if set(name) & {"/", "\\"}:
+                    raise ValueError(
+                        f"'{printable(path)}' names files that are not beside it: "
+                        f"{printable(name[:80])!r}."
+                    )
+
+
+def _dicts_in(value):
+    """Yields the dicts in a JSON value, at any depth."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            yield value
+        if isinstance(value, dict | list):
+            left.extend(value.values() if isinstance(value, dict) else value)

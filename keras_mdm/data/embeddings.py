@@ -20,7 +20,7 @@ from keras_mdm.checksums import (
     tell_unchecked,
     with_checksum,
 )
-from keras_mdm.files import local_path, whole_file, write_text
+from keras_mdm.files import local_path, member, whole_file, write_text
 from keras_mdm.text_files import printable, read_json
 
 _ABOUT = "embeddings.json"
@@ -106,7 +106,7 @@ class EmbeddingShards:
                 raise KeyError(text)
             number, start, length, known = place
             if number not in self._tokens:
-                path = _tokens_path(self._folder, number)
+                path = _member(_tokens_path(self._folder, number))
                 self._tokens[number] = np.load(path, mmap_mode="r")
             tokens = self._tokens[number][start : start + length]
             found = zlib.crc32(np.ascontiguousarray(tokens))
@@ -195,6 +195,10 @@ def _index_path(folder, number):
     return folder / f"{number:05}.index.npz"
 
 
+def _member(path):
+    return member(path.parent, path.name)
+
+
 def _hash_text(text):
     """Number of 64 bits that stands for a caption; blanks around it do not count."""
     digest = hashlib.sha256(text.strip().encode("utf-8", "replace")).digest()
@@ -209,7 +213,7 @@ def _read_about(folder):
             f"'{printable(folder)}' has no embeddings (no {_ABOUT}). "
             "`tools/encode_captions.py` makes them."
         )
-    about = read_json(path)
+    about = read_json(_member(path))
     if isinstance(about, dict):
         check_values(about, path)
     counts = [about.get(key) for key in _COUNTS] if isinstance(about, dict) else [None]
@@ -232,9 +236,9 @@ def _read_shard(folder, number, about):
     """Hashes, lengths and checksums of the captions of a shard, if its tokens fit."""
     path, known = _index_path(folder, number), json.dumps(about, sort_keys=True)
     try:
-        tokens = np.load(_tokens_path(folder, number), mmap_mode="r")
+        tokens = np.load(_member(_tokens_path(folder, number)), mmap_mode="r")
         # 16 bytes for a caption, which has a token at least.
-        index = read_arrays(path, 16 * len(tokens) + 2**20)
+        index = read_arrays(_member(path), 16 * len(tokens) + 2**20)
         hashes, lengths, sums = index["hashes"], index["lengths"], index.get("sums")
         fits = (
             hashes.dtype == np.uint64

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 
+from keras_mdm.files import leads_out
 from keras_mdm.text_files import printable
 
 # Of archives and file systems, not of the user.
@@ -26,12 +27,21 @@ class Listing:
     notes: list
 
 
-def list_files(root, extensions):
-    """Returns a `Listing` of a folder; `extensions` are endings such as `".png"`.
+def list_files(root, extensions, follow=False):
+    """What a folder holds.
 
-    Links to folders are followed, but each real folder is read once: by its own path if
-    it is in the folder, else by the first link. Links to files that are read anyway are
-    left out. Names that begin with a dot are left out: thumbnails, caches.
+    Links that lead out of the folder are flaws, unless they are followed. Each real
+    folder is read once: by its own path if it is in the folder, else by the first link.
+    Links to files that are read anyway are left out. Names that begin with a dot are
+    left out: thumbnails, caches.
+
+    Args:
+        root: Path.
+        extensions: Collection of endings such as `".png"`.
+        follow: Bool. Whether links that lead out of the folder are followed.
+
+    Returns:
+        A `Listing`.
     """
     listing = Listing([], [], [], [], [])
     repeated, linked, plain, seen = [], [], set(), set()
@@ -59,6 +69,13 @@ def list_files(root, extensions):
             if entry.name.startswith("."):
                 continue
             path = folder / entry.name
+            if entry.is_symlink() and not follow and leads_out(path, root):
+                why = "is a link out of the folder; '?links=1' behind PATH follows it"
+                listing.flaws.append((path.relative_to(root), why))
+                # As a class it keeps its number.
+                if folder == root and _is(entry.is_dir):
+                    listing.folders.append(entry.name)
+                continue
             if _is(entry.is_dir):
                 if entry.name not in _SYSTEM_FOLDERS:
                     (links if entry.is_symlink() else folders).append(path)

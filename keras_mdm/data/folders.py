@@ -8,15 +8,17 @@ import hashlib
 
 from keras_mdm.data.captions import TABLES, TextFiles, find_captions
 from keras_mdm.data.file_walk import count_endings, list_files, name_some
+from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.pictures import picture_extensions, read_picture
 from keras_mdm.data.source import Source, caption_items, digests
 from keras_mdm.data.video_files import READABLE, import_av, read_clip
-from keras_mdm.files import local_path
+from keras_mdm.files import as_path, local_path
 from keras_mdm.text_files import printable
 
 # Per cent that go to each split, by a hash of the relative path.
 _PERCENT = {"train": range(90), "validation": range(90, 95), "test": range(95, 100)}
 SPLITS = (*_PERCENT, "all")
+_LINKS = "?links=1"
 _SPLIT_FOLDERS = frozenset(
     "train training test testing val valid validation dev eval".split()
 )
@@ -41,11 +43,13 @@ class Files(Source):
 
     Args:
         kind: String. What stands before the path in the name of the source.
-        path: String or path of the folder.
+        path: String or path of the folder. Links that lead out of it are skipped;
+            `"PATH?links=1"` follows them.
         split: `"train"`, `"validation"`, `"test"` (what a table says; else 90, 5 and
             5 in a hundred, chosen by a hash of the relative path, so adding files
             moves none) or `"all"`. Folders that are splits are opened as `"all"`.
         extensions: Collection of strings, such as `".png"`: which files are meant.
+        limits: `Limits`.
         is_video, num_frames: As `Source` takes them.
 
     Raises:
@@ -54,23 +58,35 @@ class Files(Source):
             splits.
     """
 
-    def __init__(self, kind, path, split, extensions, is_video=False, num_frames=None):
+    def __init__(
+        self,
+        kind,
+        path,
+        split,
+        extensions,
+        limits=LIMITS,
+        is_video=False,
+        num_frames=None,
+    ):
         check_split("a folder", split)
-        self._root = root = local_path(path, f"The path in '{kind}:PATH'")
+        folder, follow = _links_option(path)
+        self._root = root = local_path(folder, f"The path in '{kind}:PATH'")
         where = f"{printable(root)} (absolute: {printable(root.absolute())})"
         if not root.is_dir():
             what = "Not a folder" if root.exists() else "No such folder"
             raise FileNotFoundError(f"{what}: {where}.")
-        listing = list_files(root, extensions)
+        listing = list_files(root, extensions, follow)
         found = listing.files
         if not found:
             others = count_endings(listing.others)
+            flaws = name_some([f"{file} {why}" for file, why in listing.flaws])
             raise ValueError(
                 f"No {'videos' if is_video else 'pictures'} in {where} or its "
                 f"sub-folders. Looked for: {' '.join(sorted(extensions))}"
                 + (f". Found: {others}" if others else "")
+                + (f". Skipped: {flaws}" if flaws else "")
             )
-        written = find_captions(root, found, listing.others)
+        written = find_captions(root, found, listing.others, limits)
         self._captions, notes = written.texts, written.notes
         classes = {file.parts[0] for file in found if len(file.parts) > 1}
         self._refuse_splits(kind, classes)
@@ -117,6 +133,8 @@ class Files(Source):
         for file, flaw in (*flaws.items(), *listing.flaws):
             if flaw:
                 self.skip(str(root / file), flaw)
+        for row, flaw in written.flaws:
+            self.skip(row, flaw)
         self.note(*notes, *listing.notes)
         unread = [file for file in listing.others if not self._is_caption_file(file)]
         if unread:
@@ -185,11 +203,15 @@ class Files(Source):
 class Folder(Files):
     """Pictures of a folder. `Files` documents captions, classes and arguments."""
 
-    def __init__(self, path, split="train"):
-        super().__init__("folder", path, split, picture_extensions())
+    def __init__(self, path, split="train", limits=LIMITS):
+        super().__init__("folder", path, split, picture_extensions(), limits)
+        self._limits = {
+            "max_pixels": limits.picture_pixels,
+            "max_bytes": limits.picture_bytes,
+        }
 
     def _read_file(self, path):
-        return {"image": read_picture(path)}
+        return {"image": read_picture(path, **self._limits)}
 
 
 class Clips(Files):
@@ -200,17 +222,29 @@ class Clips(Files):
         num_frames: Int. Frames of a clip. Defaults to all that a video has.
         frame_rate: Float. Frames a second, picked by their time stamps. Defaults to
             the frames of each video as they follow each other.
+        limits: `Limits`.
     """
 
-    def __init__(self, path, split="train", num_frames=None, frame_rate=None):
+    def __init__(
+        self, path, split="train", num_frames=None, frame_rate=None, limits=LIMITS
+    ):
         import_av(f"The source 'clips:{path}'")
         super().__init__(
-            "clips", path, split, READABLE, is_video=True, num_frames=num_frames
+            "clips", path, split, READABLE, limits, is_video=True, num_frames=num_frames
         )
         self._frame_rate = frame_rate
+        self._limits = limits.clip_pixels, limits.clip_frames
 
     def _read_file(self, path):
-        return {"video": read_clip(path, self.num_frames, self._frame_rate)}
+        found = read_clip(path, self.num_frames, self._frame_rate, *self._limits)
+        return {"video": found}
+
+
+def _links_option(path):
+    """The folder of a path, and whether `?links=1` stands behind it."""
+    name = str(path)
+    asked = name.endswith(_LINKS) and not as_path(name).is_dir()
+    return (name.removesuffix(_LINKS) if asked else path), asked
 
 
 def check_split(what, split):

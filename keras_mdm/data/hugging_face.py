@@ -17,8 +17,7 @@ Options stand behind a `?`, divided by `&`:
   fit the disk. They are shuffled within a buffer of 1,000, and a resumed run reads over
   those it has seen. Pass `num_workers`, since each process decodes in one thread. In a
   sharded run, passes of the processes may differ in length: pass `repeat=True`.
-- `length`: the number of rows of a stream, where neither the set nor its parquet files
-  tell it.
+- `length`: the rows of a stream, where neither the set nor its parquet files tell it.
 
 Columns of numbers are micro-conditioning, as in tar shards.
 """
@@ -33,6 +32,7 @@ import pyarrow.parquet
 from datasets.distributed import split_dataset_by_node
 
 from keras_mdm.data.descriptions import check_card, is_own
+from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.pictures import read_picture
 from keras_mdm.data.source import (
     Source,
@@ -58,8 +58,8 @@ class HuggingFace(Source):
 
     Args:
         path: String. Name or folder, with options.
-        split: String. The split, such as `"train"` or, unless it streams,
-            `"train[:10%]"`.
+        split: String. The split; unless it streams, such as `"train[:10%]"` too.
+        limits: `Limits`.
 
     Raises:
         ValueError: If an option, configuration, split or column is wrong or in doubt.
@@ -67,7 +67,8 @@ class HuggingFace(Source):
         OSError: If the hub can't be reached.
     """
 
-    def __init__(self, path, split="train"):
+    def __init__(self, path, split="train", limits=LIMITS):
+        self._limits = limits
         name, options = _read_name(path)
         if options.get("split", split) != split != "train":
             raise ValueError(
@@ -153,7 +154,8 @@ class HuggingFace(Source):
                 raise UnusablePicture(self.describe(index), "has no label")
         if self._caption is not None:
             try:
-                item |= caption_items(read_captions(row[self._caption]))
+                texts = read_captions(row[self._caption], self._limits.caption_length)
+                item |= caption_items(texts)
             except ValueError as error:
                 raise UnusablePicture(self.describe(index), str(error)) from error
         micro = {key: row[key] for key in self._micro if row[key] is not None}
@@ -162,7 +164,7 @@ class HuggingFace(Source):
         return item
 
     def _read_picture(self, picture, index):
-        what = self.describe(index)
+        what, most = self.describe(index), self._limits.picture_bytes
         if picture is None or not (picture["bytes"] or picture["path"]):
             raise UnusablePicture(what, "has no picture")
         data = picture["bytes"]
@@ -171,10 +173,12 @@ class HuggingFace(Source):
                 raise UnusablePicture(what, "is outside of its data set")
             try:
                 with fsspec.open(picture["path"], "rb") as file:
-                    data = file.read()
+                    data = file.read(most + 1)
             except (OSError, ValueError) as error:
                 raise UnusablePicture(what, f"can't be read: {error}") from error
-        return read_picture(io.BytesIO(data), what)
+            if len(data) > most:
+                raise UnusablePicture(what, f"has more than {most} bytes")
+        return read_picture(io.BytesIO(data), what, self._limits.picture_pixels)
 
     def __getstate__(self):
         # Each process reads a stream by itself.
@@ -221,12 +225,13 @@ def _load(name, config, split, streams):
         if known is not None and not known.num_examples:
             raise ValueError("the split is empty")
         return builder, builder.as_dataset(split=split)
-    except (ValueError, OSError) as error:
-        kinds = (FileNotFoundError, OSError, ValueError)
-        kind = next(kind for kind in kinds if isinstance(error, kind))
+    # Whatever damaged files make it raise, and what these made others raise.
+    except Exception as error:
+        kinds = (FileNotFoundError, OSError)
+        kind = next((kind for kind in kinds if isinstance(error, kind)), ValueError)
         raise kind(
             f"'hf:{name}' can't be opened with config={config!r}, split={split!r}: "
-            f"{error}"
+            f"{error} {error.__cause__ or ''}".rstrip()
         ) from error
 
 

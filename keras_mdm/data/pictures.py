@@ -4,11 +4,10 @@ import os
 
 import numpy as np
 
+from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.source import UnusablePicture
 from keras_mdm.data.transforms import to_channels
 
-# Pixels of a picture and bytes of its file: more than any camera makes.
-MAX_PIXELS, MAX_BYTES = 2**27, 2**30
 # Not all that Pillow opens: for PostScript, by whatever name, it starts Ghostscript.
 EXTENSIONS = {
     "AVIF": (".avif", ".avifs"),
@@ -42,16 +41,19 @@ def picture_extensions():
     return {ending for name in supported_formats() for ending in EXTENSIONS[name]}
 
 
-def open_picture(file, max_pixels=MAX_PIXELS):
+def open_picture(
+    file, max_pixels=LIMITS.picture_pixels, max_bytes=LIMITS.picture_bytes
+):
     """Opens a path or a binary file as a `PIL.Image.Image` that is not decoded yet.
 
     Raises:
-        ValueError: If it has more pixels than `max_pixels`, or its file is too large.
+        ValueError: If it has more pixels than `max_pixels`, or its file has more than
+            `max_bytes`.
     """
     from PIL import Image
 
-    if isinstance(file, str | os.PathLike) and os.stat(file).st_size > MAX_BYTES:
-        raise ValueError(f"its file has more than {MAX_BYTES} bytes")
+    if isinstance(file, str | os.PathLike) and os.stat(file).st_size > max_bytes:
+        raise ValueError(f"its file has more than {max_bytes} bytes")
     picture = Image.open(file, formats=supported_formats())
     width, height = picture.size
     if width * height > max_pixels:
@@ -60,7 +62,12 @@ def open_picture(file, max_pixels=MAX_PIXELS):
     return picture
 
 
-def read_picture(path, name=None, max_pixels=MAX_PIXELS):
+def read_picture(
+    path,
+    name=None,
+    max_pixels=LIMITS.picture_pixels,
+    max_bytes=LIMITS.picture_bytes,
+):
     """Reads a picture file as 8-bit RGB.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grays
@@ -70,6 +77,7 @@ def read_picture(path, name=None, max_pixels=MAX_PIXELS):
         path: Path of the file, or a binary file object.
         name: String. Its name in errors. Defaults to the path.
         max_pixels: Int. Larger pictures are unusable, and are not decoded.
+        max_bytes: Int. So are larger files.
 
     Returns:
         uint8 array `(height, width, 3)`.
@@ -80,7 +88,7 @@ def read_picture(path, name=None, max_pixels=MAX_PIXELS):
     from PIL import ImageOps
 
     try:
-        with open_picture(path, max_pixels) as picture:
+        with open_picture(path, max_pixels, max_bytes) as picture:
             picture.load()
             return _to_rgb(ImageOps.exif_transpose(picture))
     # Pillow's decoders raise almost anything on damaged files.

@@ -14,8 +14,9 @@ import numpy as np
 
 from keras_mdm.checksums import read_arrays
 from keras_mdm.data.file_walk import count_endings, name_some
-from keras_mdm.data.pictures import EXTENSIONS, MAX_BYTES
-from keras_mdm.files import cache_folder, local_path, whole_file
+from keras_mdm.data.limits import LIMITS
+from keras_mdm.data.pictures import EXTENSIONS
+from keras_mdm.files import cache_folder, leads_out, local_path, whole_file
 from keras_mdm.text_files import printable
 
 PARTS = ("picture", "text", "json")
@@ -56,6 +57,14 @@ def find_shards(path):
     notes, packed = [], []
     if path.is_dir():
         entries = sorted(path.iterdir())
+        outside = {e for e in entries if e.is_symlink() and leads_out(e, path)}
+        if outside:
+            notes.append(
+                f"{len(outside)} link(s) lead out of {path}, and are not read: "
+                f"{name_some(sorted(e.name for e in outside))}. A pattern, such as "
+                f"'{path}/*.tar', follows them."
+            )
+        entries = [entry for entry in entries if entry not in outside]
         found = [entry for entry in entries if entry.suffix.lower() == ".tar"]
         packed = [entry for entry in entries if entry.name.endswith(_PACKED)]
     elif path.exists():
@@ -78,7 +87,8 @@ def find_shards(path):
         raise FileNotFoundError(
             f"No .tar file in {printable(path)} (absolute: "
             f"{printable(path.absolute())}). Name a folder of "
-            "shards, a file, or a pattern such as 'cc12m/*.tar'."
+            "shards, a file, or a pattern such as 'cc12m/*.tar'. "
+            f"{printable(' '.join(notes))}".rstrip()
         )
     return shards, notes
 
@@ -96,22 +106,27 @@ def _refuse_packed(shard):
         )
 
 
-def read_index(shard):
+def read_index(shard, limits=LIMITS):
     """Where the members of the samples of a shard lie.
+
+    Args:
+        shard: Path.
+        limits: `Limits`.
 
     Returns:
         A tuple: array of the names of the samples; int64 array `(samples, 6)` of offset
         and size of picture, text and json (-1 for none); list of pairs `(what, why)` of
         what can't be used; and a string that counts members of other kinds.
     """
-    stamp, size = _stamp(shard), shard.stat().st_size
+    most = limits.shard_members, limits.picture_bytes
+    stamp, size = f"{_stamp(shard)} {most}", shard.stat().st_size
     cache = index_path(shard)
     # The index is only a copy: whatever is wrong with it, the shard is scanned anew.
     with contextlib.suppress(Exception):
         found = _check_index(read_arrays(cache, 4 * size + 2**20), stamp, size)
         if found is not None:
             return found
-    keys, members, flaws, ignored = _scan(shard, size)
+    keys, members, flaws, ignored = _scan(shard, size, *most)
     # The folder may not be written: then the next run scans again.
     with contextlib.suppress(OSError), whole_file(cache) as temporary:
         np.savez(
@@ -161,14 +176,18 @@ def _check_index(index, stamp, size):
     return keys, members, flaws, str(index["ignored"])
 
 
-def _scan(shard, size):
+def _scan(shard, size, max_members, max_bytes):
     """What `read_index` returns, from the tar file itself."""
     samples, flaws, others = {}, [], []
     end, why = 0, ""
     try:
         with tarfile.open(shard, "r:", tarinfo=_Member) as file:
-            for member in file:
+            for number, member in enumerate(file):
+                if number == max_members:
+                    raise ValueError(f"it has more than {max_members} members")
                 end = file.offset
+                # It would keep all of them in memory.
+                file.members.clear()
                 if member.isfile():
                     _add(samples, flaws, others, shard, member)
     # Whatever a damaged file makes `tarfile` raise.
@@ -197,8 +216,8 @@ def _scan(shard, size):
             flaws.append((f"{shard}/{key}", "has no picture"))
         elif len(places) == 1:
             flaws.append((f"{shard}/{key}", "has no caption"))
-        elif any(length > MAX_BYTES for _, length in places.values()):
-            flaws.append((f"{shard}/{key}", f"has more than {MAX_BYTES} bytes"))
+        elif any(length > max_bytes for _, length in places.values()):
+            flaws.append((f"{shard}/{key}", f"has more than {max_bytes} bytes"))
         elif any(start + length > size for start, length in places.values()):
             flaws.append((f"{shard}/{key}", "cut off at the end of the shard"))
         else:

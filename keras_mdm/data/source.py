@@ -9,10 +9,9 @@ import json
 import math
 import threading
 
+from keras_mdm.data.limits import LIMITS
 from keras_mdm.text_files import cut, printable, whole_characters
 
-# Characters of a caption: a longer text is none.
-MAX_CAPTION = 100_000
 _MOST_GROUPS = 1000  # Folders or shards with a digest of their own.
 
 
@@ -228,7 +227,7 @@ def digests(items):
     return {g: f"{counts[g]}: {sums[g].hexdigest()[:16]}" for g in sorted(sums)}
 
 
-def read_captions(value, max_length=MAX_CAPTION):
+def read_captions(value, max_length=LIMITS.caption_length):
     """Tuple of the captions of an item, without blanks around them, at least one.
 
     Args:

@@ -3,6 +3,7 @@
 import inspect
 import pkgutil
 
+from keras_mdm.data.limits import LIMITS, Limits
 from keras_mdm.data.source import refuse_frames
 from keras_mdm.data.transforms import check_positive
 from keras_mdm.data.video_files import check_frame_rate
@@ -30,8 +31,8 @@ def register_source(kind, opener=None):
         kind: String without a colon. One that is there already is replaced.
         opener: Callable `(path, split="train")` that returns a `Source`, such as a
             sub-class of it. `path` is what stands behind the colon, or empty. It may
-            also take `data_dir`, `num_frames` and `frame_rate`, see `open_source`. If
-            left out, this is a decorator.
+            also take `data_dir`, `num_frames`, `frame_rate` and `limits`, see
+            `open_source`. If left out, this is a decorator.
 
     Returns:
         The opener.
@@ -61,7 +62,14 @@ def register_source(kind, opener=None):
     return opener
 
 
-def open_source(name, split="train", data_dir=None, num_frames=None, frame_rate=None):
+def open_source(
+    name,
+    split="train",
+    data_dir=None,
+    num_frames=None,
+    frame_rate=None,
+    limits=LIMITS,
+):
     """Opens a source of pictures or videos by name.
 
     Args:
@@ -70,9 +78,10 @@ def open_source(name, split="train", data_dir=None, num_frames=None, frame_rate=
               `"shapes/clips"`: generated pictures with captions, 64x64;
             - `"digits"`: scikit-learn's handwritten digits, 32x32, one channel;
             - `"folder:PATH"`: pictures on disk, with captions in `.txt` files or in a
-              `metadata.csv`, `.tsv` or `.jsonl`, or with sub-folders as classes;
+              `metadata.csv`, `.tsv` or `.jsonl`, or with sub-folders as classes. Links
+              out of the folder are skipped; `"folder:PATH?links=1"` follows them;
             - `"clips:PATH"`: videos on disk (mp4, webm, gif, mov, mkv, avi), with
-              captions or classes as for pictures. Needs `pip install av`;
+              captions, classes and links as for pictures. Needs `pip install av`;
             - `"webdataset:PATH"`: tar shards of pictures and captions, as img2dataset
               writes them: a folder, a file, or a pattern such as `"cc12m/*.tar"`;
             - `"hf:NAME"` or `"hf:PATH"`: a Hugging Face data set, from its hub or a
@@ -90,6 +99,9 @@ def open_source(name, split="train", data_dir=None, num_frames=None, frame_rate=
             skipped. Needed where videos differ in length. Defaults to all frames.
         frame_rate: Float. Of `"clips:PATH"`: frames a second, picked by their time
             stamps. Defaults to the frames of each file as they follow each other.
+        limits: `Limits` of what is read of files: pixels, frames, lengths of captions.
+            Defaults to those that no honest file meets. The sources that are generated
+            here do without.
 
     Returns:
         A `Source`.
@@ -120,10 +132,20 @@ def open_source(name, split="train", data_dir=None, num_frames=None, frame_rate=
         num_frames = check_positive("num_frames", num_frames)
     if frame_rate is not None:
         check_frame_rate(frame_rate)
+    if not isinstance(limits, Limits):
+        raise ValueError(
+            "`limits` must be a `keras_mdm.data.Limits`, such as "
+            f"Limits(picture_pixels=2**24). Received: limits={limits!r}"
+        )
     kind, _, path = name.partition(":")
     if kind not in _OPENERS:
         kind, path = "tfds", name
-    options = {"data_dir": data_dir, "num_frames": num_frames, "frame_rate": frame_rate}
+    options = {
+        "data_dir": data_dir,
+        "num_frames": num_frames,
+        "frame_rate": frame_rate,
+        "limits": limits,
+    }
     try:
         opener = _OPENERS[kind]
         if isinstance(opener, str):

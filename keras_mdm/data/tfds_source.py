@@ -8,7 +8,6 @@ that runs in a child process, so that TensorFlow never takes the accelerator.
 
 import contextlib
 import difflib
-import io
 import itertools
 import json
 import pathlib
@@ -21,8 +20,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from keras_mdm.data import shapes_builder  # noqa: F401 (registers the set)
-from keras_mdm.data.descriptions import check_classes
-from keras_mdm.data.pictures import open_picture
+from keras_mdm.data.descriptions import check_info
+from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.source import (
     Source,
     UnusablePicture,
@@ -30,6 +29,8 @@ from keras_mdm.data.source import (
     read_captions,
     refuse_frames,
 )
+from keras_mdm.data.tfds_decoders import DecodePicture, decoders_of
+from keras_mdm.files import own_folder
 
 _CAPTIONS = ("caption", "captions", "text", "description")
 
@@ -49,6 +50,7 @@ class TfdsSource(Source):
         num_frames: Int. Of each video, the first so many frames. Defaults to all.
         frame_rate: Must be `None`: TFDS sets do not tell that of their videos, so
             frames can't be picked by time.
+        limits: `Limits`.
 
     Raises:
         ValueError: If there is no such set, it has no pictures, it is there in
@@ -56,7 +58,13 @@ class TfdsSource(Source):
     """
 
     def __init__(
-        self, path, split="train", data_dir=None, num_frames=None, frame_rate=None
+        self,
+        path,
+        split="train",
+        data_dir=None,
+        num_frames=None,
+        frame_rate=None,
+        limits=LIMITS,
     ):
         name = "shapes/single" if path == "shapes" else path
         builder = _open_builder(name, data_dir)
@@ -77,7 +85,9 @@ class TfdsSource(Source):
                 f"{path!r} has the splits {sorted(builder.info.splits)}, and parts of "
                 f"them such as 'train[:10%]'. Received: split={split!r}"
             ) from error
-        self._records.decoders = _decoders_of(features, self._pixels)
+        decoder = DecodePicture(limits)
+        self._records.decoders = decoders_of(features, self._pixels, decoder)
+        self._max_length = limits.caption_length
         self._has_attributes = builder.name == "shapes"
         self._split = split
         label = features[self._label] if self._label else None
@@ -113,7 +123,8 @@ class TfdsSource(Source):
             item["label"] = int(record[self._label])
         if self._caption is not None:
             try:
-                item |= caption_items(read_captions(_texts(record[self._caption])))
+                texts = _texts(record[self._caption])
+                item |= caption_items(read_captions(texts, self._max_length))
             except ValueError as error:
                 raise UnusablePicture(self.describe(index), str(error)) from error
         if self._has_attributes:
@@ -133,7 +144,7 @@ def prepare(builder, name):
     root, lock = builder.data_dir_root, contextlib.nullcontext()
     if "://" not in str(root):  # A bucket has no locks.
         root.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(root / f".{builder.name}.lock")
+        lock = filelock.FileLock(own_folder(root, f".{builder.name}.lock"))
     with lock:
         builder = _open_builder(name, root)
         if not builder.is_prepared():
@@ -170,7 +181,7 @@ def _prepare(builder, name):
 def _open_builder(name, data_dir):
     root = data_dir or tfds.core.constants.DATA_DIR
     if "://" not in str(root):
-        check_classes(pathlib.Path(root) / name.split("/")[0])
+        check_info(pathlib.Path(root) / name.split("/")[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     # TFDS raises an AssertionError for an unknown version.
@@ -260,45 +271,3 @@ def _texts(value):
         value = value["text"]
     texts = [value] if isinstance(value, bytes | str) else value
     return [t if isinstance(t, str) else t.decode("utf-8", "replace") for t in texts]
-
-
-class _DecodePicture(tfds.decode.Decoder):
-    """Bytes of a picture, or of the frames of a clip, to an array as TFDS makes it.
-
-    TFDS itself hands the bytes to whatever Pillow opens.
-    """
-
-    def decode_example(self, serialized_example):
-        return self.feature.decode_example(serialized_example)
-
-    def decode_example_np(self, serialized_example):
-        with open_picture(io.BytesIO(serialized_example)) as picture:
-            pixels = np.asarray(picture, dtype=np.uint8)
-        return pixels[..., None] if pixels.ndim == 2 else pixels
-
-    def decode_batch_example_np(self, serialized_example):
-        return [self.decode_example_np(frame) for frame in serialized_example]
-
-
-class _Undecoded(tfds.decode.SkipDecoding):
-    """Leaves pictures that nobody asks for as bytes."""
-
-    def decode_batch_example_np(self, serialized_example):
-        return serialized_example
-
-    decode_ragged_example_np = decode_batch_example_np
-
-
-def _decoders_of(features, wanted=None):
-    """Nested dict of decoders: of the wanted pictures, and none of any others."""
-    decoders = {}
-    for key, feature in features.items():
-        while isinstance(feature, tfds.features.Sequence):
-            feature = feature.feature
-        if isinstance(feature, tfds.features.Image):
-            decoders[key] = _DecodePicture() if key == wanted else _Undecoded()
-        elif isinstance(feature, tfds.features.FeaturesDict):
-            nested = _decoders_of(feature)
-            if nested:
-                decoders[key] = nested
-    return decoders

@@ -10,6 +10,7 @@ import numbers
 
 import numpy as np
 
+from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.source import UnusablePicture
 from keras_mdm.data.transforms import to_channels
 from keras_mdm.files import as_path, whole_file
@@ -24,8 +25,6 @@ _FORMATS = {
     ".webm": "matroska",
 }
 READABLE = tuple(_FORMATS)
-# Pixels of all frames of a clip: 16 of 3840x2160, or 64 of 1920x1080, twice over.
-MAX_CLIP_PIXELS = 2**28
 
 WRITABLE = (".gif", ".mp4", ".webp")
 # Browsers show gifs with frames shorter than 1/50 s far slower.
@@ -33,7 +32,13 @@ _FASTEST_GIF = 50
 _LONGEST_ROUNDING = fractions.Fraction(1, 200)
 
 
-def read_clip(path, num_frames=None, frame_rate=None, max_pixels=MAX_CLIP_PIXELS):
+def read_clip(
+    path,
+    num_frames=None,
+    frame_rate=None,
+    max_pixels=LIMITS.clip_pixels,
+    max_frames=LIMITS.clip_frames,
+):
     """Reads a video file from its start as 8-bit RGB, and decodes no more than needed.
 
     Transparency is laid on white, and a turned camera is turned back.
@@ -45,6 +50,7 @@ def read_clip(path, num_frames=None, frame_rate=None, max_pixels=MAX_CLIP_PIXELS
             shows at the time `k / frame_rate`. Where the file has fewer, frames come
             more than once. Defaults to the frames as they follow each other.
         max_pixels: Int. Of all frames together; larger clips are unusable.
+        max_frames: Int. Of those that are decoded and of those that are returned.
 
     Returns:
         uint8 array `(frames, height, width, 3)`.
@@ -77,9 +83,10 @@ def read_clip(path, num_frames=None, frame_rate=None, max_pixels=MAX_CLIP_PIXELS
             size = stream.codec_context.width * stream.codec_context.height
             if size > most:
                 raise ValueError(f"its frames have {size} pixels, more than {most}")
-            frames = _sound_frames(container.decode(stream))
+            frames = _at_most(max_frames, _sound_frames(container.decode(stream)))
             if frame_rate is not None:
-                frames = _frames_at(frames, frame_rate)
+                # Frames that are shown long come more than once.
+                frames = _at_most(max_frames, _frames_at(frames, frame_rate))
             clip, left = [], max_pixels
             for frame in itertools.islice(frames, num_frames):
                 left -= frame.width * frame.height
@@ -113,6 +120,12 @@ def _sound_frames(frames):
         if frame.is_corrupt:
             raise ValueError("a frame is damaged")
         yield frame
+
+
+def _at_most(count, frames):
+    yield from itertools.islice(frames, count)
+    if next(frames, None) is not None:
+        raise ValueError(f"it has more than {count} frames")
 
 
 def _frames_at(frames, frame_rate):

@@ -11,6 +11,7 @@ import io
 import numpy as np
 
 from keras_mdm.data.folders import belongs, check_split
+from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.pictures import read_picture
 from keras_mdm.data.shards import PARTS, find_shards, read_index
 from keras_mdm.data.source import (
@@ -36,20 +37,22 @@ class WebDataset(Source):
         path: String or path: a folder of `.tar` files, a file, or a pattern of files.
         split: `"train"`, `"validation"`, `"test"` (90, 5 and 5 in a hundred, chosen by
             a hash of shard and sample name) or `"all"`.
+        limits: `Limits`.
 
     Raises:
         FileNotFoundError: If there is no shard.
         ValueError: If the split is unknown or empty.
     """
 
-    def __init__(self, path, split="train"):
+    def __init__(self, path, split="train", limits=LIMITS):
         check_split("shards", split)
+        self._limits = limits
         self._shards, notes = find_shards(path)
         super().__init__(f"webdataset:{path}", has_captions=True)
         self.note(*notes)
         tables = []
         for number, shard in enumerate(self._shards):
-            keys, members, flaws, ignored = read_index(shard)
+            keys, members, flaws, ignored = read_index(shard, limits)
             for what, why in flaws:
                 self.skip(what, why)
             if ignored:
@@ -89,18 +92,19 @@ class WebDataset(Source):
                     parts[part] = file.read(size)
         what = self.describe(index)
         try:
-            texts, micro = _read_texts(parts)
+            texts, micro = _read_texts(parts, self._limits.caption_length)
         except (ValueError, OverflowError) as error:
             raise UnusablePicture(
                 what, f"its caption is unreadable: {error}"
             ) from error
-        item = {"image": read_picture(io.BytesIO(parts["picture"]), what)}
+        picture, most = io.BytesIO(parts["picture"]), self._limits.picture_pixels
+        item = {"image": read_picture(picture, what, most)}
         if micro:
             item["micro_conditioning"] = micro
         return item | caption_items(texts)
 
 
-def _read_texts(parts):
+def _read_texts(parts, max_length):
     """Captions and numbers of a sample."""
     about = {}
     if "json" in parts:
@@ -113,4 +117,4 @@ def _read_texts(parts):
         caption = about["caption"]
     else:
         raise ValueError("its .json has no 'caption'")
-    return read_captions(caption), micro_conditioning_of(about)
+    return read_captions(caption, max_length), micro_conditioning_of(about)

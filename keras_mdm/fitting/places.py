@@ -117,7 +117,14 @@ def _go_to(elements, place, is_there):
     if is_there or not taken:
         return
     if place["state"] is not None:
-        elements.set_state(place["state"])
+        try:
+            elements.set_state(place["state"])
+        # Whatever it does to the iterator of other data.
+        except Exception as error:
+            raise ValueError(
+                "the place in the data at which the training was stopped is none of "
+                f"these data: {type(error).__name__}: {error}"
+            ) from error
     elif hasattr(elements, "skip"):  # Of `make_dataset`.
         elements.skip(taken)
     else:

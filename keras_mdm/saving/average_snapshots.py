@@ -13,13 +13,12 @@ import zipfile
 import numpy as np
 
 from keras_mdm import backend
-from keras_mdm.files import as_path, whole_file
+from keras_mdm.checks import between
+from keras_mdm.files import as_path, member, whole_file
 from keras_mdm.fitting import active_levels
 from keras_mdm.power_averages import gamma_of, solve_weights
 from keras_mdm.saving.finite import check_finite
 
-# What NumPy and zipfile raise if a byte is wrong.
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile)
 _PATTERN = re.compile(r"stage(\d+)_step(\d+)\.npz")
 
 
@@ -119,8 +118,9 @@ class _Snapshot:
 
     def __init__(self, path, file):
         self._path, self._file = path, file
-        self.gammas = [gamma_of(length) for length in self.read("sigma_rel")]
-        self.updates = self.read("updates")
+        lengths, self.updates = map(self._numbers, ("sigma_rel", "updates"))
+        with _as_damage(path):
+            self.gammas = list(map(gamma_of, lengths))
 
     def check_network(self, paths, levels):
         """Raises a `ValueError` unless it has these variables and as many levels."""
@@ -134,31 +134,47 @@ class _Snapshot:
                 f"{sorted(found ^ wanted)[:3]}."
             )
 
-    def read(self, name, shape=None):
-        """One of its arrays, whose checksum must be right."""
-        try:
+    def read(self, name, shape):
+        """The values of a variable, whose checksum must be right."""
+        with _as_damage(self._path):
             value = self._file[name]
-        except _DAMAGE as error:
-            raise ValueError(
-                f"the snapshot '{self._path}' is damaged ({error}): remove it to go on "
-                "without."
-            ) from error
-        if shape is not None and value.shape != tuple(shape):
+            if value.dtype != np.float16:
+                raise ValueError(f"'{name}' has the dtype {value.dtype}")
+        if value.shape != tuple(shape):
             raise ValueError(
                 f"the snapshot '{self._path}' is of another network: '{name}' has the "
                 f"shape {value.shape}, and this network's {tuple(shape)}."
             )
         return value
 
+    def _numbers(self, name):
+        """List of the numbers in an array."""
+        with _as_damage(self._path):
+            value = self._file[name]
+            numbers = value.tolist() if value.ndim == 1 else [None]
+            if not all(between(number, 0, 2**53) for number in numbers):
+                raise ValueError(f"'{name}' has {str(numbers)[:80]}")
+        return numbers
+
 
 @contextlib.contextmanager
-def _opened(path):
+def _as_damage(path):
+    """Whatever a damaged file makes NumPy and zipfile raise as a `ValueError`."""
     try:
-        file = np.load(path, allow_pickle=False)
-    except _DAMAGE as error:
+        yield
+    except Exception as error:
         raise ValueError(
             f"the snapshot '{path}' is damaged ({error}): remove it to go on without."
         ) from error
+
+
+@contextlib.contextmanager
+def _opened(path):
+    with _as_damage(path):
+        file = np.load(member(path.parent, path.name), allow_pickle=False)
+        # Stored as they are: no more than the file can come out of it.
+        if any(entry.compress_type for entry in file.zip.infolist()):
+            raise ValueError("its arrays are compressed")
     with file:
         yield _Snapshot(path, file)
 

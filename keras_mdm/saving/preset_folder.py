@@ -15,6 +15,7 @@ from keras_mdm.checksums import check_values, file_checksum, with_checksum
 from keras_mdm.files import (
     as_path,
     finish_replacement,
+    leads_out,
     member,
     reserve,
     whole_folder,
@@ -68,6 +69,11 @@ def preset_in(path):
     """The preset folder that a path means: its own, or `preset` of a run folder."""
     folder = as_path(path)
     inside = folder / "preset"
+    if inside.is_dir() and leads_out(inside, folder):
+        raise ValueError(
+            f"'{printable(inside)}' is a link out of its run. Name the folder that it "
+            "leads to."
+        )
     for found in (folder, inside):
         finish_replacement(found)
     return inside if (inside / CONFIG_FILE).is_file() else folder

@@ -5,7 +5,7 @@ Used by `callbacks` and `noise_levels`.
 
 import csv
 
-from keras_mdm.files import open_to_append, whole_file
+from keras_mdm.files import member, open_to_append, whole_file
 
 # Columns that say where a row belongs.
 PLACE = ("stage", "resolution", "step")
@@ -50,8 +50,9 @@ class Rows:
         if not self.path.exists() or not self.path.stat().st_size:
             return
         columns, cause = self._columns(), None
+        path = member(self.path.parent, self.path.name)
         try:
-            with self.path.open(newline="", encoding="utf-8") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 rows = list(reader)
         except (OSError, UnicodeDecodeError, csv.Error) as error:

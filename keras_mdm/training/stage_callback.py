@@ -3,7 +3,7 @@
 import keras
 
 from keras_mdm import backend
-from keras_mdm.files import as_path
+from keras_mdm.files import as_path, own_folder
 from keras_mdm.fitting.step_callbacks import StepCallback
 
 
@@ -73,7 +73,8 @@ class StageCallback(StepCallback):
 
         folder = as_path(log_dir)
         if self.stage is not None:
-            folder /= f"stage{self.stage_index + 1}_{self.stage.resolution}px"
+            name = f"stage{self.stage_index + 1}_{self.stage.resolution}px"
+            folder = own_folder(folder, name)
         # Two writers that start in one second would share a file without the suffix.
         return SummaryWriter(
             str(folder),

@@ -96,8 +96,8 @@ def newest(folder):
                 found = State(path, values)
             if type(values["version"]) is not int:
                 raise ValueError(f"no number of a version: {values['version']!r}")
-            if values["version"] == _VERSION and _key(found.progress) != key:
-                raise ValueError("it is another state, under a wrong name")
+            if values["version"] == _VERSION:
+                _check(values, key)
         except (OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(f"'{path}' ({error})")
             continue
@@ -119,6 +119,36 @@ def newest(folder):
             "Train in a new folder."
         )
     return None
+
+
+def _check(values, key):
+    """Raises a `ValueError` unless these are the values of the state of a key."""
+    progress, places = values["progress"], values["places"]
+    counts = progress.values() if isinstance(progress, dict) else [None]
+    states = values.get("callbacks", {})
+    sound = (
+        all(type(count) is int for count in counts)
+        and (isinstance(places, list) and places and all(map(_is_place, places)))
+        and isinstance(values.get("settings", {}), dict)
+        and isinstance(states, dict)
+        and all(isinstance(state, list) for state in states.values())
+    )
+    if not sound:
+        raise ValueError("its values are not those of a state")
+    if _key(progress) != key:
+        raise ValueError("it is another state, under a wrong name")
+
+
+def _is_place(place):
+    """Whether a value is a place in the data, or none; see `fitting.places`."""
+    if place is None:
+        return True
+    return (
+        isinstance(place, dict)
+        and (type(place.get("taken")) is int and place["taken"] >= 0)
+        and isinstance(place.get("epoch"), int | None)
+        and isinstance(place.get("state"), dict | None)
+    )
 
 
 def state_variables(mdm):

@@ -28,9 +28,12 @@ def _length(text):
 def callbacks(settings, output):
     """The callbacks that write a run's snapshots, if the settings ask for them."""
     from keras_mdm.callbacks import AverageSnapshots
+    from keras_mdm.files import own_folder
 
     every = settings.run.averages_every
-    return [] if every is None else [AverageSnapshots(output / _FOLDER, every)]
+    if every is None:
+        return []
+    return [AverageSnapshots(own_folder(output, _FOLDER), every)]
 
 
 def check(args, run):

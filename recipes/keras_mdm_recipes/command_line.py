@@ -6,7 +6,7 @@ import pathlib
 import textwrap
 from typing import get_args, get_origin
 
-from keras_mdm_recipes import settings, start
+from keras_mdm_recipes import outside, settings, start
 from keras_mdm_recipes.values import convert
 
 # Settings that may differ on `--resume`.
@@ -108,16 +108,20 @@ def parse(recipe, arguments=None):
     for name in changes or ():
         if name != "data":
             settings.known(name, recipe.NAME)
-    values = read_config(recipe, file) if file else {}
+    values = {}
     for key, value in given.items():
         if value is not None:
             flag = f"--{key.split('.')[1].replace('_', '-')}"
-            values[key] = _converted(recipe, key, value, flag)
+            values[key] = _converted(recipe.NAME, key, value, flag)
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set must be KEY=VALUE. Received: {text!r}")
-        values[key] = _converted(recipe, key, value, f"--set {key}")
+        values[key] = _converted(recipe.NAME, key, value, f"--set {key}")
+    if file:
+        read = read_config(recipe.NAME, file)
+        outside.check(file, read, values)
+        values = read | values
     if not check:
         check_output(pathlib.Path(values["run.output"]), changes is not None)
     if changes is not None:
@@ -130,6 +134,10 @@ def parse(recipe, arguments=None):
 def read_config(recipe, file):
     """Settings in a file, by key: nested sections, or a run's `config.json`.
 
+    Args:
+        recipe: str. Name of the recipe.
+        file: str or path.
+
     Raises:
         ValueError: if it can't be read, or has settings that the recipe has not.
     """
@@ -141,7 +149,7 @@ def read_config(recipe, file):
     values = {}
     for section, names in tree.items():
         if not isinstance(names, dict):
-            settings.known(section, recipe.NAME)
+            settings.known(section, recipe)
         for name, value in names.items():
             key = f"{section}.{name}"
             if key in settings.FIELDS and value == settings.FIELDS[key][0].default:
@@ -168,11 +176,12 @@ def _resumed(recipe, given, changes):
     """The settings of the run in `run.output`; those given must be the same, but for
     named changes."""
     free = (*FREE, *changes)
-    file = pathlib.Path(given["run.output"]) / "config.json"
+    file = start.config_of(given["run.output"])
     kind = start.read_json(file).get("recipe")
     if kind != recipe.NAME:
         raise ValueError(f"--resume: '{file.parent}' is a run of {kind}.")
-    saved = read_config(recipe, file)
+    saved = read_config(kind, file)
+    outside.check(file, saved, given)
     before = settings.Settings.of(saved)
     for key, value in given.items():
         if key not in free and value != before.get(key):
@@ -185,7 +194,7 @@ def _resumed(recipe, given, changes):
 
 
 def _converted(recipe, key, value, where):
-    field, hint = settings.known(key, recipe.NAME)
+    field, hint = settings.known(key, recipe)
     try:
         return convert(hint, value)
     except ValueError as error:

@@ -29,6 +29,7 @@ whether a picture is beautiful.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import operator
@@ -38,15 +39,18 @@ import numpy as np
 
 from keras_mdm_recipes import (
     averages,
+    command_line,
     devices,
     evaluate_clips,
     evaluate_field,
     evaluate_scenes,
     fid,
     judging,
+    outside,
     start,
 )
 from keras_mdm_recipes.labels import class_title
+from keras_mdm_recipes.settings import Settings
 
 JUDGE_EPOCHS = 15
 NUM_SAMPLES = 500
@@ -81,6 +85,8 @@ def parse_arguments(arguments=None):
     add("--sampler", help="such as ddim or dpm_solver (default: the model's)")
     add("--num-steps", type=int, help="sampler steps (default: the model's)")
     add("--guidance-scale", type=float, help="1 is none (default: the model's)")
+    add("--dataset", help="data set of real pictures (default: that of the run)")
+    add("--data-dir", type=start.path, help="where TFDS keeps it (default: the run's)")
     add("--test-split", default="test", help="split of the real test pictures")
     add("--max-real", type=int, default=8000, help="cap on real pictures of a split")
     add(
@@ -218,13 +224,28 @@ def prepare_classes(args, settings, mdm, class_names):
     return run
 
 
+def data_settings(args, config):
+    """The section `data` of a run's settings as a dict, with what flags replace.
+
+    Raises:
+        ValueError: if they are damaged, or name what only the user may.
+    """
+    flags = {"data.dataset": args.dataset, "data.data_dir": args.data_dir}
+    named = {key: value for key, value in flags.items() if value is not None}
+    file = start.config_of(args.run)
+    values = command_line.read_config(config.get("recipe"), file)
+    used = {key: values[key] for key in flags if key in values}
+    outside.check(file, used, named, "--dataset and --data-dir")
+    return dataclasses.asdict(Settings.of(values | named).data)
+
+
 def evaluate(args):
     config = start.read_run(args.run)
     if not config:
         raise ValueError(
             f"'{args.run}' is not a finished run: it lacks config.json or preset/."
         )
-    settings = start.settings_of(config, args.run)["data"]
+    settings = data_settings(args, config)
     averages.check(args, args.run)
     start.choose_backend(args.backend)
     devices.prepare(args.data_parallel)
@@ -249,7 +270,7 @@ def evaluate(args):
     else:
         args.judge_epochs = args.judge_epochs or JUDGE_EPOCHS
         right = operator.itemgetter("accuracy")
-        run = prepare_classes(args, settings, mdm, config["class_names"])
+        run = prepare_classes(args, settings, mdm, config.get("class_names"))
     name = "evaluation.json"
     if args.ema == "sweep":
         name = "evaluation_sweep.json"

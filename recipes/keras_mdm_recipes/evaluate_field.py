@@ -29,7 +29,8 @@ class Clip:
         try:
             self.model = CLIPModel.from_pretrained(model).eval()
             self.processor = CLIPProcessor.from_pretrained(model)
-        except OSError as error:
+        # Whatever a damaged folder makes its readers raise.
+        except Exception as error:
             raise OSError(
                 "--clip-score must be a CLIP model of the hub, or a folder of one. "
                 f"Received: {model!r} ({error})"

@@ -13,13 +13,15 @@ fewer; without `--fid` it prints distances, with those of real pictures beside.
 """
 
 import argparse
-import zipfile
+import pathlib
 
 import numpy as np
 
 from keras_mdm_recipes import start
 
 NUM_SAMPLES = 50_000
+NAMES = ("mu", "sigma")
+MAX_BYTES = 2**28  # Of statistics, those of 4,000 features.
 NETWORK, LAYER = "inception-v3-compat", "2048"  # Names that torch-fidelity has.
 
 
@@ -104,12 +106,16 @@ def read_reference(path, resolution):
     Raises:
         ValueError: if the file is something else, or of another resolution.
     """
+    from keras_mdm.checksums import read_arrays
+
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in file.files}
-        known = {key: np.asarray(found[key], "float64") for key in ("mu", "sigma")}
+        found = read_arrays(pathlib.Path(path), MAX_BYTES, (*NAMES, "resolution"))
+        known = {name: found[name] for name in NAMES}
+        if any(value.dtype.kind not in "fiu" for value in known.values()):
+            raise ValueError("they must be real numbers")
+        known = {name: value.astype("float64") for name, value in known.items()}
         of = int(found.get("resolution", resolution))
-    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise ValueError(
             f"--fid must be an .npz file with `mu` and `sigma`, such as `keras-mdm "
             f"fid-statistics` writes. Received: {path} ({error})"

@@ -1,14 +1,82 @@
 """The curves of a run."""
 
 import csv
+import io
+import os
+import re
+import warnings
+
+_MOST_BYTES = 2**26  # Of a file of rows.
+_MOST = 200  # Columns, stages, levels.
+_LEVEL = re.compile(r"(\d{1,9}x)?\d{1,9}")
+_COUNT = re.compile(r"\d{1,18}")
+PLACE = ("stage", "resolution", "step")
+_KINDS = {"stage": _COUNT, "step": _COUNT, "resolution": _LEVEL, "level": _LEVEL}
 
 
-def read_rows(path):
-    """Rows of a CSV file of a run as dicts, or none if it is not there."""
-    if not path.is_file():
+def read_rows(path, needed):
+    """Rows of a CSV file of a run as dicts of str, or none if it is not there.
+
+    They have no checksum: what can't be a row, such as half of one, is left out.
+
+    Args:
+        path: Path.
+        needed: Columns that it must have.
+
+    Raises:
+        ValueError: if the file is no such one, or a link out of its folder.
+    """
+    from keras_mdm.files import member
+    from keras_mdm.text_files import printable, read_text
+
+    if not os.path.lexists(path):
         return []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
+    text = read_text(member(path.parent, path.name), _MOST_BYTES)
+    if not text.strip():
+        return []
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = list(reader)
+    except csv.Error as error:
+        raise ValueError(f"'{printable(path)}' is damaged: {error}") from error
+    names = reader.fieldnames
+    named = all(re.fullmatch(r"\w+", name) for name in names)
+    if not named or len(names) > _MOST or not {*needed} <= {*names}:
+        raise ValueError(
+            f"'{printable(path)}' is damaged: it must have at most {_MOST} columns, "
+            f"with plain names, {needed} among them. Received: {str(names)[:200]}"
+        )
+    whole = [row for row in rows if _is_whole(row)]
+    if len(whole) < len(rows):
+        warnings.warn(
+            f"{len(rows) - len(whole)} of {len(rows)} rows of '{printable(path)}' are "
+            "damaged, and left out.",
+            stacklevel=2,
+        )
+    if any(
+        len({row.get(kind) for row in whole}) > _MOST for kind in ("stage", "level")
+    ):
+        raise ValueError(
+            f"'{printable(path)}' has more than {_MOST} stages or levels of one run."
+        )
+    return whole
+
+
+def _is_whole(row):
+    """Whether a row has a value for each column, of the column's kind."""
+    if None in row or None in row.values():
+        return False
+    return all(
+        _KINDS[name].fullmatch(value) if name in _KINDS else _is_number(value)
+        for name, value in row.items()
+    )
+
+
+def _is_number(text):
+    try:
+        return not text or float(text) is not None
+    except ValueError:
+        return False
 
 
 def total_steps(rows):
@@ -56,7 +124,7 @@ def plot_losses(history, path):
 
     from keras_mdm.files import whole_file
 
-    rows = read_rows(history)
+    rows = read_rows(history, PLACE)
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     draw_columns(axes, rows, "loss_", lambda key: f"{key[len('loss_') :]} pixels")
     ends = {

@@ -5,15 +5,19 @@ Training writes it at its end; this writes it anew, of a run that is not finishe
 
 import argparse
 import base64
+import dataclasses
 import html
 import io
 import pathlib
 import re
 
-from keras_mdm_recipes import start
-from keras_mdm_recipes.plot import draw_columns, read_rows
+from keras_mdm_recipes import command_line, start
+from keras_mdm_recipes.plot import PLACE, draw_columns, read_rows
+from keras_mdm_recipes.settings import Settings
 
 _MOST_GRIDS = 40
+_MOST_BYTES = 2**28  # Of all pictures of a page.
+_LEVELS = ("stage", "step", "level", "log_snr_from", "log_snr_to", "loss")
 _TYPES = {".png": "image/png", ".webp": "image/webp"}
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto;
@@ -131,10 +135,20 @@ def grids(folder):
 
     paths = [p for p in folder.glob("stage*") if p.suffix in _TYPES]
     paths = sorted(paths, key=order)
-    shown = paths[-_MOST_GRIDS:]
+    shown = _newest(paths[-_MOST_GRIDS:])
     left = len(paths) - len(shown)
     more = f"<p>{left} earlier ones are in {html.escape(str(folder))}.</p>"
     return (more if left else "") + "".join(figures(shown))
+
+
+def _newest(paths):
+    """The last of some files, as many as a page has room for."""
+    from keras_mdm.files import member
+
+    sizes = [member(path.parent, path.name).stat().st_size for path in paths]
+    while sum(sizes) > _MOST_BYTES:
+        del sizes[0]
+    return paths[len(paths) - len(sizes) :]
 
 
 def figures(paths):
@@ -157,12 +171,24 @@ def write_report(run):
         ValueError: if it is no run folder.
     """
     from keras_mdm import files
+    from keras_mdm.text_files import MAX_TEXT, read_text
 
     run = pathlib.Path(run)
-    if not (run / "config.json").is_file():
+    path = start.config_of(run)
+    if not path.is_file():
         raise ValueError(f"there is no run in '{run}' (no config.json).")
-    config = start.read_json(run / "config.json")
-    rows, levels = (read_rows(run / n) for n in ("history.csv", "noise_levels.csv"))
+    config = start.read_json(path)
+    values = command_line.read_config(config.get("recipe"), path)
+    versions, parameters = config.get("versions", {}), config.get("parameters")
+    about = versions if isinstance(versions, dict) else {"": None}
+    if not all(isinstance(text, str) for text in about.values()):
+        raise ValueError(f"'{path}' is damaged: `versions` must be texts by name.")
+    if not isinstance(parameters, int | None):
+        raise ValueError(f"'{path}' is damaged: `parameters` must be a whole number.")
+    about = {"parameters": parameters, **about}
+    settings = [*flat(dataclasses.asdict(Settings.of(values))), *about.items()]
+    rows = read_rows(run / "history.csv", PLACE)
+    levels = read_rows(run / "noise_levels.csv", _LEVELS)
     parts = [("Speed", speed(rows))] if rows else []
     if rows:
         losses = curves(rows, "loss_", "mean squared error", log=True)
@@ -181,14 +207,13 @@ def write_report(run):
             "<p>What the run draws at its end, each beside the training picture "
             "that is nearest to it by its pixels.</p>"
         )
-        parts.append(("Nearest training pictures", words + "".join(figures([nearest]))))
-    skipped = run / "skipped.txt"
-    text = skipped.read_text(encoding="utf-8") if skipped.is_file() else "None."
+        shown = "".join(figures(_newest([nearest])))
+        parts.append(("Nearest training pictures", words + shown))
+    skipped = files.member(run, "skipped.txt")
+    text = read_text(skipped, MAX_TEXT) if skipped.is_file() else "None."
     parts.append(("Pictures that were skipped", f"<p>{html.escape(text)}</p>"))
-    about = {"parameters": config.get("parameters"), **config.get("versions", {})}
-    settings = [*flat(config.get("settings", {})), *about.items()]
     parts.append(("Settings", table(settings)))
-    title = html.escape(f"{config.get('recipe', 'training')}: {run.resolve().name}")
+    title = html.escape(f"{config.get('recipe')}: {run.resolve().name}")
     body = "".join(f"<h2>{name}</h2>{text}" for name, text in parts)
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}'

@@ -17,7 +17,7 @@ TEXT, VIDEO = "train-text", "train-video"
 ON_TEXT = (TEXT, VIDEO)
 
 
-def setting(default, help, flag=False, only=None):
+def setting(default, help, flag=False, only=None, outside=False):
     """A field of the classes below.
 
     Args:
@@ -25,8 +25,9 @@ def setting(default, help, flag=False, only=None):
         help: str.
         flag: bool. Whether it has a flag of its own.
         only: Names of the recipes that have it, or `None` for all.
+        outside: bool. Whether it names what lies outside of the run; see `outside.py`.
     """
-    metadata = {"help": help, "flag": flag, "only": only}
+    metadata = {"help": help, "flag": flag, "only": only, "outside": outside}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -41,12 +42,13 @@ class Run:
         flag=True,
     )
     seed: int = setting(0, "of weights, noise, order and samples", flag=True)
-    cache_dir: Path | None = setting(None, start.CACHE_HELP)
+    cache_dir: Path | None = setting(None, start.CACHE_HELP, outside=True)
     save_every: int = setting(500, "steps between states to resume", flag=True)
     tracker: Literal["wandb", "trackio"] | None = setting(
         None,
         "where figures are sent besides files: Weights & Biases or Trackio, by its own "
         "package and login",
+        outside=True,
     )
     keep_every: int | None = setting(
         None, "of so many states one is kept for good, beside the newest three"
@@ -75,6 +77,7 @@ class Devices:
         None,
         "HOST:PORT of process 0, if several hosts each run this command; 'auto' on TPU "
         "pods, SLURM and Open MPI",
+        outside=True,
     )
     num_processes: int | None = setting(None, "how many processes run it")
     process_id: int | None = setting(None, "number of this one, from 0")
@@ -92,9 +95,10 @@ class Data:
         "'shapes', 'digits', 'folder:PATH', 'webdataset:PATH', 'clips:PATH', 'hf:NAME' "
         "or a TFDS set; see keras_mdm.data.open_source",
         flag=True,
+        outside=True,
     )
     split: str = setting("train", "split of the data set")
-    data_dir: Path | None = setting(None, "where TFDS keeps its sets")
+    data_dir: Path | None = setting(None, "where TFDS keeps its sets", outside=True)
     crop: Literal["center", "random"] = setting("center", "to a square")
     flip: bool = setting(False, "mirror half of the pictures")
     upscale: bool = setting(False, "enlarge small pictures, not skip them")
@@ -121,6 +125,7 @@ class Data:
         "folder of tools/encode_captions.py, for presets on embeddings: the encoder is "
         "then needed for samples.prompts alone",
         only=ON_TEXT,
+        outside=True,
     )
 
 
@@ -176,7 +181,10 @@ class Model:
     """The network; what is not given is as the preset says."""
 
     preset: str | None = setting(
-        None, "built-in preset or preset folder to start from", flag=True
+        None,
+        "built-in preset or preset folder to start from",
+        flag=True,
+        outside=True,
     )
     dtype: str | None = setting(
         None,
@@ -188,6 +196,7 @@ class Model:
         None,
         "'none', or a trained preset or run folder: the largest network that it has in "
         "common with this model gives its weights",
+        outside=True,
     )
     unconditional: bool = setting(False, "do not use the labels", only=("train-image",))
     tokens: Literal["words", "bytes"] | None = setting(
@@ -205,6 +214,7 @@ class Model:
         None,
         "folder of a Hugging Face T5 model, for presets on embeddings",
         only=ON_TEXT,
+        outside=True,
     )
     schedule: str | None = setting(None, "noise schedule, such as cosine or flow")
     prediction: str | None = setting(None, "what is predicted, such as v or x0")

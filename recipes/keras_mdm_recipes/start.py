@@ -122,8 +122,7 @@ def choose_backend(name, cache_dir=None):
     # TensorFlow turns oneDNN off on CPUs without AVX-512, where it is faster too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if cache_dir is None:
-        cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-        cache_dir = os.path.join(cache, "keras_mdm", name)
+        cache_dir = str(cache_folder(name))
     elif cache_dir != "none":
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache_dir
 
@@ -133,6 +132,13 @@ def choose_backend(name, cache_dir=None):
     backend.keep_programs(None if cache_dir == "none" else cache_dir)
     backend.tell_programs(_print_program)
     return name
+
+
+def cache_folder(kind):
+    """Path of the folder of one kind of what is kept in the user's cache."""
+    # As `keras_mdm.files` has it, which would import Keras.
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return pathlib.Path(cache) / "keras_mdm" / kind
 
 
 def default_dtype():
@@ -147,9 +153,21 @@ def _print_program(name, seconds, found):
     print(f"Program {name}: {how} in {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
+def config_of(folder):
+    """Path of the `config.json` of a run folder.
+
+    Raises:
+        ValueError: if it is a link, which may lead out of the folder.
+    """
+    path = pathlib.Path(folder) / "config.json"
+    if path.is_symlink():
+        raise ValueError(f"'{path}' is a link: put the file itself there.")
+    return path
+
+
 def read_run(folder):
     """`config.json` of a run folder as a dict; empty if there is none."""
-    path = pathlib.Path(folder) / "config.json"
+    path = config_of(folder)
     if not path.is_file() or not (path.parent / "preset").is_dir():
         return {}
     config = read_json(path)

@@ -13,7 +13,14 @@ import pathlib
 import random
 import sys
 
-from keras_mdm_recipes import averages, command_line, devices, stages, start
+from keras_mdm_recipes import (
+    averages,
+    command_line,
+    devices,
+    outside,
+    stages,
+    start,
+)
 from keras_mdm_recipes.check import learn_one_batch
 from keras_mdm_recipes.nearest import write_nearest
 from keras_mdm_recipes.plot import plot_losses
@@ -209,9 +216,11 @@ def only_process(output, process=0):
         return
     import filelock
 
+    from keras_mdm.files import own_folder
+
     output.mkdir(parents=True, exist_ok=True)
     # The system gives it back when the process ends, however it does.
-    lock = filelock.FileLock(output / ".lock", timeout=0)
+    lock = filelock.FileLock(own_folder(output, ".lock"), timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -335,6 +344,7 @@ def write_config(output, recipe, settings, mdm, plan, class_names):
         "model": mdm.get_config(),
     }
     config = json.loads(json.dumps(config, default=str))
+    outside.remember(config)
     config["checksum"] = start.checksum(config)
     text = json.dumps(config, indent=1)
     files.write_text(output / "config.json", text + "\n")

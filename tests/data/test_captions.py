@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 
 import numpy as np
@@ -111,16 +112,25 @@ def test_a_table_says_the_class(folder):
     assert "Only 2 of 3 captioned files have a class" in source.report()
 
 
-def test_a_wrong_split_is_told(folder):
-    for header, lines, what in (
-        ("split", ["sub/0.png,a,first"], "line 2.*'first'"),
-        ("split", ["sub/0.png,a,train", "sub/0.png,b,test"], "line 3.*same in all"),
-        ("class", ["sub/0.png,a,pear", "sub/0.png,b,fig"], "line 3.*'fig'.*'pear'"),
-    ):
-        text = "\n".join([f"file_name,text,{header}", *lines])
-        (folder / "metadata.csv").write_text(text)
-        with pytest.raises(ValueError, match=what):
-            open_source(f"folder:{folder}")
+@pytest.mark.parametrize(
+    ("header", "rows", "line", "why"),
+    [
+        ("split", ["sub/0.png,a,first"], 3, "'validation' or 'test'.*'first'"),
+        ("split", ["sub/0.png,a,train", "sub/0.png,b,test"], 4, "same in all.*'test'"),
+        ("class", ["sub/0.png,a,pear", "sub/0.png,b,fig"], 4, "'fig' after 'pear'"),
+    ],
+)
+def test_a_file_of_a_wrong_or_doubtful_row_is_left_out(folder, header, rows, line, why):
+    good = ["sub/1.png,n 1,train" if header == "split" else "sub/1.png,n 1,plum"]
+    text = "\n".join([f"file_name,text,{header}", *good, *rows])
+    (folder / "metadata.csv").write_text(text)
+    source = open_source(f"folder:{folder}", "all")
+    assert _captions(source) == {1: "n 1"}
+    skipped = dict(source.skipped)
+    assert skipped[f"{folder}/sub/0.png"] == "has no caption"
+    assert re.search(why, skipped[f"{folder}/metadata.csv, line {line}"])
+    if header == "class":
+        assert source.class_names == ("plum",)
 
 
 def test_a_table_without_captions_is_told(folder):

@@ -3,6 +3,7 @@
 import codecs
 import io
 import json
+import re
 import sys
 import unicodedata
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from keras_mdm.conditioning import t5_files
-from keras_mdm.data import EmbeddingShards, make_dataset, open_source
+from keras_mdm.data import EmbeddingShards, Limits, make_dataset, open_source
 from keras_mdm.data.embeddings import write_about, write_shard
 from keras_mdm.text_files import decode_text, printable, read_json, split_lines
 
@@ -97,32 +98,101 @@ def test_lines_end_at_line_feeds_and_carriage_returns_alone(folder):
 @pytest.mark.parametrize(
     "name, data, message",
     [
-        ("csv", TABLE + "sub/1.png,a dog, a cat\n", "line 5: 3 fields.*comma.*quotes"),
-        ("csv", TABLE + "sub/1.png\n", "line 5: 1 fields, and the header has 2"),
-        ("csv", TABLE + 'sub/1.png,"a dog\n', "begins in line 5: .*Close each quote"),
-        ("csv", TABLE + 'sub/1.png,"a \\"big\\" dog"\n', "begins in line 5"),
         ("csv", TABLE.replace("text", "text,text"), "'text' more than once"),
         ("csv", TABLE.encode("latin-1"), "not UTF-8: byte 0xe9 in line 3.*Save"),
         ("csv", TABLE.encode("utf-16-le"), "zero byte in line 1.*UTF-16"),
         ("csv", TABLE.replace("é", "\0"), "zero byte in line 3"),
         ("csv", TABLE.replace("sub/", "x/"), "No row names a file.*x/0.png"),
-        ("csv", TABLE + ",no name\n", "line 5: 'file_name' must be"),
-        ("jsonl", '\n\n{"file_name', "line 3"),
+        ("csv", '"file_name,text\nsub/0.png,a', "begins in line 1.*Close each quote"),
+        ("jsonl", '\n\n{"file_name', "1 of 1 rows.*line 3"),
         (
             "jsonl",
             '[\n{"file_name": "a", "text": "b"}]',
-            "line 1' is not JSON.*Each line",
+            "2 of 2 rows.*line 1: .*is not JSON.*Each line.*line 2",
         ),
         ("jsonl", '{"file_name": "sub/0.png", "text": null}', "line 1: 'text': a cap"),
-        ("jsonl", '{"file_name": "sub/0.png", "text": []}', "line 1: 'text': a cap"),
-        ("jsonl", '{"file_name": "sub/0.png", "text": ["a", 1]}', "line 1.*strings"),
-        ("jsonl", '{"file_name": ["sub/0.png"], "text": "a"}', "line 1: 'file_name'"),
         ("jsonl", "[" * 100_000, "line 1.*is not JSON"),
     ],
 )
-def test_damaged_rows_are_named(folder, name, data, message):
-    with pytest.raises(ValueError, match=f"(?s){message}"):
+def test_damaged_tables_are_refused(folder, name, data, message):
+    with pytest.raises(ValueError, match=f"(?s){message}") as error:
         _read(folder, f"metadata.{name}", data)
+    assert f"metadata.{name}" in str(error.value)
+
+
+LINES = "".join(
+    json.dumps({"file_name": f"sub/{i}.png", "text": text}) + "\n"
+    for i, (text,) in EXPECTED.items()
+)
+
+
+@pytest.mark.parametrize(
+    "name, row, why",
+    [
+        ("csv", "sub/1.png,a dog, a cat", "3 fields.*comma.*quotes"),
+        ("csv", "sub/1.png", "1 fields, and the header has 2"),
+        ("csv", 'sub/1.png,"a dog', "begins in line 5 is damaged.*Close each quote"),
+        ("csv", 'sub/1.png,"a \\"big\\" dog"', "begins in line 5 is damaged"),
+        ("csv", ",no name", "'file_name' must be the name of a file"),
+        ("csv", "sub/1.png," + "x" * 120_000, "120000 characters, more than 100000"),
+        ("csv", "sub/1.png," + "x" * 200_000, "field larger than field limit"),
+        ("jsonl", '{"file_name', "is not JSON.*Each line"),
+        ("jsonl", "[1]", "Each line of a .jsonl file must be a JSON object"),
+        ("jsonl", '{"file_name": "sub/0.png", "text": null}', "'text': a caption"),
+        ("jsonl", '{"file_name": "sub/0.png", "text": []}', "'text': a caption"),
+        ("jsonl", '{"file_name": "sub/0.png", "text": ["a", 1]}', "must be strings"),
+        ("jsonl", '{"file_name": ["sub/0.png"], "text": "a"}', "'file_name' must"),
+        ("jsonl", "[" * 100_000, "is not JSON"),
+        ("jsonl", '{"a":' + "9" * 5000 + "}", "is not JSON"),
+    ],
+)
+def test_a_damaged_row_is_skipped_and_told(folder, name, row, why):
+    """Wherever it stands, the others are read as if it were not there."""
+    rows = (TABLE if name == "csv" else LINES).splitlines(keepends=True)
+    source = _read(folder, f"metadata.{name}", "".join(rows) + row + "\n")
+    line = len(rows) + 1
+    ((what, told),) = source.skipped
+    assert what == f"{folder}/metadata.{name}, line {line}"
+    assert re.search(f"(?s){why}", told) and len(told) <= 1000
+    assert _captions(source) == EXPECTED
+    if "Close each" in told:
+        return  # The quote may take what follows with it.
+    after = "".join([*rows[:-1], row + "\n", rows[-1]])
+    source = _read(folder, f"metadata.{name}", after)
+    assert [what.rpartition(" ")[2] for what, _ in source.skipped] == [str(line - 1)]
+    assert _captions(source) == EXPECTED
+    assert f"line {line - 1} (" in source.report()
+
+
+def test_what_a_quote_swallows_is_lost_and_counted(folder):
+    rows = TABLE.splitlines()
+    rows[2] = rows[2].replace(",", ',"')
+    source = _read(folder, "metadata.csv", "\n".join(rows))
+    assert _captions(source) == {0: EXPECTED[0]}
+    assert [what.rpartition("/")[2] for what, _ in source.skipped] == [
+        "1.png",
+        "2.png",
+        "metadata.csv, line 3",
+    ]
+    # Three quarters, by lines, of what the table has.
+    rows = [rows[0], *rows[2:], "sub/0.png,x"]
+    with pytest.raises(ValueError, match="3 of 3 rows .*line 2: the row that begins"):
+        _read(folder, "metadata.csv", "\n".join(rows))
+
+
+def test_too_many_damaged_rows_are_refused_with_the_reasons(folder):
+    rows = TABLE + "sub/0.png\n,x\nsub/0.png,a,b\n"
+    _read(folder, "metadata.csv", rows)
+    name = f"folder:{folder}"
+    assert len(open_source(name, "all", limits=Limits(unusable_rows=0.5)).skipped) == 3
+    with pytest.raises(ValueError) as error:
+        open_source(name, "all", limits=Limits(unusable_rows=0.49))
+    assert "3 of 6 rows of" in str(error.value)
+    assert "more than the share `unusable_rows=0.49`: line 5: 1 fields" in str(
+        error.value
+    )
+    assert "; line 6: 'file_name'" in str(error.value)
+    assert "; line 7: 3 fields" in str(error.value)
 
 
 @pytest.mark.parametrize("kinds", [("NFC", "NFD"), ("NFD", "NFC")])

@@ -1,7 +1,28 @@
 """Every forged file: importing the modules that forge them fills `forge.CASES`."""
 
-from hostile import converted, keras_weights, pictures, presets, sets, weights
+from hostile import (
+    converted,
+    keras_weights,
+    others,
+    pictures,
+    presets,
+    reports,
+    runs,
+    sets,
+    weights,
+)
 from hostile.forge import CASES
 
 __all__ = ["CASES"]
-assert all((converted, keras_weights, pictures, presets, sets, weights))
+MODULES = (
+    converted,
+    keras_weights,
+    others,
+    pictures,
+    presets,
+    reports,
+    runs,
+    sets,
+    weights,
+)
+assert all(MODULES)

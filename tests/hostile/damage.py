@@ -116,6 +116,29 @@ def _read_state(folder):
         return _digest(array for _, array in arrays) + json.dumps(values)
 
 
+def _averaged(seed):
+    from helpers import randomize, tiny_mdm, tiny_nest
+
+    network = tiny_nest(1, resolution=4, classes=0)
+    mdm = tiny_mdm(network=network, power_averages=(0.05, 0.1))
+    randomize(mdm.network, seed=seed)
+    for average in mdm.power_averages:
+        average.reset(mdm.network.variables)
+    return mdm
+
+
+def _make_averages(folder, seed):
+    from keras_mdm.saving.average_snapshots import write_snapshot
+
+    write_snapshot(_averaged(seed), folder / "stage1_step1.npz")
+
+
+def _read_averages(folder):
+    mdm = _averaged(9)
+    mdm.load_average(folder, 0.07)
+    return _digest(mdm.network.weights)
+
+
 def _make_run(folder, seed):
     from keras_mdm_recipes import start
 
@@ -179,12 +202,13 @@ KINDS = (
     Kind("bundled", ("weights.npz",), _make_bundled, _read_bundled),
     Kind("embeddings", EMBEDDINGS, _make_embeddings, _read_embeddings),
     Kind("state", ("stage1_epoch0_step0.state",), _make_state, _read_state),
+    Kind("averages", ("stage1_step1.npz",), _make_averages, _read_averages),
     Kind("run", ("config.json",), _make_run, _read_run),
     Kind("index", ("index.npz",), _make_index, _read_index),
     Kind("checkpoint", ("vis_model.pth",), _make_checkpoint, _read_checkpoint),
 )
 # One file that is whole in itself may be replaced by another: that is no damage.
-WHOLE = {"weights.npz", "vis_model.pth"} | {"run/config.json"}
+WHOLE = {"weights.npz", "stage1_step1.npz", "vis_model.pth", "run/config.json"}
 
 
 def damages(count, seed):

@@ -125,11 +125,11 @@ def picture_source(folder):
     return folder
 
 
-def read_all(name, **options):
+def read_all(name, split="all", **options):
     """Reasons why items of a source are skipped; others must be readable."""
     from keras_mdm.data import UnusablePicture, open_source
 
-    source = open_source(name, "all", **options)
+    source = open_source(name, split, **options)
     for index in range(len(source)):
         try:
             source[index]

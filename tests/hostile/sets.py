@@ -1,4 +1,4 @@
-"""Forged shards, data sets and run folders."""
+"""Forged shards, and data sets of Hugging Face and TFDS."""
 
 import io
 import json
@@ -128,7 +128,7 @@ case("shard", "hidden-index", _hidden_index, read_shards)
 
 # Data sets of Hugging Face and of TFDS.
 def read_hf(folder):
-    return read_all(f"hf:{folder}?split=train")
+    return read_all(f"hf:{folder}", "train")
 
 
 def parquet(path):
@@ -200,6 +200,33 @@ def tfds(features):
     return make
 
 
+def elsewhere(key, template):
+    """Makes a set whose description names files that are not beside it."""
+
+    def make(folder, outside):
+        template_ = template.replace("{outside}", str(outside))
+        path = folder / "forged" / "1.0.0" / "dataset_info.json"
+        split = {key: template_, "name": "train", "shardLengths": ["1"]}
+        write(path, {"name": "forged", "version": "1.0.0", "splits": [split]})
+        write(path.with_name("features.json"), FEATURES)
+
+    return make
+
+
+def _linked_records(folder, outside):
+    tfds(FEATURES)(folder, outside)
+    name = "forged-train.array_record-00000-of-00001"
+    (folder / "forged" / "1.0.0" / name).symlink_to(outside / "secret.txt")
+
+
+case(
+    "tfds",
+    "template",
+    elsewhere("filepathTemplate", "{outside}/secret.txt"),
+    read_tfds,
+)
+case("tfds", "parent", elsewhere("filepath_template", "../../../outside/x"), read_tfds)
+case("tfds", "link", _linked_records, read_tfds)
 FEATURES = {"pythonClassName": "tensorflow_datasets.core.features.x.FeaturesDict"}
 for _name, _features in {
     "class": {"pythonClassName": f"{EVIL}.Evil"},
@@ -210,88 +237,3 @@ for _name, _features in {
     "deep": "[" * 100_000,
 }.items():
     case("tfds", _name, tfds(_features), read_tfds)
-
-
-# Run folders.
-def run(**changes):
-    """Makes a run folder whose settings are changed."""
-
-    def make(folder, outside):
-        settings = {"run": {}, "data": {}, "model": {}, "stage": {}}
-        for key, value in changes.items():
-            section, name = key.split("_", 1)
-            settings[section][name] = value
-        config = {"recipe": "train-image", "settings": settings}
-        write(folder / "config.json", config)
-        (folder / "preset").mkdir()
-
-    return make
-
-
-def resume(folder):
-    from keras_mdm_recipes import command_line, start, train_image
-
-    start.read_run(folder)
-    command_line.parse(train_image, ["--output", str(folder), "--resume"])
-
-
-for _name, _made in {
-    "backend": run(run_backend=f"{EVIL}.x"),
-    "backend-list": run(run_backend=["jax"]),
-    "seed": run(run_seed="__import__('os')"),
-    "crop": run(data_crop="evil"),
-    "dataset": run(data_dataset={"a": 1}),
-    "steps": run(stage_steps="9" * 5000),
-    "steps-deep": run(stage_steps="[" * 100_000),
-    "unknown": run(run_evil=1),
-    "resolutions": run(stage_resolutions=["../x"]),
-    "workers": run(data_num_workers=1.5),
-}.items():
-    case("run", _name, _made, resume)
-for _name, _config in {
-    "deep": "[" * 100_000,
-    "list": "[]",
-    "names": {"recipe": "train-image", "settings": {}, "class_names": [1]},
-    "sections": {"recipe": "train-image", "settings": []},
-    "no-settings": {"recipe": "train-image"},
-    "checksum": {"recipe": "train-image", "settings": {}, "checksum": "0"},
-    "long": " " * 2**25 + "{}",
-}.items():
-
-    def _make(folder, outside, config=_config):
-        (folder / "preset").mkdir()
-        write(folder / "config.json", config)
-
-    case("run", f"config-{_name}", _make, resume)
-
-
-def linked(name, target):
-    def make(folder, outside):
-        (folder / name).symlink_to(outside / target)
-
-    return make
-
-
-def write_run(folder):
-    """What a run writes into its folder, through links if it followed them."""
-    from keras_mdm.files import open_to_append, own_folder, whole_file
-    from keras_mdm.training.pictures import save_picture
-
-    own_folder(folder, "samples"), own_folder(folder, "state")
-    with whole_file(folder / "losses.png") as temporary:
-        temporary.write_bytes(b"")
-    save_picture(folder / "grid.png", np.zeros((4, 4, 3), "uint8"))
-    with open_to_append(folder / "history.csv"):
-        pass
-    assert not (folder / "losses.png").is_symlink()
-    return ["written beside the link"]
-
-
-for _name, _target in {
-    "samples": "precious",
-    "state": "precious",
-    "losses.png": "secret.txt",
-    "grid.png": "secret.png",
-    "history.csv": "secret.txt",
-}.items():
-    case("run", f"link-{_name}", linked(_name, _target), write_run)

@@ -72,8 +72,13 @@ class Watch:
             follow = not (flags or 0) & os.O_NOFOLLOW
             self._check(path, self.writes if writes else self.reads, event, follow)
         elif event.startswith(_CHANGES):
+            # Names may be in a folder that is open, whose number comes last.
+            number = arguments[-1] if event.startswith("os.") else None
+            opened = type(number) is int and number >= 0 and event != "os.truncate"
+            start = os.readlink(f"/proc/self/fd/{number}") if opened else ""
             for path in arguments:
                 if isinstance(path, str | bytes | os.PathLike):
+                    path = os.path.join(start, os.fsdecode(path))
                     self._check(path, self.writes, event, follow=False)
         elif event.startswith(_STARTS) or event in (
             "subprocess.Popen", "socket.connect", "socket.getaddrinfo", "socket.sendto",
@@ -163,12 +168,15 @@ def _warm_up():
     """Imports what the readers need, which opens and starts much of its own."""
     import av
     import datasets
+    import keras_hub.tokenizers
     import matplotlib.pyplot
     import safetensors
     import tensorflow_datasets
     import torch
 
-    assert all((av, datasets, matplotlib, safetensors, tensorflow_datasets, torch))
+    assert all(
+        (av, datasets, keras_hub, matplotlib, safetensors, tensorflow_datasets, torch)
+    )
     from hostile.presets import preset
 
     preset()

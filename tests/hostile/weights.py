@@ -208,3 +208,11 @@ for _name, _made in {
     "changed": embeddings(tokens=npy("<f2", (2, 4), b"\1" * 16)),
 }.items():
     case("embeddings", _name, _made, read_embeddings)
+for _file in ("embeddings.json", "00000.tokens.npy", "00000.index.npz"):
+
+    def _linked(folder, outside, file=_file):
+        embeddings()(folder, outside)
+        (folder / file).rename(outside / file)
+        (folder / file).symlink_to(outside / file)
+
+    case("embeddings", f"link-{_file}", _linked, read_embeddings)
