@@ -28,14 +28,14 @@ class _Summed:
 
 
 def write(path, values, arrays):
-    """Writes a file, whole or not at all.
+    """Writes a file, whole or not at all, in each process that calls it.
 
     Args:
         path: Path.
         values: dict of JSON values.
         arrays: Dict of numpy arrays by name.
     """
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
+    with whole_file(path, by_all=True) as temporary, open(temporary, "wb") as file:
         summed = _Summed(file)
         _write_line(summed, values | {"arrays": len(arrays)})
         for name, array in arrays.items():
@@ -60,7 +60,7 @@ def opened(path):
     """
     path = as_path(path)
     with open(member(path.parent, path.name), "rb") as file:
-        with _as_damage("it is no state"):
+        with as_damage("it is no state"):
             _check_sum(file)
             values = json.loads(file.readline())
             if type(values["arrays"]) is not int:
@@ -70,7 +70,7 @@ def opened(path):
 
 def _arrays(file, count, path):
     for _ in range(count):
-        with _as_damage(f"'{path}' is damaged"):
+        with as_damage(f"'{path}' is damaged"):
             name, dtype, shape = json.loads(file.readline())
             if not isinstance(name, str) or not isinstance(dtype, str):
                 raise ValueError(
@@ -82,7 +82,7 @@ def _arrays(file, count, path):
 
 
 @contextlib.contextmanager
-def _as_damage(what):
+def as_damage(what):
     """Whatever a damaged file makes json and numpy raise as a `ValueError`."""
     try:
         yield

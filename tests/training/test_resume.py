@@ -231,7 +231,7 @@ def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch, capsys):
     ProgressiveSchedule([stage]).fit(
         build(), one_batch, checkpoint_dir=tmp_path, verbose=0
     )
-    assert [key[1] for key, _ in state._listed(tmp_path)] == [0, 3, 4]
+    assert [files.key[1] for files in state.listed(tmp_path)] == [0, 3, 4]
     told = capsys.readouterr().err
     assert told.count("could not be written") == 1 and "No space left" in told
     calls.clear()
@@ -323,10 +323,11 @@ def test_which_states_are_kept(tmp_path):
     mdm.compile()
     for epoch in range(8):
         state.take_state(mdm, tmp_path, {"stage": 0, "epoch": epoch}, keep_every=2)()
-    kept = [key[1] for key, _ in state._listed(tmp_path)]
+    kept = [files.key[1] for files in state.listed(tmp_path)]
     assert kept == [2, 4, 5, 6, 7]
     # Those after the one that is written are of training that was lost.
     state.take_state(mdm, tmp_path, {"stage": 0, "epoch": 5, "step": 3})()
-    assert [key[1:] for key, _ in state._listed(tmp_path)] == [(4, 0), (5, 0), (5, 3)]
+    kept = [files.key[1:] for files in state.listed(tmp_path)]
+    assert kept == [(4, 0), (5, 0), (5, 3)]
     with pytest.raises(ValueError, match="`keep_every` must be .*keep_every=0"):
         ProgressiveSchedule(STAGES).fit(tiny_mdm(), one_batch, keep_every=0)
