@@ -9,6 +9,8 @@ import dataclasses
 import secrets
 import warnings
 
+import numpy as np
+
 from keras_mdm import backend
 from keras_mdm.files import as_path, clear_leftovers
 from keras_mdm.saving.finite import check_finite
@@ -244,8 +246,9 @@ def take_state(mdm, folder, progress, keep_every=None, **values):
     arrays, parts = parts_to_write(_named(mdm))
     values |= {"run": runs[0], "token": tokens[0], "parts": parts}
     weights = list(arrays)
-    metrics = {f"metrics/{i}": v for i, v in enumerate(mdm.metrics_variables)}
-    arrays |= parts_to_write(metrics)[0]
+    metrics = [np.array(backend.to_numpy(v)) for v in mdm.metrics_variables]
+    if number == 0:
+        arrays |= {f"metrics/{i}": value for i, value in enumerate(metrics)}
 
     def write():
         if failure is not None:
