@@ -4,6 +4,8 @@ The processes are this one, which is told what number it has; real ones are in
 `test_distribution`.
 """
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -75,6 +77,34 @@ def test_parts_are_joined(write, tmp_path):
     with pytest.raises(ValueError, match="does not fit this model"):
         found.restore(larger)
     assert equal_values(before, values_of(other.variables))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        5,
+        ["x"],
+        ["x", [0], {}],
+        [["x"], [0], [3]],
+        ["model/x", "0", "3"],
+        *(["{name}", start, ["{rows}"]] for start in ([-1], [10**9], [0.5], ["0"])),
+        ["{name}", [0, 0], ["{rows}"]],
+    ],
+)
+def test_a_forged_place_of_a_part_is_refused(part, tmp_path):
+    mdm = build(1)
+    state.take_state(mdm, tmp_path, {"epoch": 1})()
+    path = state.newest(tmp_path).path
+    with state_file.opened(path) as (values, arrays):
+        arrays = dict(arrays)
+    name = next(n for n, a in arrays.items() if a.ndim == 1 and "metrics" not in n)
+    text = json.dumps(part).replace("{name}", name)
+    part = json.loads(text.replace('"{rows}"', str(arrays[name].size)))
+    state_file.write(path, {**values, "parts": {name: part}}, arrays)
+    before = values_of(mdm.variables)
+    with pytest.raises(ValueError, match=path.name):
+        state.newest(tmp_path).restore(mdm)
+    assert equal_values(before, values_of(mdm.variables))
 
 
 @pytest.mark.parametrize(
