@@ -3,6 +3,8 @@
 Bounds are where a part lies in the value: a tuple of (start, end) for each axis.
 """
 
+import itertools
+
 import keras
 import numpy as np
 
@@ -15,30 +17,40 @@ def whole_bounds(shape):
     return tuple((0, side) for side in shape)
 
 
-def parts_to_write(variable):
-    """Copies, in the memory of the host, of what this process must write of a variable.
+def parts_to_write(variables):
+    """Copies, in the memory of the host, of what this process must write of variables.
 
-    What all processes write has each number of the value once.
+    What all processes write has each number of a value once.
 
     Args:
-        variable: Keras variable.
+        variables: Sequence of Keras variables.
 
     Returns:
-        List of pairs of bounds and numpy array.
+        For each of them, a list of pairs of bounds and numpy array.
     """
-    value = variable.value
     if name() != "jax":
         return [
-            (whole_bounds(variable.shape), np.array(keras.ops.convert_to_numpy(value)))
+            [(whole_bounds(v.shape), np.array(keras.ops.convert_to_numpy(v.value)))]
+            for v in variables
         ]
+    held = [_to_write(variable.value) for variable in variables]
+    for shard in itertools.chain(*held):
+        shard.data.copy_to_host_async()
+    return [
+        [(_bounds(shard.index, v.shape), _copy(shard)) for shard in shards]
+        for v, shards in zip(variables, held, strict=True)
+    ]
+
+
+def _to_write(value):
     if number_of_processes() > 1 and value.is_fully_addressable and process_number():
         return []  # Each process has the same one.
-    return [
-        # A copy: on a CPU the next step may take the memory of what is seen here.
-        (_bounds(shard.index, value.shape), np.array(shard.data))
-        for shard in value.addressable_shards
-        if shard.replica_id == 0
-    ]
+    return [shard for shard in value.addressable_shards if shard.replica_id == 0]
+
+
+def _copy(shard):
+    # On a CPU the next step may take the memory of what is seen here.
+    return (np.array if shard.device.platform == "cpu" else np.asarray)(shard.data)
 
 
 def bounds_here(variable):

@@ -19,9 +19,10 @@ def parts_to_write(variables):
         variable's shape.
     """
     arrays, parts = {}, {}
-    for name, variable in variables.items():
+    held = backend.parts_to_write(list(variables.values()))
+    for (name, variable), pairs in zip(variables.items(), held, strict=True):
         shape = tuple(variable.shape)
-        for bounds, array in backend.parts_to_write(variable):
+        for bounds, array in pairs:
             key = name
             if array.shape != shape:
                 start = [axis_start for axis_start, _ in bounds]

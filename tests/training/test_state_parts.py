@@ -42,7 +42,7 @@ def write(monkeypatch, tmp_path):
     def written(mdm, epoch, numbers=(0, 1), folder=tmp_path, run="r"):
         with monkeypatch.context() as patch:
             patch.setattr(backend, "number_of_processes", lambda: 2)
-            patch.setattr(backend, "parts_to_write", half)
+            patch.setattr(backend, "parts_to_write", lambda vs: list(map(half, vs)))
             patch.setattr(state.secrets, "token_hex", lambda size: f"{run}{epoch}")
             patch.setattr(backend, "from_all", lambda value: [value, value])
             for number in numbers:
