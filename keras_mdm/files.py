@@ -61,24 +61,26 @@ def cache_folder(kind):
 
 
 @contextlib.contextmanager
-def whole_file(path):
+def whole_file(path, by_all=False):
     """Yields the path of a new file that becomes `path` if no error is raised.
 
     Until then, and after an error, what was at `path` is as before.
 
     Args:
         path: str or path. Its folder is made if need be. The new file has its suffix.
+        by_all: bool. Whether each of several processes writes a file of its own.
 
     Raises:
         OSError: if writing fails.
     """
     path = as_path(path)
-    if backend.process_number() > 0:
+    if backend.process_number() > 0 and not by_all:
         with tempfile.TemporaryDirectory() as folder:
             yield pathlib.Path(folder) / path.name
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(path.parent)
+    if backend.process_number() == 0:
+        clear_leftovers(path.parent)
     temporary = _beside(path, path.suffix)
     file = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
@@ -211,6 +213,8 @@ def clear_leftovers(folder):
     if real in _cleared or fcntl is None:
         return
     _cleared.add(real)
+    if not os.path.isdir(real):
+        return  # What will be there is of writers that live.
     removed = []
     with os.scandir(folder) as entries:
         found = [entry for entry in entries if _TEMPORARY.fullmatch(entry.name)]

@@ -114,6 +114,7 @@ def results(mdm, losses):
 
 found = results(*run())
 run(stop=13, checkpoint_dir=f"{output}.state")
+backend.wait_for_all()  # Each writes a part of it.
 if process == 0:
     shutil.copytree(state, f"{output}.copy")
 backend.wait_for_all()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from keras_mdm import distribution
+from keras_mdm.training import state, state_file
 
 FOLDER = os.path.dirname(__file__)
 # The package beside these tests, also where another copy is installed.
@@ -45,15 +46,20 @@ def _free_port():
         return found.getsockname()[1]
 
 
+def _two_processes(kind, output, resumed):
+    arguments = (4, kind, output, resumed, f"127.0.0.1:{_free_port()}", 2)
+    return [_start(*arguments, number) for number in range(2)]
+
+
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
-    """Results of one device, which goes on with the state of eight."""
+    """Results of one device, which goes on with the state of two processes."""
     folder = tmp_path_factory.mktemp("devices")
-    sharded = folder / "fsdp"
+    output = folder / "two"
     results = {
-        "fsdp": _read(sharded, _start(8, "fsdp", sharded, f"{sharded}.state")),
+        "two": _read(output, *_two_processes("fsdp", output, f"{output}.state")),
         "one": _read(
-            folder / "one", _start(1, "one", folder / "one", f"{sharded}.state")
+            folder / "one", _start(1, "one", folder / "one", f"{output}.state")
         ),
     }
     return folder, results
@@ -69,8 +75,9 @@ def _check(found, expected):
 
 
 @ON_JAX
-def test_fully_sharded(one_device):
-    found, expected = one_device[1]["fsdp"], one_device[1]["one"]
+def test_two_processes_fully_sharded(one_device):
+    folder, results = one_device
+    found, expected = results["two"], results["one"]
     _check(found, expected)
     assert len(found["shares"]) > 20 and set(found["shares"]) == {1 / 8}
     assert set(expected["shares"]) == {1.0}
@@ -79,16 +86,18 @@ def test_fully_sharded(one_device):
         np.testing.assert_allclose(run["resumed_weights"], run["weights"], atol=1e-5)
         np.testing.assert_allclose(run["resumed_losses"], run["losses"][13:], 1e-5)
         np.testing.assert_array_equal(run["loaded"], run["resumed_averages"])
-
-
-@ON_JAX
-@pytest.mark.slow  # Each kind runs once here: this one in two processes, below.
-def test_data_parallel(one_device):
-    folder, results = one_device
-    output = folder / "data"
-    found = _read(output, _start(8, "data", output, f"{output}.state"))
-    _check(found, results["one"])
-    assert set(found["shares"]) == {1.0}
+    # Each process has written what it holds, and nothing that the other holds.
+    states = state.listed(folder / "two.state")
+    assert [files.count for files in states] == [2, 2, 2]
+    sizes = []
+    for path in states[-1].paths:
+        with state_file.opened(path) as (_, arrays):
+            sizes.append(sum(array.nbytes for _, array in arrays))
+    (alone,) = state.listed(folder / "one.copy")[-1:]
+    assert alone.count == 1
+    with state_file.opened(alone.path(0)) as (_, arrays):
+        assert sum(sizes) == sum(array.nbytes for _, array in arrays)
+    assert min(sizes) > 0.3 * sum(sizes)
 
 
 @ON_JAX
@@ -96,14 +105,23 @@ def test_data_parallel(one_device):
     ("kind", "share"),
     [("data", 1.0), pytest.param("fsdp", 1 / 8, marks=pytest.mark.slow)],
 )
-def test_two_processes(one_device, kind, share):
+def test_eight_devices(one_device, kind, share):
+    """Which go on with the state of two processes."""
     folder, results = one_device
-    output, address = folder / f"two_{kind}", f"127.0.0.1:{_free_port()}"
-    arguments = (4, kind, output, f"{output}.state", address, 2)
-    processes = [_start(*arguments, number) for number in range(2)]
-    found = _read(output, *processes)
+    output = folder / kind
+    found = _read(output, _start(8, kind, output, folder / "two.state"))
     _check(found, results["one"])
     assert set(found["shares"]) == {share}
+
+
+@ON_JAX
+@pytest.mark.slow  # Each kind runs once here: this one on eight devices, above.
+def test_two_processes_data_parallel(one_device):
+    folder, results = one_device
+    output = folder / "two_data"
+    found = _read(output, *_two_processes("data", output, folder / "two.state"))
+    _check(found, results["one"])
+    assert set(found["shares"]) == {1.0}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,12 @@ from keras_mdm.backend.keras_internals import (
     steps_taken,
     sublayers,
 )
+from keras_mdm.backend.parts import (
+    assign_parts,
+    bounds_here,
+    parts_to_write,
+    whole_bounds,
+)
 from keras_mdm.backend.peak import known_peak, measured_peak, peak_flops
 from keras_mdm.backend.processes import (
     connect,
@@ -40,9 +46,11 @@ from keras_mdm.backend.snapshots import changed_since, snapshot
 from keras_mdm.backend.trainer import keeps_weights, learning_rate, newest, sync_weights
 
 __all__ = [
+    "assign_parts",
     "attention_kernel",
     "belongs_to",
     "changed_since",
+    "bounds_here",
     "check_classes",
     "check_devices",
     "compile_with_weights",
@@ -69,6 +77,7 @@ __all__ = [
     "number_of_processes",
     "on_cpu",
     "parts_of_a_batch",
+    "parts_to_write",
     "peak_flops",
     "prepare_cpu",
     "process_number",
@@ -83,5 +92,6 @@ __all__ = [
     "tell_programs",
     "to_numpy",
     "wait_for_all",
+    "whole_bounds",
     "whole_values",
 ]

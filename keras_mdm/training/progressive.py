@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import secrets
 
 from keras_mdm.diffusion import losses
 from keras_mdm.fitting import active_levels, interrupts
@@ -95,9 +96,9 @@ class ProgressiveSchedule:
         if checkpoint_dir is not None:
             settings = {**self.settings(mdm), "data": data}
         state = newest(checkpoint_dir) if resume else None
-        first, begin = 0, (0, 0)
+        first, begin, run = 0, (0, 0), secrets.token_hex(8)
         if state is not None:
-            saved = state.values["settings"]
+            saved, run = state.values["settings"], state.values.get("run")
             changed = check_settings(checkpoint_dir, saved, settings, allow_changed)
             if changed:
                 print(f"Changed since the state was written: {changed}.", flush=True)
@@ -112,7 +113,7 @@ class ProgressiveSchedule:
                 mixed_resolution=stage.mixed,
             )
             saver = SaveState(
-                checkpoint_dir, settings, index, stage, callbacks, keep_every
+                checkpoint_dir, run, settings, index, stage, callbacks, keep_every
             )
             with contextlib.closing(saver):
                 saver.begin(mdm, state)

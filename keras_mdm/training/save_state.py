@@ -19,6 +19,7 @@ class SaveState(StepCallback):
 
     Args:
         folder: Path, or `None` to write nothing.
+        run: str. Name of the run, the same one after it is resumed.
         settings: dict of JSON values; see `ProgressiveSchedule.settings`.
         index: int. Index of the stage.
         stage: `Stage`.
@@ -27,9 +28,10 @@ class SaveState(StepCallback):
         keep_every: int or `None`. See `take_state`.
     """
 
-    def __init__(self, folder, settings, index, stage, callbacks, keep_every=None):
+    def __init__(self, folder, run, settings, index, stage, callbacks, keep_every=None):
         super().__init__()
         self.folder = folder
+        self.run = run
         self.settings = settings
         self.index = index
         self.rounds = stage.rounds()
@@ -153,6 +155,7 @@ class SaveState(StepCallback):
             self.folder,
             {"stage": self.index, "epoch": epoch, "step": step},
             self.keep_every,
+            run=self.run,
             settings=self.settings,
             place=self.place,
             callbacks=states,

@@ -1,24 +1,29 @@
 """The states of training on disk: everything that going on after a stop needs.
 
-A state is one file with a checksum. Written by `SaveState`, read by
-`ProgressiveSchedule.fit`.
+A state has a file of each process, with what that one holds, and a checksum. Written by
+`SaveState`, read by `ProgressiveSchedule.fit`.
 """
 
+import collections
 import dataclasses
-import pathlib
-import re
+import secrets
 import warnings
 
 import numpy as np
 
 from keras_mdm import backend
-from keras_mdm.files import as_path
+from keras_mdm.files import as_path, clear_leftovers
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.training import state_file
+from keras_mdm.training.state_folder import (
+    KEPT,
+    Files,
+    listed,
+    remove_later,
+    remove_older,
+)
+from keras_mdm.training.state_parts import Joined, parts_to_write
 
-KEPT = 3  # States that are kept, the newest ones.
-_NAME = "stage{}_epoch{}_step{}.state"
-_PATTERN = re.compile(r"stage(\d+)_epoch(\d+)_step(\d+)\.state")
 _VERSION = 1  # Of what is in a file.
 
 
@@ -27,12 +32,18 @@ class State:
     """A state on disk that is whole.
 
     Args:
-        path: Path of its file.
-        values: dict of JSON values: `progress`, `settings`, `places`, `callbacks`.
+        files: `Files`.
+        values: dict of JSON values: `progress`, `run`, `settings`, `places`,
+            `callbacks`.
     """
 
-    path: pathlib.Path
+    files: Files
     values: dict
+
+    @property
+    def path(self):
+        """Path of its file, of several the first."""
+        return self.files.path(0)
 
     @property
     def progress(self):
@@ -54,7 +65,7 @@ class State:
         """Gives everything that `take_state` took to a model compiled alike.
 
         Args:
-            mdm: `MDM`.
+            mdm: `MDM`, on any number of devices and processes.
 
         Returns:
             List of arrays: values of `mdm.metrics_variables`, which `fit` sets to zero.
@@ -62,93 +73,126 @@ class State:
         Raises:
             ValueError: if the model is another one. It is unchanged then.
         """
-        with state_file.opened(self.path) as (_, arrays):
-            found = dict(arrays)
-        wanted = _named(mdm)
-        for name, variable in wanted.items():
-            if name not in found or found[name].shape != tuple(variable.shape):
-                raise ValueError(
-                    f"the state of training in '{self.path}' does not fit this model: "
-                    f"'{name}' is missing or of another shape. Resume with the same "
-                    "configuration, or train in a new folder."
-                )
-        for name, variable in wanted.items():
-            variable.assign(found[name])
-        return [value for name, value in found.items() if name.startswith("metrics/")]
+        joined, metrics = Joined(_named(mdm)), []
+        for path in self.files.paths:
+            with state_file.opened(path) as (values, arrays):
+                for name, array in arrays:
+                    if name.startswith("metrics/"):
+                        metrics.append(array)
+                        continue
+                    with state_file.as_damage(f"'{path}' is damaged"):
+                        joined.add(name, array, values.get("parts", {}).get(name))
+        if missing := joined.missing():
+            raise ValueError(
+                f"the state of training in '{self.path}' does not fit this model: "
+                f"'{missing[0]}' is missing or of another shape. Resume with the same "
+                "configuration, or train in a new folder."
+            )
+        joined.assign()
+        return metrics
 
 
 def newest(folder):
-    """The newest state that is whole; a warning names those that are damaged.
+    """The newest state that is whole; a warning names those that are damaged, lack
+    files, or are of another run than most.
 
     Args:
         folder: Path.
 
     Returns:
-        `State`, or `None` if there is no state at all.
+        `State`, the same one in all processes, or `None` if there is no state at all.
 
     Raises:
-        ValueError: if all states are damaged, or it is of a newer version.
+        ValueError: if all states are damaged, or it is of a newer version, or it can't
+            be told which are of this run.
     """
-    damaged = []
-    for key, path in reversed(_listed(folder)):
-        try:
-            with state_file.opened(path) as (values, _):
-                found = State(path, values)
-            if type(values["version"]) is not int:
-                raise ValueError(f"no number of a version: {values['version']!r}")
-            if values["version"] == _VERSION:
-                _check(values, key)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            damaged.append(f"'{path}' ({error})")
+    folder, damaged, whole = as_path(folder), [], []
+    seen = backend.from_all([(f.key, f.count, f.numbers) for f in listed(folder)])[0]
+    found = [Files(folder, tuple(key), *others) for key, *others in seen]
+    for files in reversed(found):
+        state, error = _read(files)
+        # What one process can't read none of them uses.
+        errors = [error for error in backend.from_all(error) if error]
+        if errors:
+            damaged.append((files.key, errors[0]))
             continue
-        if values["version"] > _VERSION:
+        if state.values["version"] > _VERSION:
             raise ValueError(
-                f"the state of training '{path}' is of a newer version of keras_mdm: "
-                f"{values['version']}, and this one reads {_VERSION}. Resume with that."
+                f"the state of training '{state.path}' is of a newer version of "
+                f"keras_mdm: {state.values['version']}, and this one reads {_VERSION}. "
+                "Resume with that."
             )
-        if damaged:
-            warnings.warn(
-                f"damaged states of training are passed over: {', '.join(damaged)}. "
-                f"Going on from '{path}'.",
-                stacklevel=2,
-            )
-        return found
-    if damaged:
+        whole.append(state)
+        if len(whole) == KEPT:
+            break
+    if whole:
+        return _of_this_run(whole, damaged)
+    told = ", ".join(error for _, error in damaged)
+    if [files.key for files in found] == [_key({})] and not found[0].complete:
+        # Of no process a step has run.
+        warnings.warn(
+            f"not even the first state of training was completed: {told}. Training "
+            "begins anew.",
+            stacklevel=2,
+        )
+    elif damaged:
         raise ValueError(
-            f"every state of training in '{folder}' is damaged: {', '.join(damaged)}. "
-            "Train in a new folder."
+            f"every state of training in '{folder}' is damaged: {told}. Train in a new "
+            "folder."
         )
     return None
 
 
-def _check(values, key):
-    """Raises a `ValueError` unless these are the values of the state of a key."""
-    progress, places = values["progress"], values["places"]
-    counts = progress.values() if isinstance(progress, dict) else [None]
-    states = values.get("callbacks", {})
-    sound = (
-        all(type(count) is int for count in counts)
-        and (isinstance(places, list) and places and all(map(_is_place, places)))
-        and isinstance(values.get("settings", {}), dict)
-        and isinstance(states, dict)
-        and all(isinstance(state, list) for state in states.values())
-    )
-    if not sound:
-        raise ValueError("its values are not those of a state")
-    if _key(progress) != key:
-        raise ValueError("it is another state, under a wrong name")
+def _read(files):
+    """A pair of the `State` in files and `None`, or of `None` and what is wrong."""
+    if not files.complete:
+        missing = next(n for n in range(files.count) if n not in files.numbers)
+        return None, f"'{files.path(missing)}' (it is missing: not all files are there)"
+    first = None
+    for path in files.paths:
+        try:
+            with state_file.opened(path) as (values, _):
+                version = values["version"]
+            if type(version) is not int:
+                raise ValueError(f"no number of a version: {version!r}")
+            if version == _VERSION:
+                state_file.check_values(values)
+                if _key(values["progress"]) != files.key:
+                    raise ValueError("it is another state, under a wrong name")
+            first = first or values
+            if values.get("token") != first.get("token"):
+                raise ValueError("it was not written with the other files of its state")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return None, f"'{path}' ({error})"
+    return State(files, first), None
 
 
-def _is_place(place):
-    """Whether a value is a place in the data, or none; see `fitting.places`."""
-    if place is None:
-        return True
-    return (
-        isinstance(place, dict)
-        and (type(place.get("taken")) is int and place["taken"] >= 0)
-        and isinstance(place.get("epoch"), int | None)
-        and isinstance(place.get("state"), dict | None)
-    )
+def _of_this_run(whole, damaged):
+    """The first of states that is of the run of most of them; warns of what is not.
+
+    A file of another run that was put here is whole, and has other numbers.
+    """
+    runs = collections.Counter(str(state.values.get("run")) for state in whole)
+    (run, count), *others = runs.most_common()
+    if others and others[0][1] == count:
+        paths = ", ".join(f"'{state.path}'" for state in whole)
+        raise ValueError(
+            f"these states of training are of different runs: {paths}. Remove those "
+            "that are not of the run that is to go on."
+        )
+    for state in whole:
+        if str(state.values.get("run")) == run:
+            found = state
+            break
+        damaged = [*damaged, (state.files.key, f"'{state.path}' (of another run)")]
+    passed = [error for key, error in damaged if key >= found.files.key]
+    if passed:
+        warnings.warn(
+            f"damaged states of training are passed over: {', '.join(passed)}. "
+            f"Going on from '{found.path}'.",
+            stacklevel=3,
+        )
+    return found
 
 
 def state_variables(mdm):
@@ -171,73 +215,52 @@ def _named(mdm):
 
 
 def take_state(mdm, folder, progress, keep_every=None, **values):
-    """Copies what a state has to the memory of the host.
+    """Copies what this process holds of a state to the memory of the host.
 
     Args:
         mdm: A compiled `MDM`.
-        folder: Path of an existing or new folder.
+        folder: Path of an existing or new folder, that all processes share.
         progress: dict of int: `stage`, `epoch`, and `step` in it.
         keep_every: int or `None`. The states after every so many epochs are kept too.
-        **values: JSON values: `settings` that a resumed run must share, the `place` in
-            the data of this process (see `keras_mdm.fitting.places`), and the states of
-            `callbacks`.
+        **values: JSON values: a name of the `run`, `settings` that a resumed run must
+            share, the `place` in the data of this process (see
+            `keras_mdm.fitting.places`), and the states of `callbacks`.
 
     Returns:
         Callable without arguments that writes the state, in any thread and whatever
-        the model does meanwhile: one file, whole or not at all. Of older states the
-        newest are kept; newer ones, which are damaged or of another training, are
-        removed before. It raises a `ValueError` if a weight is NaN or infinite, and an
-        `OSError` if writing fails; older states stay then. Of several processes the
-        first writes.
+        the model does meanwhile: a file of each process, whole or not at all. Of older
+        states the newest are kept; newer ones, which are damaged or of another
+        training, are removed before. It raises a `ValueError` if a weight is NaN or
+        infinite, and an `OSError` if writing fails; older states stay then.
     """
-    values["places"] = backend.from_all(values.pop("place", None))
-    values |= {"version": _VERSION, "progress": progress}
-    variables = _named(mdm)
-    weights = set(variables)
-    variables |= {f"metrics/{i}": v for i, v in enumerate(mdm.metrics_variables)}
-    first, arrays = backend.process_number() == 0, {}
-    for name, variable in variables.items():
-        value = backend.to_numpy(variable)
-        if first:
-            # A copy: on a CPU the next step may take the memory of what is seen here.
-            arrays[name] = np.array(value)
+    number, count = backend.process_number(), backend.number_of_processes()
+    files, failure = Files(as_path(folder), _key(progress), count), None
+    if number == 0:
+        try:
+            clear_leftovers(files.folder)
+            remove_later(files)
+        except OSError as error:
+            failure = error
+    # No process writes before this.
+    given = [values.pop("place", None), values.get("run"), secrets.token_hex(8)]
+    places, runs, tokens = zip(*backend.from_all(given), strict=True)
+    values |= {"version": _VERSION, "progress": progress, "places": places}
+    arrays, parts = parts_to_write(_named(mdm))
+    values |= {"run": runs[0], "token": tokens[0], "parts": parts}
+    weights = list(arrays)
+    metrics = [np.array(backend.to_numpy(v)) for v in mdm.metrics_variables]
+    if number == 0:
+        arrays |= {f"metrics/{i}": value for i, value in enumerate(metrics)}
 
     def write():
-        if first:
-            check_finite(((n, arrays[n]) for n in weights), folder)
-            _write(as_path(folder), _key(progress), values, arrays, keep_every)
+        if failure is not None:
+            raise failure
+        check_finite(((name, arrays[name]) for name in weights), files.folder)
+        state_file.write(files.path(number), values, arrays)
+        remove_older(files.folder, keep_every)
 
     return write
 
 
-def _write(folder, key, values, arrays, keep_every):
-    _remove(path for other, path in _listed(folder) if other > key)
-    _remove(folder.glob(".stage*.state"))  # Of a writer that was killed.
-    path = folder / _NAME.format(key[0] + 1, *key[1:])
-    state_file.write(path, values, arrays)
-    older = _listed(folder)[:-KEPT]
-    _remove(path for other, path in older if not _stays(other, keep_every))
-
-
-def _stays(key, keep_every):
-    _, epoch, step = key
-    return bool(keep_every and epoch and not step and epoch % keep_every == 0)
-
-
 def _key(progress):
     return tuple(progress.get(name, 0) for name in ("stage", "epoch", "step"))
-
-
-def _listed(folder):
-    """Pairs of key and path of the states in a folder, sorted."""
-    found = []
-    for path in as_path(folder).glob("*.state"):
-        if match := _PATTERN.fullmatch(path.name):
-            stage, epoch, step = map(int, match.groups())
-            found.append(((stage - 1, epoch, step), path))
-    return sorted(found)
-
-
-def _remove(paths):
-    for path in list(paths):
-        path.unlink(missing_ok=True)

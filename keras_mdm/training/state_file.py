@@ -28,14 +28,14 @@ class _Summed:
 
 
 def write(path, values, arrays):
-    """Writes a file, whole or not at all.
+    """Writes a file, whole or not at all, in each process that calls it.
 
     Args:
         path: Path.
         values: dict of JSON values.
         arrays: Dict of numpy arrays by name.
     """
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
+    with whole_file(path, by_all=True) as temporary, open(temporary, "wb") as file:
         summed = _Summed(file)
         _write_line(summed, values | {"arrays": len(arrays)})
         for name, array in arrays.items():
@@ -60,7 +60,7 @@ def opened(path):
     """
     path = as_path(path)
     with open(member(path.parent, path.name), "rb") as file:
-        with _as_damage("it is no state"):
+        with as_damage("it is no state"):
             _check_sum(file)
             values = json.loads(file.readline())
             if type(values["arrays"]) is not int:
@@ -68,9 +68,37 @@ def opened(path):
         yield values, _arrays(file, values["arrays"], path)
 
 
+def check_values(values):
+    """Raises a `ValueError` unless these are values of a state; see `State`."""
+    progress, places = values["progress"], values["places"]
+    counts = progress.values() if isinstance(progress, dict) else [None]
+    states = values.get("callbacks", {})
+    sound = (
+        all(type(count) is int for count in counts)
+        and (isinstance(places, list) and places and all(map(_is_place, places)))
+        and isinstance(values.get("settings", {}), dict)
+        and isinstance(states, dict)
+        and all(isinstance(state, list) for state in states.values())
+    )
+    if not sound:
+        raise ValueError("its values are not those of a state")
+
+
+def _is_place(place):
+    """Whether a value is a place in the data, or none; see `fitting.places`."""
+    if place is None:
+        return True
+    return (
+        isinstance(place, dict)
+        and (type(place.get("taken")) is int and place["taken"] >= 0)
+        and isinstance(place.get("epoch"), int | None)
+        and isinstance(place.get("state"), dict | None)
+    )
+
+
 def _arrays(file, count, path):
     for _ in range(count):
-        with _as_damage(f"'{path}' is damaged"):
+        with as_damage(f"'{path}' is damaged"):
             name, dtype, shape = json.loads(file.readline())
             if not isinstance(name, str) or not isinstance(dtype, str):
                 raise ValueError(
@@ -82,7 +110,7 @@ def _arrays(file, count, path):
 
 
 @contextlib.contextmanager
-def _as_damage(what):
+def as_damage(what):
     """Whatever a damaged file makes json and numpy raise as a `ValueError`."""
     try:
         yield

@@ -231,7 +231,7 @@ def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch, capsys):
     ProgressiveSchedule([stage]).fit(
         build(), one_batch, checkpoint_dir=tmp_path, verbose=0
     )
-    assert [key[1] for key, _ in state._listed(tmp_path)] == [0, 3, 4]
+    assert [files.key[1] for files in state.listed(tmp_path)] == [0, 3, 4]
     told = capsys.readouterr().err
     assert told.count("could not be written") == 1 and "No space left" in told
     calls.clear()
@@ -297,36 +297,3 @@ def test_a_damaged_state_is_named_and_the_one_before_it_used(damage, whole, tmp_
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="every state .* is damaged"):
         resumed(folder)
-
-
-def test_no_flipped_bit_goes_unnoticed(tmp_path):
-    path, rng = tmp_path / "a.state", np.random.default_rng(0)
-    arrays = {"a": rng.normal(size=(3, 4)), "b": np.float32(2.5), "c": np.arange(0)}
-    state_file.write(path, {"x": [1]}, arrays)
-    with state_file.opened(path) as (values, found):
-        found = dict(found)
-        assert values["x"] == [1] and list(found) == list(arrays)
-    for name, value in arrays.items():
-        assert found[name].dtype == value.dtype and found[name].shape == value.shape
-        assert np.array_equal(found[name], value)
-    data = bytearray(path.read_bytes())
-    for place in rng.permutation(len(data))[:100]:
-        damaged = bytearray(data)
-        damaged[place] ^= 1 << rng.integers(8)
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="checksum"), state_file.opened(path):
-            pass
-
-
-def test_which_states_are_kept(tmp_path):
-    mdm = tiny_mdm(1, resolution=4)
-    mdm.compile()
-    for epoch in range(8):
-        state.take_state(mdm, tmp_path, {"stage": 0, "epoch": epoch}, keep_every=2)()
-    kept = [key[1] for key, _ in state._listed(tmp_path)]
-    assert kept == [2, 4, 5, 6, 7]
-    # Those after the one that is written are of training that was lost.
-    state.take_state(mdm, tmp_path, {"stage": 0, "epoch": 5, "step": 3})()
-    assert [key[1:] for key, _ in state._listed(tmp_path)] == [(4, 0), (5, 0), (5, 3)]
-    with pytest.raises(ValueError, match="`keep_every` must be .*keep_every=0"):
-        ProgressiveSchedule(STAGES).fit(tiny_mdm(), one_batch, keep_every=0)
