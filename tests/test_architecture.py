@@ -12,6 +12,7 @@ PACKAGE = ROOT / "keras_mdm"
 KERAS_INTERNALS = {
     "backend/keras_internals.py",
     "backend/trainer.py",
+    "finite_updates.py",
     "fitting/streams.py",
     "muon.py",
     "optimizer.py",
