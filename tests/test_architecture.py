@@ -16,6 +16,7 @@ KERAS_INTERNALS = {
     "fitting/streams.py",
     "muon.py",
     "optimizer.py",
+    "schedule_free.py",
 }
 
 

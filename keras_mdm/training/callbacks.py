@@ -37,7 +37,8 @@ class History(StageCallback):
         log_dir: Optional path of TensorBoard logs (needs the package `tensorboardX`),
             with a folder for each stage.
         tracker: Optional object with a method `log` that takes a dict, which it is
-            given for each row: such as the module `wandb` after `wandb.init()`.
+            given for each row, with `step` as `stage_step`: such as the module `wandb`
+            after `wandb.init()`.
     """
 
     def __init__(self, path, every=25, log_dir=None, tracker=None):
@@ -131,7 +132,9 @@ class History(StageCallback):
         place = (self.stage_index + 1, self.model.resolution, self.step)
         row = dict(zip(PLACE, place, strict=True)) | row
         if self.tracker is not None:
-            self.tracker.log(row)
+            # Trackers have steps of their own, and Trackio takes no other by that name.
+            named = {"stage_step" if k == "step" else k: v for k, v in row.items()}
+            self.tracker.log(named)
         if self.rows is not None:
             self.rows.append(row)
 
