@@ -1,4 +1,4 @@
-"""Odd arguments by the hundred, from a seed: each is refused in words, or works.
+"""Odd arguments, prompts and folders, from a seed: each is refused in words, or works.
 
     python tests/fuzz.py --cases 1000 --seed 0
 
@@ -6,10 +6,17 @@ Prints what ended otherwise. `test_fuzz` runs a part of it.
 """
 
 import argparse
+import pathlib
 import random
+import signal
+import sys
 import tempfile
+import warnings
 
 import numpy as np
+from fuzz_folders import Folders
+from fuzz_prompts import TEXTS, Prompts
+from fuzz_runs import Runs
 from helpers import batch_of, tiny_mdm, tiny_unet
 
 import keras_mdm
@@ -34,7 +41,16 @@ ODD = (
 )
 
 
-class Cases:
+# Kinds that are drawn more often than once in all, and seconds that a call may take.
+_SHARES = {"pictures": 5, "prompts": 3, "captions": 3, "shards": 3, "preset_folder": 2}
+_MOST_SECONDS = 120
+
+
+class Hang(BaseException):
+    """A call that did not end. No `Exception`, which sources note as a bad picture."""
+
+
+class Cases(Prompts, Folders, Runs):
     """Calls with odd arguments.
 
     Args:
@@ -46,14 +62,15 @@ class Cases:
         self.rng = random.Random(seed)
         self.folder = folder
         self.mdm = tiny_mdm(1, resolution=8)
-        self.kinds = [
-            getattr(self, n) for n in sorted(vars(type(self))) if n.startswith("try_")
-        ]
+        self.prepare_prompts()
+        self.prepare_folders()
+        names = sorted(n[4:] for n in dir(self) if n.startswith("try_"))
+        self.kinds = [n for n in names for _ in range(_SHARES.get(n, 1))]
 
     def next(self):
-        """A name and a callable without arguments."""
+        """A name, a callable without arguments, and what it is given."""
         kind = self.rng.choice(self.kinds)
-        return kind.__name__.removeprefix("try_"), kind()
+        return kind, *getattr(self, f"try_{kind}")()
 
     def odd(self, names, count=2):
         """dict of some names to odd values."""
@@ -145,12 +162,19 @@ class Cases:
         return lambda: keras_mdm.MDM.from_preset(given["name"]), given
 
     def try_settings(self):
-        from keras_mdm_recipes import command_line, settings, train_image
+        from keras_mdm_recipes import (
+            command_line,
+            settings,
+            train_image,
+            train_text_to_image,
+            train_video,
+        )
 
+        recipe = self.rng.choice([train_image, train_text_to_image, train_video])
         keys = self.rng.sample(sorted(settings.FIELDS), 2)
-        values = [f"{key}={self.rng.choice(ODD)}" for key in keys]
+        values = [f"{key}={self.rng.choice((*ODD, *TEXTS))}" for key in keys]
         flags = ["--output", str(self.folder / "run"), "--set", *values]
-        return lambda: command_line.parse(train_image, flags), {"flags": flags}
+        return lambda: command_line.parse(recipe, flags), {"flags": flags}
 
 
 def run(count, seed, folder):
@@ -161,28 +185,39 @@ def run(count, seed, folder):
     """
     from keras_mdm_recipes import start
 
+    def end(*_):
+        raise Hang(f"it took more than {_MOST_SECONDS} s")
+
     cases, wrong = Cases(seed, folder), []
+    signal.signal(signal.SIGALRM, end)
     for number in range(count):
-        name, (call, given) = cases.next()
+        name, call, given = cases.next()
+        signal.alarm(_MOST_SECONDS)
         try:
-            call()
-        except Exception as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                call()
+        except (Exception, Hang) as error:
             if not start.is_foreseen(error):
                 shown = f"{type(error).__name__}: {str(error)[:150]}"
-                wrong.append(f"{number} {name}({str(given)[:200]}): {shown}")
-    left = [str(path) for path in folder.rglob("*")]
-    return wrong + [f"left over: {path}" for path in left]
+                wrong.append(f"{number} {name}({str(given)[:300]}): {shown}")
+        finally:
+            signal.alarm(0)
+        left = [str(path) for path in folder.rglob("*")]
+        wrong += [f"{number} {name}({str(given)[:300]}): left {p}" for p in left]
+    return wrong
 
 
 def main():
-    import pathlib
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")
     with tempfile.TemporaryDirectory() as folder:
-        wrong = run(args.cases, args.seed, pathlib.Path(folder))
+        inside = pathlib.Path(folder, "inside")
+        inside.mkdir()
+        wrong = run(args.cases, args.seed, inside)
     print("\n".join(wrong))
     print(f"{args.cases} calls, {len(wrong)} ended otherwise")
 

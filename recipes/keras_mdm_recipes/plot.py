@@ -2,13 +2,50 @@
 
 import csv
 
+PLACE = ("stage", "resolution", "step")
 
-def read_rows(path):
-    """Rows of a CSV file of a run as dicts, or none if it is not there."""
+
+def read_rows(path, *columns):
+    """Rows of a CSV file of a run as dicts, or none if it is not there.
+
+    Args:
+        path: Path.
+        *columns: str. Those that it must have, beside those of `PLACE`.
+
+    Raises:
+        ValueError: if it is no such file, or damaged. Half a row at its end is left
+            out: of a run that was killed.
+    """
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, names = list(reader), reader.fieldnames or ()
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"'{path}' is damaged: {error}") from error
+    missing = {*PLACE, *columns} - set(names)
+    if names and missing:
+        raise ValueError(f"'{path}' lacks the columns {sorted(missing)}.")
+    if rows and not _is_row(rows[-1]):
+        rows.pop()
+    for number, row in enumerate(rows, 1):
+        if not _is_row(row):
+            raise ValueError(f"'{path}' is damaged in row {number}: {row}")
+    return rows
+
+
+def _is_row(row):
+    """Whether a row has a value for each column: a number, or nothing."""
+    if None in row or None in row.values():
+        return False
+    try:
+        for name, value in row.items():
+            if name not in (*PLACE, "level") and value:
+                float(value)
+    except ValueError:
+        return False
+    return row["stage"].isdecimal() and row["step"].isdecimal()
 
 
 def total_steps(rows):

@@ -25,6 +25,13 @@ img { max-width: 100%; } figure { display: inline-block; margin: 0 1rem 1rem 0;
 """
 
 
+def shown(value):
+    """A value as text in HTML, whatever a name of a file may hold."""
+    from keras_mdm.text_files import printable
+
+    return html.escape(printable(value))
+
+
 def figure_of(draw, size=(8, 3.4)):
     """A figure as an `img` element.
 
@@ -106,7 +113,7 @@ def table(lines, head=False):
     rows = []
     for number, line in enumerate(lines):
         tag = "th" if head and not number else "td"
-        cells = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in line)
+        cells = "".join(f"<{tag}>{shown(cell)}</{tag}>" for cell in line)
         rows.append(f"<tr>{cells}</tr>")
     return f"<table>{''.join(rows)}</table>"
 
@@ -129,18 +136,18 @@ def grids(folder):
         place = (int(found[1]), int(found[2] or 10**12)) if found else (10**6, 0)
         return *place, path.stem
 
-    paths = [p for p in folder.glob("stage*") if p.suffix in _TYPES]
+    paths = [p for p in folder.glob("stage*") if p.suffix in _TYPES and p.is_file()]
     paths = sorted(paths, key=order)
-    shown = paths[-_MOST_GRIDS:]
-    left = len(paths) - len(shown)
-    more = f"<p>{left} earlier ones are in {html.escape(str(folder))}.</p>"
-    return (more if left else "") + "".join(figures(shown))
+    last = paths[-_MOST_GRIDS:]
+    left = len(paths) - len(last)
+    more = f"<p>{left} earlier ones are in {shown(folder)}.</p>"
+    return (more if left else "") + "".join(figures(last))
 
 
 def figures(paths):
     for path in paths:
         picture = image(path.read_bytes(), _TYPES[path.suffix])
-        caption = html.escape(path.stem)
+        caption = shown(path.stem)
         yield f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
@@ -157,12 +164,15 @@ def write_report(run):
         ValueError: if it is no run folder.
     """
     from keras_mdm import files
+    from keras_mdm.text_files import read_text
 
     run = pathlib.Path(run)
     if not (run / "config.json").is_file():
         raise ValueError(f"there is no run in '{run}' (no config.json).")
     config = start.read_json(run / "config.json")
-    rows, levels = (read_rows(run / n) for n in ("history.csv", "noise_levels.csv"))
+    rows = read_rows(run / "history.csv")
+    names = ("level", "log_snr_from", "log_snr_to", "loss")
+    levels = read_rows(run / "noise_levels.csv", *names)
     parts = [("Speed", speed(rows))] if rows else []
     if rows:
         losses = curves(rows, "loss_", "mean squared error", log=True)
@@ -183,12 +193,13 @@ def write_report(run):
         )
         parts.append(("Nearest training pictures", words + "".join(figures([nearest]))))
     skipped = run / "skipped.txt"
-    text = skipped.read_text(encoding="utf-8") if skipped.is_file() else "None."
+    text = read_text(skipped) if skipped.is_file() else "None."
     parts.append(("Pictures that were skipped", f"<p>{html.escape(text)}</p>"))
-    about = {"parameters": config.get("parameters"), **config.get("versions", {})}
-    settings = [*flat(config.get("settings", {})), *about.items()]
+    settings = list(flat(start.settings_of(config, run / "config.json")))
+    about = {"parameters": config.get("parameters"), "versions": config.get("versions")}
+    settings += flat(about)
     parts.append(("Settings", table(settings)))
-    title = html.escape(f"{config.get('recipe', 'training')}: {run.resolve().name}")
+    title = shown(f"{config.get('recipe', 'training')}: {run.resolve().name}")
     body = "".join(f"<h2>{name}</h2>{text}" for name, text in parts)
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}'
