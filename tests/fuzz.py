@@ -6,6 +6,7 @@ Prints what ended otherwise. `test_fuzz` runs a part of it.
 """
 
 import argparse
+import contextlib
 import pathlib
 import random
 import signal
@@ -99,7 +100,8 @@ class Cases(Prompts, Folders, Runs):
         given = {"labels": [0], "num_steps": 1} | self.odd(
             "labels prompts num_samples num_steps guidance_scale sampler seed eta "
             "resolution batch_size negative_labels guidance_rescale threshold "
-            "guidance_interval features output dynamic_percentile".split()
+            "guidance_interval features output dynamic_percentile return_pyramid "
+            "progress".split()
         )
         for name in ("num_steps", "num_samples", "batch_size"):
             if type(given.get(name)) is int:  # Not a million.
@@ -135,10 +137,15 @@ class Cases(Prompts, Folders, Runs):
         )
         if type(given.get("num_workers")) is int and given["num_workers"] > 0:
             given["num_workers"] = 0  # Processes take seconds to start.
+        for name in ("resolution", "batch_size"):
+            if type(given[name]) is int:
+                given[name] = min(given[name], 32)
 
         def call():
             source = keras_mdm.data.open_source("digits")
-            keras_mdm.data.make_dataset(source, **given)
+            batch = next(iter(keras_mdm.data.make_dataset(source, **given)))
+            sizes = [given["batch_size"], given["resolution"], given["resolution"]]
+            assert list(batch["images"].shape[:3]) == sizes
 
         return call, given
 
@@ -194,7 +201,8 @@ def run(count, seed, folder):
         name, call, given = cases.next()
         signal.alarm(_MOST_SECONDS)
         try:
-            with warnings.catch_warnings():
+            # One of the odd arguments prints.
+            with warnings.catch_warnings(), contextlib.redirect_stdout(None):
                 warnings.simplefilter("ignore")
                 call()
         except (Exception, Hang) as error:

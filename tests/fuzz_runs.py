@@ -60,9 +60,7 @@ class Runs:
         rng = self.rng
         shutil.copytree(self.preset, self.tree)
         path = rng.choice(sorted(p for p in self.tree.rglob("*") if p.is_file()))
-        odd = rng.choice(
-            ["beside", "gone", "cut", "empty", "flipped", "folder", "pipe"]
-        )
+        odd = rng.choice("beside gone cut empty flipped folder pipe".split())
         if odd == "beside":
             self.plant_odd()
         elif odd in ("cut", "flipped"):

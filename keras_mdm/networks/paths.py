@@ -85,7 +85,7 @@ class PathNetwork(Denoiser):
         self.channels = channels = tuple(int(width) for width in channels)
         if self.embedding_size is None:
             self.embedding_size = 4 * channels[0]
-        for name in ("embedding_size", "num_heads", "groups", "frames"):
+        for name in ("embedding_size", "num_heads", "groups"):
             if not between(getattr(self, name), 1, whole=True):
                 raise ValueError(
                     f"`{name}` must be a whole number from 1. "

@@ -97,11 +97,12 @@ class UNet(PathNetwork):
         dtype=None,
         name=None,
     ):
-        if not between(resolution, 1, whole=True):
-            raise ValueError(
-                "`resolution` must be a whole number of pixels. "
-                f"Received: resolution={resolution!r}"
-            )
+        # Of both is its name, which Keras would refuse in other words.
+        for key, value in (("resolution", resolution), ("frames", frames)):
+            if not between(value, 1, whole=True):
+                raise ValueError(
+                    f"`{key}` must be a whole number from 1. Received: {key}={value!r}"
+                )
         check_kinds(channels, micro_conditioning, mid_blocks=mid_blocks)
         options = {
             "resolution": resolution,
