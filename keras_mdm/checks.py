@@ -31,3 +31,18 @@ def check_flags(**given):
             raise ValueError(
                 f"`{name}` must be True or False. Received: {name}={value!r}"
             )
+
+
+def check_whole(low=1, **given):
+    """Raises a `ValueError` that names the first argument that is no whole number.
+
+    Args:
+        low: int. The least that is one.
+        **given: The arguments.
+    """
+    for name, value in given.items():
+        if not between(value, low, whole=True):
+            raise ValueError(
+                f"`{name}` must be a whole number from {low}. "
+                f"Received: {name}={value!r}"
+            )

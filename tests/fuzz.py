@@ -36,7 +36,19 @@ ODD = (
         "16",
         "8x16",
     ),
-    *("nan", "größe", "a" * 5000, "\x1b[31m", "../..", b"8", (), [], [1], [0.5, -1]),
+    *(
+        "nan",
+        "größe",
+        "a" * 5000,
+        "\x1b[31m",
+        "a\0",
+        "../..",
+        b"8",
+        (),
+        [],
+        [1],
+        [0.5, -1],
+    ),
     *([None], ["a", 1], {}, {"a": 1}, {8: 1.0}, {16: float("nan")}, {"16": 2}, 1j),
     *(np.zeros(3), np.array([[1]]), np.float32(2), np.int64(4), object, print, {1, 2}),
 )
@@ -119,7 +131,9 @@ class Cases(Prompts, Folders, Runs):
         given = self.odd(
             "resolution channels num_residual_blocks num_attention_layers num_heads "
             "groups dropout embedding_size micro_conditioning conditioner frames "
-            "image_channels mid_blocks".split(),
+            "image_channels mid_blocks masked_attention pooled_condition remat "
+            "rotary_positions attention_feed_forward num_token_blocks "
+            "token_projection_size".split(),
             1,
         )
         if any(type(value) is int and value > 10**3 for value in given.values()):
@@ -165,8 +179,52 @@ class Cases(Prompts, Folders, Runs):
         return lambda: self.mdm.batch_spec.prepare(batch), {name: batch[name]}
 
     def try_preset(self):
-        given = {"name": self.rng.choice(ODD)}
-        return lambda: keras_mdm.MDM.from_preset(given["name"]), given
+        given = {"preset": self.rng.choice(ODD)}
+        if self.rng.random() < 0.5:
+            given = {"preset": "mdm_tiny_32"} | self.odd(
+                "load_weights dtype num_classes image_channels conditioner weights "
+                "remat ema_momentum schedule".split()
+            )
+        return lambda: keras_mdm.MDM.from_preset(**given), given
+
+    def try_callback(self):
+        from keras_mdm import callbacks
+
+        kind, names = self.rng.choice(
+            [
+                (callbacks.History, "path every"),
+                (callbacks.SampleGrid, "folder every titles"),
+                (callbacks.NoiseLevels, "path"),
+                (callbacks.LossGuard, "patience spike every"),
+                (callbacks.AverageSnapshots, "folder every"),
+            ]
+        )
+        first = names.split()[0]
+        given = {first: 1 if first == "patience" else "runs/x"} | self.odd(
+            names.split()
+        )
+        return lambda: kind(**given), {"kind": kind.__name__, **given}
+
+    def try_active(self):
+        given = self.odd(["resolution", "freeze_inner"])
+        given.setdefault("resolution", 8)
+        return lambda: self.mdm.set_active(**given), given
+
+    def try_conditioner(self):
+        kind, names = self.rng.choice(
+            [
+                (keras_mdm.TextEncoder, "size max_tokens num_layers num_heads"),
+                (keras_mdm.TextEmbeddings, "size max_tokens encoder_name as_encoded"),
+                (keras_mdm.ClassLabels, "num_classes size"),
+            ]
+        )
+        given = {"size": 8} | self.odd(names.split())
+        if kind is keras_mdm.ClassLabels:
+            given.setdefault("num_classes", 3)
+        for name, value in given.items():  # No more than there is memory for.
+            if type(value) is int:
+                given[name] = min(value, 64)
+        return lambda: kind(**given), given
 
     def try_settings(self):
         from keras_mdm_recipes import (

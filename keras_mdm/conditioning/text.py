@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mdm.checks import between
+from keras_mdm.checks import check_whole
 from keras_mdm.conditioning.tokenizers import (
     END,
     PADDING,
@@ -140,10 +140,14 @@ class TextEncoder(TextConditioner):
     ):
         kwargs.setdefault("name", "text_encoder")
         super().__init__(**kwargs)
-        if not between(max_tokens, 2, whole=True):
+        # A token and the end mark.
+        check_whole(2, max_tokens=max_tokens)
+        check_whole(size=size, num_heads=num_heads)
+        check_whole(0, num_layers=num_layers)
+        if size % num_heads:
             raise ValueError(
-                "`max_tokens` must be at least 2: a token and the end mark. "
-                f"Received: max_tokens={max_tokens}"
+                "`size` must be a multiple of `num_heads`. "
+                f"Received: size={size}, num_heads={num_heads}"
             )
         self.size = size
         self.max_tokens = max_tokens

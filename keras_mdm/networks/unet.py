@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_mdm.checks import between
+from keras_mdm.checks import check_whole
 from keras_mdm.layers import ResidualBlock, TokenConditioning, standardize
 from keras_mdm.levels import level_name
 from keras_mdm.networks.blocks import per_frame
@@ -98,11 +98,10 @@ class UNet(PathNetwork):
         name=None,
     ):
         # Of both is its name, which Keras would refuse in other words.
-        for key, value in (("resolution", resolution), ("frames", frames)):
-            if not between(value, 1, whole=True):
-                raise ValueError(
-                    f"`{key}` must be a whole number from 1. Received: {key}={value!r}"
-                )
+        check_whole(resolution=resolution, frames=frames)
+        check_whole(0, num_token_blocks=num_token_blocks)
+        if token_projection_size is not None:
+            check_whole(token_projection_size=token_projection_size)
         check_kinds(channels, micro_conditioning, mid_blocks=mid_blocks)
         options = {
             "resolution": resolution,

@@ -7,6 +7,7 @@ Public as `keras_mdm.callbacks`. They know the stages of a `ProgressiveSchedule`
 from keras import ops
 
 from keras_mdm import backend
+from keras_mdm.checks import check_whole
 from keras_mdm.data.video_files import write_video
 from keras_mdm.files import as_path
 from keras_mdm.training.pictures import pyramid_frames, save_picture
@@ -43,6 +44,7 @@ class History(StageCallback):
 
     def __init__(self, path, every=25, log_dir=None, tracker=None):
         super().__init__()
+        check_whole(every=every)
         self.tracker = tracker
         self.rows = Rows(as_path(path), self._columns) if path is not None else None
         self.every = every
@@ -198,6 +200,8 @@ class SampleGrid(StageCallback):
         self, folder, every=None, titles=None, log_dir=None, truth=None, **options
     ):
         super().__init__()
+        if every is not None:
+            check_whole(every=every)
         self.folder = as_path(folder)
         self.every = every
         self.titles = titles
