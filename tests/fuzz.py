@@ -22,37 +22,17 @@ from helpers import batch_of, tiny_mdm, tiny_unet
 
 import keras_mdm
 
-ODD = (
-    *(None, True, False, -1, 0, 1, 2, 3, 7, 10**6, 2**63, -(2**70), 0.5, 1.0, -0.25),
-    *(
-        1e-9,
-        1e39,
-        float("nan"),
-        float("inf"),
-        -float("inf"),
-        "",
-        " ",
-        "x",
-        "16",
-        "8x16",
-    ),
-    *(
-        "nan",
-        "größe",
-        "a" * 5000,
-        "\x1b[31m",
-        "a\0",
-        "../..",
-        b"8",
-        (),
-        [],
-        [1],
-        [0.5, -1],
-    ),
-    *([None], ["a", 1], {}, {"a": 1}, {8: 1.0}, {16: float("nan")}, {"16": 2}, 1j),
-    *(np.zeros(3), np.array([[1]]), np.float32(2), np.int64(4), object, print, {1, 2}),
+_NUMBERS = (
+    *(-1, 0, 1, 2, 3, 7, 10**6, 2**63, -(2**70), 0.5, 1.0, -0.25, 1e-9, 1e39, 1j),
+    *(float("nan"), float("inf"), -float("inf"), np.float32(2), np.int64(4)),
 )
-
+_WORDS = "| |x|16|8x16|nan|größe|\x1b[31m|a\0|../.."
+_HOLDERS = (
+    *((), [], [1], [0.5, -1], [None], ["a", 1], {}, {"a": 1}, {8: 1.0}),
+    *({"16": 2}, {1, 2}, {16: float("nan")}, np.zeros(3), np.array([[1]])),
+)
+ODD = (*_NUMBERS, *_WORDS.split("|"), "a" * 5000, *_HOLDERS)
+ODD += (None, True, False, b"8", object, print)
 
 # Kinds that are drawn more often than once in all, and seconds that a call may take.
 _SHARES = {"pictures": 5, "prompts": 3, "captions": 3, "shards": 3, "preset_folder": 2}
@@ -199,10 +179,8 @@ class Cases(Prompts, Folders, Runs):
                 (callbacks.AverageSnapshots, "folder every"),
             ]
         )
-        first = names.split()[0]
-        given = {first: 1 if first == "patience" else "runs/x"} | self.odd(
-            names.split()
-        )
+        names = names.split()
+        given = {names[0]: 1 if names[0] == "patience" else "runs/x"} | self.odd(names)
         return lambda: kind(**given), {"kind": kind.__name__, **given}
 
     def try_active(self):

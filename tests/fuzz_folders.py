@@ -90,7 +90,10 @@ class Folders:
         folder = self.tree
         for _ in range(self.rng.randint(0, depth)):
             folder = folder / self.name()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):  # A picture of that name.
+            return self.tree
         return folder
 
     def plant_pictures(self):
