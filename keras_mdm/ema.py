@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_mdm import backend
-from keras_mdm.checks import between
+from keras_mdm.checks import between, check_flags
 from keras_mdm.layers.initializers import HostConstant
 
 
@@ -41,6 +41,7 @@ class ExponentialMovingAverage(keras.layers.Layer):
                 "`ema_momentum` must be at least 0 and below 1, or None for no "
                 f"moving average. Received: ema_momentum={momentum!r}"
             )
+        check_flags(ema_warmup=warmup)
         self.momentum = momentum
         self.warmup = warmup
         # The namespace hides the lists from Keras' tracking of sublayers' variables.

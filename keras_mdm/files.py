@@ -31,7 +31,15 @@ _cleared = set()
 
 
 def as_path(path):
-    """A path with `~` as the user's home folder."""
+    """A path with `~` as the user's home folder.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise ValueError(
+            f"a path must be a text without zero characters. Received: {path!r}"
+        )
     return pathlib.Path(path).expanduser()
 
 

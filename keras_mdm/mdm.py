@@ -19,6 +19,7 @@ from keras_mdm.checks import between
 from keras_mdm.diffusion import losses
 from keras_mdm.diffusion.process import Process
 from keras_mdm.ema import ExponentialMovingAverage
+from keras_mdm.finite_updates import FiniteUpdates
 from keras_mdm.fitting import active_levels, entry
 from keras_mdm.fitting.batches import BatchSpec, pictures_of
 from keras_mdm.fitting.monitor import StepMonitor
@@ -307,7 +308,7 @@ class MDM(keras.Model):
             )
         super().compile(optimizer=optimizer, **self._compile_arguments)
         inner = backend.inner_optimizer(self.optimizer)
-        if isinstance(inner, AdamW):
+        if isinstance(inner, FiniteUpdates):
             numbers = active_levels.level_numbers(self.network)
             weights = zip(self.network.weights, numbers, strict=True)
             inner.group_gradients({w.path: number for w, number in weights})

@@ -3,9 +3,11 @@
 import keras
 from keras import ops
 
+from keras_mdm.finite_updates import FiniteUpdates
+
 
 @keras.saving.register_keras_serializable("keras_mdm")
-class ScheduleFreeAdamW(keras.optimizers.ScheduleFreeAdamW):
+class ScheduleFreeAdamW(FiniteUpdates, keras.optimizers.ScheduleFreeAdamW):
     """`keras.optimizers.ScheduleFreeAdamW` that begins with the weights as they are.
 
     It trains weights between those that gradients move and their average x. `MDM` makes
@@ -33,11 +35,20 @@ class ScheduleFreeAdamW(keras.optimizers.ScheduleFreeAdamW):
     """
 
     def __init__(self, learning_rate=1e-4, beta_2=0.99, global_clipnorm=2.0, **kwargs):
-        if kwargs.get("clipnorm") or kwargs.get("clipvalue"):
-            global_clipnorm = None
         super().__init__(
             learning_rate, beta_2=beta_2, global_clipnorm=global_clipnorm, **kwargs
         )
+
+    def add_counters(self):
+        super().add_counters()
+        # Not the number of batches: the average is of updates that were made.
+        self.updates = self.add_variable(
+            shape=(), dtype="int32", initializer="zeros", name="updates"
+        )
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        self.updates.assign(self.updates + ops.cast(self._finite, "int32"))
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -45,12 +56,15 @@ class ScheduleFreeAdamW(keras.optimizers.ScheduleFreeAdamW):
         value, share = ops.convert_to_tensor(variable), self.beta_1
         gradient = ops.cast(ops.convert_to_tensor(gradient), value.dtype)
         learning_rate = ops.cast(learning_rate, value.dtype)
-        step = ops.cast(self.iterations + 1, value.dtype)
-        second.assign(second + (ops.square(gradient) - second) * (1.0 - self.beta_2))
-        size = ops.sqrt(second / (1.0 - ops.power(self.beta_2, step))) + self.epsilon
+        step = ops.cast(self.updates, value.dtype)
+        if self.warmup_steps:
+            learning_rate *= ops.minimum(step / self.warmup_steps, 1.0)
+        spread = second + (ops.square(gradient) - second) * (1.0 - self.beta_2)
+        size = ops.sqrt(spread / (1.0 - ops.power(self.beta_2, step))) + self.epsilon
         old = ops.where(step == 1, value, moved.value)
         new = old - learning_rate * gradient / size
         average = (value - (1.0 - share) * old) / share
         average = average + (new - average) / step
-        moved.assign(new)
-        self.assign(variable, share * average + (1.0 - share) * new)
+        trained = share * average + (1.0 - share) * new
+        for one, result in ((moved, new), (second, spread), (variable, trained)):
+            self.assign(one, ops.where(self._finite, result, ops.copy(one)))

@@ -12,9 +12,11 @@ PACKAGE = ROOT / "keras_mdm"
 KERAS_INTERNALS = {
     "backend/keras_internals.py",
     "backend/trainer.py",
+    "finite_updates.py",
     "fitting/streams.py",
     "muon.py",
     "optimizer.py",
+    "schedule_free.py",
 }
 
 

@@ -74,6 +74,7 @@ def test_updates_follow_the_formula(options, accumulate):
         (AdamW, {}),
         (AdamW, {"amsgrad": True, "clipvalue": 1.0}),
         (keras_mdm.Muon, {}),
+        (keras_mdm.ScheduleFreeAdamW, {}),
     ],
 )
 def test_gradients_that_are_not_finite_change_nothing(kind, options, accumulate):

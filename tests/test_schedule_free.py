@@ -38,20 +38,25 @@ def test_the_models_average_is_the_mean_of_all_iterates(accumulate):
         np.testing.assert_allclose(average, np.mean(all_moved, axis=0), atol=1e-4)
 
 
-def test_updates_follow_the_formula():
-    """Defazio et al., 2024, algorithm 1, in float64; the rate rises for two steps."""
+@pytest.mark.parametrize("bad", [None, 0, 2])
+def test_updates_follow_the_formula(bad):
+    """Defazio et al., 2024, algorithm 1, in float64; the rate rises for two steps.
+
+    An update that is not finite is as one that never was.
+    """
     rng = np.random.default_rng(0)
     start = rng.normal(size=(3, 4)).astype("float32")
     gradients = rng.normal(size=(5, 3, 4)).astype("float32")
     variable = keras.Variable(start, name="v")
-    optimizer = keras_mdm.ScheduleFreeAdamW(
-        keras_mdm.training.StageLearningRate(RATE, 2), global_clipnorm=None
-    )
+    optimizer = keras_mdm.ScheduleFreeAdamW(RATE, warmup_steps=2, global_clipnorm=None)
     z = x = start.astype("float64")
     second = np.zeros_like(z)
     for number, gradient in enumerate(gradients, start=1):
+        if number - 1 == bad:
+            spoiled = keras.ops.convert_to_tensor(gradient * np.nan)
+            optimizer.apply([spoiled], [variable])
         optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-        rate = RATE * min(1.0, max(number - 1, 1) / 2)
+        rate = RATE * min(1.0, number / 2)
         second = 0.99 * second + 0.01 * gradient.astype("float64") ** 2
         z = z - rate * gradient / np.sqrt(second / (1 - 0.99**number))
         x = (1 - 1 / number) * x + z / number

@@ -106,12 +106,12 @@ class Killer:
 
         def half_a_row(self, *given):
             if given:
-                end = self.path.stat().st_size if self.path.exists() else 0
+                append(self)  # The header, which is never half written.
+                end = self.path.stat().st_size
                 append(self, given[0])
-                text = self.path.read_bytes()
-                os.truncate(self.path, (end + len(text)) // 2)
+                os.truncate(self.path, (end + self.path.stat().st_size) // 2)
                 moment("half a row")
-                self.path.write_bytes(text[:end])
+                os.truncate(self.path, end)
             append(self, *given)
 
         rows.Rows.append = half_a_row

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mdm.checks import check_flags, check_whole
 from keras_mdm.conditioning.text import TextConditioner, check_mask
 
 
@@ -48,6 +49,8 @@ class TextEmbeddings(TextConditioner):
         self.size = size
         self.max_tokens = max_tokens
         self.encoder_name = encoder_name
+        check_whole(size=size, max_tokens=max_tokens)
+        check_flags(as_encoded=as_encoded)
         self.as_encoded = as_encoded
         # In a function: Keras tracks and saves a layer that is an attribute.
         self._attached = lambda: None

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_mdm.checks import between
+from keras_mdm.checks import check_whole
 from keras_mdm.layers.initializers import HostNormal
 
 
@@ -39,12 +39,7 @@ class ClassLabels(keras.layers.Layer):
     def __init__(self, num_classes, size, **kwargs):
         kwargs.setdefault("name", "class_labels")
         super().__init__(**kwargs)
-        for argument, value in (("num_classes", num_classes), ("size", size)):
-            if not between(value, 1, whole=True):
-                raise ValueError(
-                    f"`{argument}` must be at least 1, a whole number. "
-                    f"Received: {argument}={value!r}"
-                )
+        check_whole(num_classes=num_classes, size=size)
         self.num_classes = num_classes
         self.size = size
 

@@ -5,8 +5,10 @@ Needs `keras-mdm[text]`, which is imported when an encoder is made.
 
 import numpy as np
 
+from keras_mdm.checks import between
 from keras_mdm.conditioning import t5_files
 from keras_mdm.conditioning.t5_model import load_encoder, mask_is_an_argument
+from keras_mdm.conditioning.tokenizers import as_strings
 from keras_mdm.files import member
 
 MAX_TOKENS = 128
@@ -65,9 +67,9 @@ class T5Encoder:
                 "`dtype` must be 'float32' or 'bfloat16'; T5 overflows in float16. "
                 f"Received: dtype={dtype!r}"
             )
-        if max_tokens < 2:
+        if not between(max_tokens, 2, whole=True):
             raise ValueError(
-                f"`max_tokens` must be at least 2. Received: max_tokens={max_tokens}"
+                f"`max_tokens` must be at least 2. Received: max_tokens={max_tokens!r}"
             )
         folder = t5_files.find_folder(folder)
         vocabulary = member(folder, t5_files.VOCABULARY)
@@ -129,12 +131,11 @@ class T5Encoder:
             tokens.
 
         Raises:
-            ValueError: if `texts` is not a list of at least one text.
+            ValueError: if `texts` are no strings, or none.
         """
-        if isinstance(texts, str) or not texts:
-            raise ValueError(
-                f"`texts` must be a list of at least one text. Received: {texts!r}"
-            )
+        texts = list(as_strings(texts, "texts"))
+        if not texts:
+            raise ValueError("`texts` must have at least one text. Received: none")
         rows = self.tokenize(texts)
         longest = max(len(row) for row in rows)
         padded = -(-longest // _LENGTH_STEP) * _LENGTH_STEP

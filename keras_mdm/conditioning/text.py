@@ -10,12 +10,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mdm.checks import between
+from keras_mdm.checks import check_whole
 from keras_mdm.conditioning.tokenizers import (
     END,
     PADDING,
     ByteTokenizer,
     WordTokenizer,
+    as_strings,
+    shortened,
 )
 from keras_mdm.layers.initializers import HostNormal
 from keras_mdm.layers.primitives import LayerNorm, build_children
@@ -46,12 +48,11 @@ class TextConditioner(keras.layers.Layer):
         Raises:
             ValueError: if a text is not a string, or there is nothing to encode with.
         """
-        texts = _as_strings(texts, name)
+        texts = list(as_strings(texts, name))
         features, cut, unknown = self._encode(texts)
         if warn and cut:
             shown = "; ".join(
-                f"{_shortened(rest)!r} of {_shortened(text)!r}"
-                for text, rest in cut[:5]
+                f"{shortened(rest)!r} of {shortened(text)!r}" for text, rest in cut[:5]
             )
             warnings.warn(
                 f"`{name}`: {len(cut)} of {len(texts)} texts are longer than the "
@@ -74,21 +75,6 @@ class TextConditioner(keras.layers.Layer):
         return self.encode_texts(texts, name)
 
 
-def _as_strings(texts, name):
-    """A list of str of a sequence or array of str, or of UTF-8 bytes as of tf.data."""
-    texts = texts.numpy() if hasattr(texts, "numpy") else texts
-    texts = texts.tolist() if isinstance(texts, np.ndarray) else list(texts)
-    for index, text in enumerate(texts):
-        if isinstance(text, bytes):
-            texts[index] = text.decode("utf-8", "replace")
-        elif not isinstance(text, str):
-            raise ValueError(
-                f"`{name}` must be strings. Received: {_shortened(repr(text))} of type "
-                f"{type(text).__name__} at {index}"
-            )
-    return texts
-
-
 def check_mask(name, mask):
     """Raises a `ValueError` if a text has no token at all: their mean would be NaN.
 
@@ -102,10 +88,6 @@ def check_mask(name, mask):
             f"'{name}' must have a token in each entry; that of an empty text is the "
             f"end mark or a token of zeros. Received: none in entry {np.argmax(empty)}"
         )
-
-
-def _shortened(text, length=200):
-    return text if len(text) <= length else f"{text[:length]}..."
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -158,15 +140,21 @@ class TextEncoder(TextConditioner):
     ):
         kwargs.setdefault("name", "text_encoder")
         super().__init__(**kwargs)
-        if not between(max_tokens, 2, whole=True):
+        # A token and the end mark.
+        check_whole(2, max_tokens=max_tokens)
+        check_whole(size=size, num_heads=num_heads)
+        check_whole(0, num_layers=num_layers)
+        if size % num_heads:
             raise ValueError(
-                "`max_tokens` must be at least 2: a token and the end mark. "
-                f"Received: max_tokens={max_tokens}"
+                "`size` must be a multiple of `num_heads`. "
+                f"Received: size={size}, num_heads={num_heads}"
             )
         self.size = size
         self.max_tokens = max_tokens
         self.num_heads = num_heads
-        self.vocabulary = None if vocabulary is None else tuple(vocabulary)
+        if vocabulary is not None:
+            vocabulary = tuple(as_strings(vocabulary, "vocabulary"))
+        self.vocabulary = vocabulary
         self.tokenizer = (
             ByteTokenizer(max_tokens)
             if vocabulary is None

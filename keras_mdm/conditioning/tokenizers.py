@@ -7,8 +7,11 @@ too long. `TextEncoder` owns one; the ids 0 and 1 have the meaning of ByT5's.
 import collections
 import re
 import typing
+from collections import abc
 
 import numpy as np
+
+from keras_mdm.text_files import whole_characters
 
 PADDING, END = 0, 1
 
@@ -102,16 +105,54 @@ def find_vocabulary(texts, max_words=20_000):
     """Words of some texts for a `WordTokenizer`, the most frequent first.
 
     Args:
-        texts: Iterable of str.
+        texts: Sequence or iterator of str.
         max_words: int. Rarer words are left out.
 
     Returns:
         List of str; words that are equally frequent are sorted.
     """
     counts = collections.Counter(
-        word for text in texts for word in _WORD.findall(text.lower())
+        word
+        for text in as_strings(texts, "texts")
+        for word in _WORD.findall(text.lower())
     )
     return sorted(counts, key=lambda word: (-counts[word], word))[:max_words]
+
+
+def as_strings(texts, name):
+    """Yields each of some texts, with U+FFFD for halves of characters.
+
+    Args:
+        texts: Sequence, iterator, array or tensor of str, or of UTF-8 bytes as of
+            tf.data.
+        name: str. What the texts are called in errors.
+
+    Raises:
+        ValueError: if they are something else. A single str is, whose letters were
+            meant by nobody, and so is a set, whose order nobody knows.
+    """
+    texts = texts.numpy() if hasattr(texts, "numpy") else texts
+    texts = texts.tolist() if isinstance(texts, np.ndarray) else texts
+    unordered = isinstance(texts, str | bytes | abc.Mapping | abc.Set)
+    if unordered or not isinstance(texts, abc.Iterable):
+        raise ValueError(
+            f"`{name}` must be a sequence of strings. Received: "
+            f"{shortened(repr(texts))} of type {type(texts).__name__}"
+        )
+    for index, text in enumerate(texts):
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
+        elif not isinstance(text, str):
+            raise ValueError(
+                f"`{name}` must be strings. Received: {shortened(repr(text))} of type "
+                f"{type(text).__name__} at {index}"
+            )
+        yield whole_characters(text)
+
+
+def shortened(text, length=200):
+    """A text, or its beginning with dots behind it."""
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def _padded(rows, length):

@@ -12,7 +12,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from keras_mdm.data.workers import check_can_start_workers
+from keras_mdm.data.workers import check_can_start_workers, end_with_parent
 
 # Pictures of a stream that nobody comes to the end of. Grain's own endless ones are too
 # long to be divided into batches of one.
@@ -122,9 +122,8 @@ class PictureDataset(grain.IterDataset):
             # notebooks, that have not parsed absl's command line.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
-            chunks = chunks.mp_prefetch(
-                grain.MultiprocessingOptions(num_workers=self.num_workers)
-            )
+            options = grain.MultiprocessingOptions(num_workers=self.num_workers)
+            chunks = chunks.mp_prefetch(options, worker_init_fn=end_with_parent)
         elif self.streams:
             chunks = grain.experimental.ThreadPrefetchIterDataset(
                 chunks, prefetch_buffer_size=4

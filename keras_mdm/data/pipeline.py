@@ -7,7 +7,7 @@ channels)`, uint8 in [0, 255], and, if wanted, `labels` `(batch,)`, int32, `capt
 micro-conditioning `(batch,)`, float32, by their names.
 """
 
-from keras_mdm.checks import between
+from keras_mdm.checks import between, check_flags
 from keras_mdm.data.preparation import Preparation
 from keras_mdm.data.transforms import check_positive, check_resolution
 from keras_mdm.data.workers import default_workers
@@ -115,6 +115,7 @@ def make_dataset(
     """
     resolution = check_resolution(resolution)
     batch_size = check_positive("batch_size", batch_size)
+    check_flags(shuffle=shuffle, repeat=repeat, flip=flip, upscale=upscale)
     if not isinstance(crop, str) or crop not in ("center", "random"):
         raise ValueError(
             f"`crop` must be 'center' or 'random'. Received: crop={crop!r}"
@@ -135,6 +136,10 @@ def make_dataset(
         )
     if channels is not None and not (between(channels) and channels in (1, 3)):
         raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels!r}")
+    if not between(max_unusable, 0.0, 1.0):
+        raise ValueError(
+            f"`max_unusable` must be in [0, 1]. Received: max_unusable={max_unusable!r}"
+        )
     _check_keep(keep, source)
     if source.is_video and source.num_frames is None:
         raise ValueError(

@@ -6,8 +6,10 @@ and `passes`.
 """
 
 import ast
+import multiprocessing
 import os
 import sys
+import threading
 
 from keras_mdm import backend
 
@@ -59,6 +61,19 @@ def check_can_start_workers():
             "would start more of them there. Put what the program does under "
             "`if __name__ == '__main__':`, or pass `num_workers=0`."
         )
+
+
+def end_with_parent(*_):
+    """Ends this worker process when the one that started it is gone, however it ended.
+
+    Workers of a program that was killed would wait for ever, and keep their memory.
+    """
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _running_line(main, path):

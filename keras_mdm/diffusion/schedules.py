@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from keras_mdm.backend import deserialize, serialize
+from keras_mdm.checks import check_flags
 from keras_mdm.diffusion.schedule_tables import (
     SCHEDULES,
     TABLES,
@@ -67,6 +68,7 @@ class NoiseSchedule:
         count_frames=True,
         path=None,
     ):
+        check_flags(scale_signal=scale_signal, count_frames=count_frames)
         named = isinstance(name, str) and name in SCHEDULES
         if not named and not callable(name):
             raise ValueError(

@@ -1,6 +1,7 @@
 """Which levels of a nest are trained, for progressive training. Called by `MDM`."""
 
 from keras_mdm.backend import sublayers
+from keras_mdm.checks import check_flags
 
 
 def choose(mdm, resolution, freeze_inner):
@@ -14,6 +15,7 @@ def choose(mdm, resolution, freeze_inner):
     Raises:
         ValueError: if there is no such level, or nothing inside it to freeze.
     """
+    check_flags(freeze_inner=freeze_inner)
     active = active_network(mdm.network, resolution, freeze_inner)
     frozen = mdm.frozen_by_hand
     for network in mdm.network.networks:

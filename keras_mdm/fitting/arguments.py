@@ -11,6 +11,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_mdm.checks import check_flags
 from keras_mdm.fitting import streams
 from keras_mdm.fitting.batches import check_no_targets, pictures_of
 
@@ -49,10 +50,7 @@ def check_fit(class_weight, epochs, initial_epoch, shuffle, validation_freq, **c
     check_counts(**counts)
     if not isinstance(validation_freq, (list, tuple)):
         check_count("validation_freq", validation_freq)
-    if shuffle not in (True, False):
-        raise ValueError(
-            f"`shuffle` must be True or False. Received: shuffle={shuffle!r}"
-        )
+    check_flags(shuffle=shuffle)
 
 
 def prepare_fit(

@@ -129,11 +129,6 @@ class BatchSpec:
         batch = {key: value for key, value in batch.items() if value is not None}
         captions = batch.pop("captions", None)
         if captions is not None and self.text is not None and self._missing(batch):
-            if isinstance(captions, (str, bytes)) or np.ndim(captions) != 1:
-                raise ValueError(
-                    "'captions' must be a list or an array of strings, one for each "
-                    f"entry. Received: captions of type {type(captions).__name__}"
-                )
             batch.update(self.text.encode_texts(captions, warn=warn))
         batch = {
             key: value if key in self._read else array_or_none(value)

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_mdm.checks import between
+from keras_mdm.checks import between, check_flags, check_whole
 from keras_mdm.layers import (
     Conv3x3,
     GroupNormalization,
@@ -57,6 +57,13 @@ def check_kinds(channels, micro_conditioning, **switches):
             )
 
 
+# Options of every such network.
+_FLAGS = (
+    *("masked_attention", "pooled_condition", "rotary_positions"),
+    *("attention_feed_forward", "remat"),
+)
+
+
 class PathNetwork(Denoiser):
     """Base of `UNet` and `NestedUNet`: embeddings, both paths, input and output.
 
@@ -76,6 +83,7 @@ class PathNetwork(Denoiser):
         return self.channels[0]
 
     def _check_options(self):
+        check_flags(**{name: getattr(self, name) for name in _FLAGS})
         channels = self.channels
         if not channels or not all(between(c, 1, whole=True) for c in channels):
             raise ValueError(
@@ -85,12 +93,8 @@ class PathNetwork(Denoiser):
         self.channels = channels = tuple(int(width) for width in channels)
         if self.embedding_size is None:
             self.embedding_size = 4 * channels[0]
-        for name in ("embedding_size", "num_heads", "groups", "frames"):
-            if not between(getattr(self, name), 1, whole=True):
-                raise ValueError(
-                    f"`{name}` must be a whole number from 1. "
-                    f"Received: {name}={getattr(self, name)!r}"
-                )
+        names = ("embedding_size", "num_heads", "groups")
+        check_whole(**{name: getattr(self, name) for name in names})
         if not between(self.dropout, 0.0) or self.dropout >= 1.0:
             raise ValueError(
                 "`dropout` must be at least 0 and below 1. "

@@ -213,6 +213,11 @@ class Denoiser(keras.Model):
         """
         if isinstance(levels, bool):
             levels = self.levels if levels else ()
+        if not isinstance(levels, list | tuple | set):
+            raise ValueError(
+                "`levels` must be True, False or a list of levels, such as ['16x256']. "
+                f"Received: levels={levels!r}"
+            )
         chosen = [self.at_level(level) for level in levels]
         for network in self.networks:
             network.remat = any(network is one for one in chosen)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_mdm.checks import between
+from keras_mdm.checks import check_whole
 from keras_mdm.layers import ResidualBlock, TokenConditioning, standardize
 from keras_mdm.levels import level_name
 from keras_mdm.networks.blocks import per_frame
@@ -97,11 +97,11 @@ class UNet(PathNetwork):
         dtype=None,
         name=None,
     ):
-        if not between(resolution, 1, whole=True):
-            raise ValueError(
-                "`resolution` must be a whole number of pixels. "
-                f"Received: resolution={resolution!r}"
-            )
+        # Of both is its name, which Keras would refuse in other words.
+        check_whole(resolution=resolution, frames=frames)
+        check_whole(0, num_token_blocks=num_token_blocks)
+        if token_projection_size is not None:
+            check_whole(token_projection_size=token_projection_size)
         check_kinds(channels, micro_conditioning, mid_blocks=mid_blocks)
         options = {
             "resolution": resolution,

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_mdm.checks import check_flags
 from keras_mdm.layers import FrameEmbedding, TemporalAttention
 from keras_mdm.levels import first, level_name
 from keras_mdm.networks.paths import check_temporal_attention, per_place
@@ -74,6 +75,7 @@ class InflatedUNet(Denoiser):
             raise ValueError(
                 f"`frames` must be a whole number from 2. Received: frames={frames}"
             )
+        check_flags(rotary_positions=rotary_positions, remat=remat)
         options = {
             "frames": frames,
             "num_temporal_attention_layers": num_temporal_attention_layers,

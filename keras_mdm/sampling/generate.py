@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_mdm import backend
+from keras_mdm.checks import check_flags
 from keras_mdm.diffusion.samplers import get_sampler
 from keras_mdm.sampling.known_frames import read_known_frames
 from keras_mdm.sampling.plan import RunKind, plan
@@ -134,10 +135,11 @@ def generate(
         dynamic_percentile=dynamic_percentile,
         dynamic_maximum=dynamic_maximum,
     )
-    if output not in ("uint8", "float"):
+    if not isinstance(output, str) or output not in ("uint8", "float"):
         raise ValueError(
             f"`output` must be 'uint8' or 'float'. Received: output={output!r}"
         )
+    check_flags(return_pyramid=return_pyramid, progress=progress)
     check_count("num_samples", num_samples)
     check_count("num_resamplings", num_resamplings, 1000)
     if batch_size is not None:

@@ -10,17 +10,25 @@ import copy
 import importlib
 import importlib.resources
 import json
+import os
 import warnings
 
 import keras
 
 from keras_mdm.backend import check_classes, serialize
+from keras_mdm.checks import check_flags
 from keras_mdm.downloads import download_repository
 from keras_mdm.files import as_path, check_free, member
 from keras_mdm.saving import hub, preset_folder
 from keras_mdm.saving.bundled import bundled_weights, read_bundled_weights
 from keras_mdm.saving.limits import check_nest, no_larger_than
-from keras_mdm.saving.serialized import innermost, renamed, set_dtype, set_num_classes
+from keras_mdm.saving.serialized import (
+    deserialized,
+    innermost,
+    renamed,
+    set_dtype,
+    set_num_classes,
+)
 
 _told = set()
 _readers = []
@@ -71,11 +79,12 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
         ValueError: if `path` exists and may not be replaced, or if a weight is NaN or
             infinite.
     """
+    check_flags(use_ema=use_ema, overwrite=overwrite)
     check_free(path, preset_folder.is_preset, overwrite)
     config = serialize(self)
     # Averages of this training, which the files do not hold.
     del config["config"]["power_averages"]
-    averaged = bool(use_ema) and self.ema is not None
+    averaged = use_ema and self.ema is not None
     if averaged:
         self.ema.follow()
     with self.ema.in_place() if averaged else contextlib.nullcontext():
@@ -142,6 +151,7 @@ def from_preset(
     mdm = keras_mdm.MDM.from_preset("mdm_flickr_64", weights="vis_model.pth")
     ```
     """
+    check_flags(load_weights=load_weights)
     name = str(preset)
     builtin = builtin_presets()
     folder = bundled = None
@@ -201,7 +211,7 @@ def from_preset(
         set_num_classes(network, num_classes)
     if image_channels is not None:
         innermost(network)["config"]["image_channels"] = image_channels
-    set_dtype(network, dtype or keras.config.dtype_policy().name)
+    set_dtype(network, keras.config.dtype_policy().name if dtype is None else dtype)
     limit = contextlib.nullcontext()
     if folder is not None:
         path = member(folder, preset_folder.WEIGHTS_FILE)
@@ -209,7 +219,7 @@ def from_preset(
             preset_folder.check_file(folder, path.name, metadata)
         limit = no_larger_than(path, config, load_weights and weights is None)
     with limit:
-        mdm = keras.saving.deserialize_keras_object(config, {"MDM": cls})
+        mdm = deserialized(config, cls, f"preset '{name}'")
     if remat is not None:
         mdm.network.set_remat(remat)
     if weights is not None:
@@ -276,7 +286,7 @@ def _find_folder(name, builtin):
 
 def _read_foreign(network, path):
     """Loads a file of weights in a form of others."""
-    readers = _readers_of(path)
+    readers = isinstance(path, str | os.PathLike) and _readers_of(path)
     if not readers:
         raise ValueError(
             "`weights` must be a file of weights that exists. "

@@ -3,6 +3,10 @@
 Presets are read in this form; `presets.py` changes them before a network is built.
 """
 
+import keras
+
+from keras_mdm.checks import between
+
 
 def renamed(config):
     """Arguments of an `MDM` of the first version, with today's names.
@@ -47,6 +51,11 @@ def innermost(network):
 
 def set_num_classes(network, num_classes):
     """Replaces the classes of a serialized network; 0 leaves none."""
+    if not between(num_classes, 0, whole=True):
+        raise ValueError(
+            "`num_classes` must be a whole number from 0. "
+            f"Received: num_classes={num_classes!r}"
+        )
     config = innermost(network)["config"]
     conditioner = config.get("conditioner")
     if num_classes == 0:
@@ -62,8 +71,36 @@ def set_num_classes(network, num_classes):
 
 def set_dtype(network, dtype):
     """Replaces the dtype policy of a serialized network and all inside it."""
+    try:
+        keras.dtype_policies.get(dtype)
+    except Exception as error:  # Each kind of value has its own.
+        raise ValueError(
+            "`dtype` must be a dtype policy, such as 'mixed_bfloat16'. "
+            f"Received: dtype={dtype!r}"
+        ) from error
     network["config"]["dtype"] = dtype
     for key in ("inner", "conditioner"):
         child = network["config"].get(key)
         if child is not None:
             set_dtype(child, dtype)
+
+
+def deserialized(config, cls, name):
+    """Makes a model.
+
+    Args:
+        config: dict, as `serialize` makes it, with what a user chose.
+        cls: `MDM`, or a class derived from it.
+        name: str. What it is called in errors.
+
+    Raises:
+        ValueError: if a part of it can't be made.
+    """
+    try:
+        return keras.saving.deserialize_keras_object(config, {"MDM": cls})
+    except TypeError as error:
+        # Keras makes one of whatever a constructor raises, whose words come last.
+        cause = error
+        while cause.__cause__ or cause.__context__:
+            cause = cause.__cause__ or cause.__context__
+        raise ValueError(f"{name} can't be made: {cause}") from error

@@ -3,6 +3,7 @@
 import sys
 
 from keras_mdm import backend
+from keras_mdm.checks import check_whole
 from keras_mdm.files import as_path
 from keras_mdm.saving import average_snapshots
 from keras_mdm.training.stage_callback import StageCallback, steps_done
@@ -43,10 +44,8 @@ class AverageSnapshots(StageCallback):
 
     def __init__(self, folder, every=None):
         super().__init__()
-        if every is not None and (type(every) is not int or every < 1):
-            raise ValueError(
-                f"`every` must be a positive integer or None. Received: every={every!r}"
-            )
+        if every is not None:
+            check_whole(every=every)
         self.folder = as_path(folder)
         self.every = every
         self.told = False

@@ -7,6 +7,7 @@ Public as `keras_mdm.callbacks`. They know the stages of a `ProgressiveSchedule`
 from keras import ops
 
 from keras_mdm import backend
+from keras_mdm.checks import check_whole
 from keras_mdm.data.video_files import write_video
 from keras_mdm.files import as_path
 from keras_mdm.training.pictures import pyramid_frames, save_picture
@@ -37,11 +38,13 @@ class History(StageCallback):
         log_dir: Optional path of TensorBoard logs (needs the package `tensorboardX`),
             with a folder for each stage.
         tracker: Optional object with a method `log` that takes a dict, which it is
-            given for each row: such as the module `wandb` after `wandb.init()`.
+            given for each row, with `step` as `stage_step`: such as the module `wandb`
+            after `wandb.init()`.
     """
 
     def __init__(self, path, every=25, log_dir=None, tracker=None):
         super().__init__()
+        check_whole(every=every)
         self.tracker = tracker
         self.rows = Rows(as_path(path), self._columns) if path is not None else None
         self.every = every
@@ -131,7 +134,9 @@ class History(StageCallback):
         place = (self.stage_index + 1, self.model.resolution, self.step)
         row = dict(zip(PLACE, place, strict=True)) | row
         if self.tracker is not None:
-            self.tracker.log(row)
+            # Trackers have steps of their own, and Trackio takes no other by that name.
+            named = {"stage_step" if k == "step" else k: v for k, v in row.items()}
+            self.tracker.log(named)
         if self.rows is not None:
             self.rows.append(row)
 
@@ -195,6 +200,8 @@ class SampleGrid(StageCallback):
         self, folder, every=None, titles=None, log_dir=None, truth=None, **options
     ):
         super().__init__()
+        if every is not None:
+            check_whole(every=every)
         self.folder = as_path(folder)
         self.every = every
         self.titles = titles

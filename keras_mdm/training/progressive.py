@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import secrets
 
+from keras_mdm.checks import check_flags, check_whole
 from keras_mdm.diffusion import losses
 from keras_mdm.fitting import active_levels, interrupts
 from keras_mdm.optimizer import check_trainable
@@ -85,13 +86,11 @@ class ProgressiveSchedule:
                 are not those of the run to resume; no step has run then.
         """
         self.check(mdm)
+        check_flags(resume=resume)
         if resume and checkpoint_dir is None:
             raise ValueError("`resume` needs `checkpoint_dir`. Received: None")
-        if keep_every is not None and (type(keep_every) is not int or keep_every < 1):
-            raise ValueError(
-                "`keep_every` must be a positive integer or None. Received: "
-                f"keep_every={keep_every!r}"
-            )
+        if keep_every is not None:
+            check_whole(keep_every=keep_every)
         settings = None
         if checkpoint_dir is not None:
             settings = {**self.settings(mdm), "data": data}

@@ -5,7 +5,7 @@ import math
 
 import keras
 
-from keras_mdm.checks import between
+from keras_mdm.checks import between, check_flags, check_whole
 from keras_mdm.levels import read_level
 from keras_mdm.muon import Muon
 from keras_mdm.optimizer import AdamW
@@ -84,11 +84,9 @@ class Stage:
         counts = ("steps", "epochs", "batch_size", "accumulate")
         for name in (*counts, "steps_per_epoch", "decay_reference"):
             value = getattr(self, name)
-            if value is not None and not between(value, 1, whole=True):
-                raise ValueError(
-                    f"`{name}` must be a whole number from 1. Received: "
-                    f"{name}={value!r}"
-                )
+            if value is not None:
+                check_whole(**{name: value})
+        check_flags(freeze_inner=self.freeze_inner)
         numbers = between(self.learning_rate, 0.0) and between(self.warmup_steps, 0)
         if not numbers or self.learning_rate == 0:
             raise ValueError(

@@ -29,6 +29,13 @@ img { max-width: 100%; } figure { display: inline-block; margin: 0 1rem 1rem 0;
 """
 
 
+def shown(value):
+    """A value as text in HTML, whatever a name of a file may hold."""
+    from keras_mdm.text_files import printable
+
+    return html.escape(printable(value))
+
+
 def figure_of(draw, size=(8, 3.4)):
     """A figure as an `img` element.
 
@@ -110,7 +117,7 @@ def table(lines, head=False):
     rows = []
     for number, line in enumerate(lines):
         tag = "th" if head and not number else "td"
-        cells = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in line)
+        cells = "".join(f"<{tag}>{shown(cell)}</{tag}>" for cell in line)
         rows.append(f"<tr>{cells}</tr>")
     return f"<table>{''.join(rows)}</table>"
 
@@ -133,12 +140,12 @@ def grids(folder):
         place = (int(found[1]), int(found[2] or 10**12)) if found else (10**6, 0)
         return *place, path.stem
 
-    paths = [p for p in folder.glob("stage*") if p.suffix in _TYPES]
+    paths = [p for p in folder.glob("stage*") if p.suffix in _TYPES and p.is_file()]
     paths = sorted(paths, key=order)
-    shown = _newest(paths[-_MOST_GRIDS:])
-    left = len(paths) - len(shown)
-    more = f"<p>{left} earlier ones are in {html.escape(str(folder))}.</p>"
-    return (more if left else "") + "".join(figures(shown))
+    last = _newest(paths[-_MOST_GRIDS:])
+    left = len(paths) - len(last)
+    more = f"<p>{left} earlier ones are in {shown(folder)}.</p>"
+    return (more if left else "") + "".join(figures(last))
 
 
 def _newest(paths):
@@ -154,7 +161,7 @@ def _newest(paths):
 def figures(paths):
     for path in paths:
         picture = image(path.read_bytes(), _TYPES[path.suffix])
-        caption = html.escape(path.stem)
+        caption = shown(path.stem)
         yield f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
@@ -207,13 +214,13 @@ def write_report(run):
             "<p>What the run draws at its end, each beside the training picture "
             "that is nearest to it by its pixels.</p>"
         )
-        shown = "".join(figures(_newest([nearest])))
-        parts.append(("Nearest training pictures", words + shown))
+        pictures = "".join(figures(_newest([nearest])))
+        parts.append(("Nearest training pictures", words + pictures))
     skipped = files.member(run, "skipped.txt")
     text = read_text(skipped, MAX_TEXT) if skipped.is_file() else "None."
     parts.append(("Pictures that were skipped", f"<p>{html.escape(text)}</p>"))
     parts.append(("Settings", table(settings)))
-    title = html.escape(f"{config.get('recipe')}: {run.resolve().name}")
+    title = shown(f"{config.get('recipe')}: {run.resolve().name}")
     body = "".join(f"<h2>{name}</h2>{text}" for name, text in parts)
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}'

@@ -7,7 +7,6 @@ and `make_grid(settings, source, mdm)`.
 
 import contextlib
 import dataclasses
-import importlib
 import json
 import pathlib
 import random
@@ -20,6 +19,7 @@ from keras_mdm_recipes import (
     outside,
     stages,
     start,
+    trackers,
 )
 from keras_mdm_recipes.check import learn_one_batch
 from keras_mdm_recipes.nearest import write_nearest
@@ -121,8 +121,10 @@ def train(recipe, settings, output, begin):
     if begin.check:
         learn_one_batch(mdm, plan[-1], make_dataset)
         return
-    tracker = import_tracker(settings.run.tracker)
+    tracker = trackers.find(settings.run.tracker)
     with only_process(output, process):
+        if process == 0 and tracker is not None:
+            trackers.start(tracker, output.name, saved_settings(settings))
         if not begin.resume or begin.changes:
             write_config(output, recipe, settings, mdm, plan, grid.class_names)
         print(
@@ -134,9 +136,6 @@ def train(recipe, settings, output, begin):
         logs, reports = None, []
         if process == 0:
             logs = files.own_folder(output, "logs")
-            if tracker is not None:
-                config = saved_settings(settings)
-                tracker.init(project="keras-mdm", name=output.name, config=config)
             history = callbacks.History(
                 output / "history.csv", log_dir=logs, tracker=tracker
             )
@@ -190,14 +189,6 @@ def train(recipe, settings, output, begin):
         f"Pictures: {pictures}\n"
         f"Draw more: {program('sample')} {output}"
     )
-
-
-def import_tracker(name):
-    """The library that figures are sent to, or `None`."""
-    try:
-        return importlib.import_module(name) if name else None
-    except ImportError as error:
-        raise ImportError(f"run.tracker={name} needs `pip install {name}`.") from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,15 @@ PROGRAM = """
 """
 GUARDED = PROGRAM + "\n    if __name__ == '__main__':\n        read()\n"
 BARE = PROGRAM + "\n    read()\n"
+KILLED = """
+    import os, signal
+    from keras_mdm import data
+
+    source = data.open_source("shapes")
+    batches = iter(data.make_dataset(source, 16, 4, num_workers=1))
+    print("shape", next(batches)["images"].shape, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def run(code, way, folder):
@@ -62,3 +72,9 @@ def test_programs_that_can_have_no_workers(code, way, told, tmp_path):
 def test_programs_that_can_have_workers(code, way, tmp_path):
     done = run(code, way, tmp_path)
     assert "shape (4, 16, 16, 3)" in done.stdout, done.stderr
+
+
+def test_workers_end_with_a_program_that_is_killed(tmp_path):
+    """They hold its output open: this would not return before."""
+    done = run(KILLED, "-c", tmp_path)
+    assert done.returncode == -signal.SIGKILL and "shape (4" in done.stdout

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import keras
 import numpy as np
@@ -248,6 +249,20 @@ def test_bad_input_is_told_before_anything_is_written(
     told = capsys.readouterr().err + str(end.value.code)
     assert re.search(message, told), told
     assert not folder.exists()
+
+
+def test_a_tracker_that_cannot_begin_is_told_before_anything_is_written(
+    training_flags, tmp_path, main, monkeypatch
+):
+    class WithoutLogin(types.ModuleType):
+        def init(self, **_):
+            raise RuntimeError("no login")
+
+    monkeypatch.setitem(sys.modules, "trackio", WithoutLogin("trackio"))
+    flags = ["--output", str(tmp_path), "--set", "run.tracker=trackio"]
+    with pytest.raises(SystemExit, match="trackio can't begin: no login"):
+        main([*map(str, training_flags), *flags])
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_resume_refuses_other_settings(finished, main):

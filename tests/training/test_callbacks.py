@@ -268,7 +268,7 @@ def test_a_tracker_is_given_the_rows(tmp_path):
     model = FakeModel()
     begin([history], model, 0, stage_of(4))
     model.run([history], [[1.0, 2.0, 3.0, 4.0]])
-    assert [row["step"] for row in rows] == [2, 4]
+    assert [row["stage_step"] for row in rows] == [2, 4]
     written = rows_of(tmp_path / "history.csv")
     assert [float(row["loss"]) for row in written] == [row["loss"] for row in rows]
 
