@@ -5,9 +5,7 @@ small presets) and the functions `open_source(settings)`, `make_model(settings, 
 and `make_grid(settings, source, mdm)`.
 """
 
-import contextlib
 import dataclasses
-import json
 import pathlib
 import random
 import sys
@@ -16,7 +14,6 @@ from keras_mdm_recipes import (
     averages,
     command_line,
     devices,
-    outside,
     stages,
     start,
     trackers,
@@ -25,7 +22,7 @@ from keras_mdm_recipes.check import learn_one_batch
 from keras_mdm_recipes.nearest import write_nearest
 from keras_mdm_recipes.plot import plot_losses
 from keras_mdm_recipes.report import write_report
-from keras_mdm_recipes.settings import FIELDS
+from keras_mdm_recipes.run_folder import only_process, saved_settings, write_config
 
 
 @dataclasses.dataclass
@@ -191,40 +188,6 @@ def train(recipe, settings, output, begin):
     )
 
 
-@contextlib.contextmanager
-def only_process(output, process=0):
-    """Within it no other run can write to a folder.
-
-    Args:
-        output: Path of the run folder.
-        process: int. Of several processes of one run, the first, 0, locks it.
-
-    Raises:
-        ValueError: if another run does.
-    """
-    if process > 0:
-        yield
-        return
-    import filelock
-
-    from keras_mdm.files import own_folder
-
-    output.mkdir(parents=True, exist_ok=True)
-    # The system gives it back when the process ends, however it does.
-    lock = filelock.FileLock(own_folder(output, ".lock"), timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise ValueError(
-            f"another process is training in '{output}': wait until it has ended, or "
-            "choose another --output."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _parts(changes):
     """What `ProgressiveSchedule` calls the settings that may differ."""
     for name in changes:
@@ -308,46 +271,6 @@ def readable(source, count):
             return
     if not found:
         raise ValueError(f"no picture can be read. {source.report()}")
-
-
-def write_config(output, recipe, settings, mdm, plan, class_names):
-    """Writes all that was chosen, as a new file that is there whole or not at all."""
-    import importlib.metadata
-
-    import keras
-
-    from keras_mdm import files
-
-    versions = {"python": sys.version.split()[0]}
-    for name in ("keras-mdm", "keras", "numpy", keras.backend.backend(), "grain"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    config = {
-        "recipe": recipe.NAME,
-        "settings": saved_settings(settings),
-        "dtype": mdm.network.dtype_policy.name,
-        "versions": versions,
-        "class_names": class_names,
-        "stages": [dataclasses.asdict(stage) for stage in plan],
-        "parameters": mdm.network.count_params(),
-        "model": mdm.get_config(),
-    }
-    config = json.loads(json.dumps(config, default=str))
-    outside.remember(config)
-    config["checksum"] = start.checksum(config)
-    text = json.dumps(config, indent=1)
-    files.write_text(output / "config.json", text + "\n")
-
-
-def saved_settings(settings):
-    """The settings of a run as a dict, without what is of one process or machine."""
-    saved = dataclasses.asdict(settings)
-    for name in ("coordinator", "num_processes", "process_id", "connect_timeout"):
-        saved["devices"][name] = FIELDS[f"devices.{name}"][0].default
-    saved["run"]["cache_dir"] = None
-    return saved
 
 
 def program(name):

@@ -81,7 +81,7 @@ def linked(name, target):
 
 def write_run(folder):
     """What a run writes into its folder, through links if it followed them."""
-    from keras_mdm_recipes.training import only_process
+    from keras_mdm_recipes.run_folder import only_process
 
     from keras_mdm.files import open_to_append, own_folder, whole_file
     from keras_mdm.training.pictures import save_picture

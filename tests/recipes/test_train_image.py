@@ -18,9 +18,9 @@ from keras_mdm_recipes import (
     __main__,
     check,
     report,
+    run_folder,
     train_image,
     train_text_to_image,
-    training,
 )
 from keras_mdm_recipes.settings import Settings
 from PIL import Image
@@ -184,7 +184,7 @@ def test_a_second_process_is_refused(finished, tmp_path, main):
     holder.kill()
     holder.wait()
     assert (folder / ".lock").exists()
-    with training.only_process(folder):
+    with run_folder.only_process(folder):
         pass
 
 
