@@ -179,7 +179,7 @@ def read_run(folder):
 
 def settings_of(config, path):
     """The settings in a run's `config.json`."""
-    if not isinstance(config.get("settings"), dict):
+    if "settings" not in config:
         raise ValueError(f"'{path}' has no settings: it is of another version.")
     return config["settings"]
 
