@@ -143,7 +143,9 @@ def read_config(recipe, file):
     """
     tree = start.read_json(pathlib.Path(file))
     if "recipe" in tree:
-        tree = start.settings_of(tree, file)
+        if "settings" not in tree:
+            raise ValueError(f"'{file}' has no settings: it is of another version.")
+        tree = tree["settings"]
     if not isinstance(tree, dict):
         raise ValueError(f"'{file}' is damaged: its settings are no JSON object.")
     values = {}

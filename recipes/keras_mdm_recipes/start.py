@@ -177,13 +177,6 @@ def read_run(folder):
     return config
 
 
-def settings_of(config, path):
-    """The settings in a run's `config.json`."""
-    if "settings" not in config:
-        raise ValueError(f"'{path}' has no settings: it is of another version.")
-    return config["settings"]
-
-
 def read_json(path):
     """A JSON file as a dict, with or without the byte order mark that editors write."""
     # Not by the package, which would import Keras before its backend is chosen.
