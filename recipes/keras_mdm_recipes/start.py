@@ -195,8 +195,9 @@ def read_json(path):
             "changed it yourself, remove its line 'checksum'."
         )
     if written is None and "recipe" in value:
+        # Of here, so that it is told once.
         warnings.warn(
-            f"'{path}' has no checksum, so damage would not be noticed.", stacklevel=2
+            f"'{path}' has no checksum, so damage would not be noticed.", stacklevel=1
         )
     return value
 

@@ -147,6 +147,17 @@ def test_a_share_is_a_share(value):
         Limits(unusable_rows=value)
 
 
+def test_a_source_of_ones_own_may_take_them(monkeypatch):
+    from keras_mdm.data import register_source, sources
+
+    monkeypatch.setattr(sources, "_OPENERS", dict(sources._OPENERS))
+    register_source("own", lambda path, split="train", limits=None: limits)
+    register_source("other", lambda path, split="train": path)
+    limits = Limits(caption_length=5)
+    assert open_source("own:x", limits=limits) is limits
+    assert open_source("other:x", limits=limits) == "x"
+
+
 @pytest.mark.parametrize("value", [None, 5, {"picture_pixels": 5}, Limits])
 def test_limits_are_limits(value):
     with pytest.raises(ValueError, match="`limits` must be a `keras_mdm.data.Limits`"):

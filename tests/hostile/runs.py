@@ -128,7 +128,9 @@ def snapshot(change=None, compression=zipfile.ZIP_STORED):
         with zipfile.ZipFile(path) as file:
             members = {name: file.read(name) for name in file.namelist()}
         first = max(members, key=lambda name: len(members[name]))
-        members |= {(first if k == "first" else k): v for k, v in change.items()}
+        for name, value in change.items():
+            found = value() if callable(value) else value
+            members[first if name == "first" else name] = found
         archive(path, members, compression)
 
     return make
@@ -157,10 +159,10 @@ for _name, _made in {
     "updates-huge": snapshot({"updates.npy": saved(np.array([1e308]))}),
     "values-texts": snapshot({"first": npy("<U4", (16, 16), b"a" * 4096)}),
     "values-bomb": snapshot(
-        {"first": saved(np.zeros(2**28, "f4"))}, zipfile.ZIP_DEFLATED
+        {"first": lambda: saved(np.zeros(2**28, "f4"))}, zipfile.ZIP_DEFLATED
     ),
     "lengths-bomb": snapshot(
-        {"sigma_rel.npy": saved(np.zeros(2**28, "f4"))}, zipfile.ZIP_DEFLATED
+        {"sigma_rel.npy": lambda: saved(np.zeros(2**28, "f4"))}, zipfile.ZIP_DEFLATED
     ),
     "object": snapshot({"updates.npy": npy("|O", (1,), b"cos\nsystem\n(S'x'\ntR.")}),
     "link": snapshot(HOW["link"]),
@@ -181,6 +183,16 @@ def write_averages(folder):
 
 
 case("run", "link-averages", linked("averages", "precious"), write_averages)
+
+
+def take_up(folder):
+    """The rows that a resumed run goes on with."""
+    from keras_mdm.training.rows import PLACE, Rows
+
+    Rows(folder / "history.csv", lambda: PLACE).take_up((1, 1), True)
+
+
+case("run", "link-rows", linked("history.csv", "secret.txt"), take_up)
 
 
 def _linked_log(folder, outside):
