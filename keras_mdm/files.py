@@ -4,7 +4,7 @@ Everything that writes goes through `whole_file` or `whole_folder`: temporary na
 made exclusively beside the target and take its place in one step, so that no link is
 followed and no half of a file is ever seen. What a writer that was killed left is
 removed when the next program writes there. Of several processes that run one program
-the first writes; what the others would write is thrown away.
+the first writes, but for parts of a state; what the others would write is thrown away.
 """
 
 import contextlib

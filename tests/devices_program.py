@@ -117,6 +117,9 @@ run(stop=13, checkpoint_dir=f"{output}.state")
 backend.wait_for_all()  # Each writes a part of it.
 if process == 0:
     shutil.copytree(state, f"{output}.copy")
+    # A later one, in which the second process was killed.
+    with open(f"{output}.copy/stage2_epoch0_step9.1-of-2.state", "wb"):
+        pass
 backend.wait_for_all()
 mdm, losses = run(checkpoint_dir=f"{output}.copy", resume=True)
 found.update({f"resumed_{k}": value for k, value in results(mdm, losses).items()})

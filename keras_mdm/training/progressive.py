@@ -65,6 +65,8 @@ class ProgressiveSchedule:
                 before the first step of a stage, after each epoch, and after the step
                 at which Ctrl-C or SIGTERM stops it; the newest three states are kept.
                 Those of another training there are removed, unless `resume` is set.
+                Each of several processes writes the part that it holds; they must
+                share the folder.
             resume: bool. Whether to go on from the state in `checkpoint_dir`, if there
                 is one. The data set is made anew, and goes on with the batch that comes
                 next: one of `keras_mdm.data.make_dataset`, or of grain, is set there;

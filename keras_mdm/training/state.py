@@ -162,7 +162,7 @@ def _read(files):
             first = first or values
             if values.get("token") != first.get("token"):
                 raise ValueError("it was not written with the other files of its state")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return None, f"'{path}' ({error})"
     return State(files, first), None
 
