@@ -243,4 +243,5 @@ def _log_snr_of(name, num_timesteps):
 
 
 def _hint(name):
-    return ", which is called 'cosine' now" if name == "squared_cosine" else ""
+    old = isinstance(name, str) and name == "squared_cosine"
+    return ", which is called 'cosine' now" if old else ""
