@@ -93,7 +93,7 @@ class Cases(Prompts, Folders, Runs):
             "labels prompts num_samples num_steps guidance_scale sampler seed eta "
             "resolution batch_size negative_labels guidance_rescale threshold "
             "guidance_interval features output dynamic_percentile return_pyramid "
-            "progress".split()
+            "progress spacing num_resamplings dynamic_maximum".split()
         )
         for name in ("num_steps", "num_samples", "batch_size"):
             if type(given.get(name)) is int:  # Not a million.
@@ -166,6 +166,11 @@ class Cases(Prompts, Folders, Runs):
                 "remat ema_momentum schedule".split()
             )
         return lambda: keras_mdm.MDM.from_preset(**given), given
+
+    def try_noise_schedule(self):
+        names = "name num_timesteps shift_power scale_signal count_frames path"
+        given = self.odd(names.split())
+        return lambda: keras_mdm.NoiseSchedule(**given), given
 
     def try_callback(self):
         from keras_mdm import callbacks

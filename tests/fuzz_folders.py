@@ -13,6 +13,7 @@ from PIL import Image
 
 import keras_mdm
 from keras_mdm.data.source import UnusablePicture
+from keras_mdm.text_files import printable
 
 NAMES = (
     *"a größe é e\u0301 صورة \u202egnp 😀 -rf '\" %s{0} * [a] ~ $HOME a.b a:b".split(),
@@ -209,8 +210,7 @@ class Folders:
         for level, item in seen.items():
             parts = planted[level].relative_to(self.tree).parts
             if "label" in item and captions is None:
-                names = sorted(p.name for p in self.tree.iterdir() if p.is_dir())
-                assert parts[0] in names
+                assert source.class_names[item["label"]] == printable(parts[0])
             if captions:
                 whole = captions[level].encode("utf-16", "surrogatepass")
                 whole = whole.decode("utf-16", "replace").strip("\ufeff").strip()
@@ -222,7 +222,7 @@ class Folders:
             left = any(
                 p.startswith(".") or p in ("__MACOSX", "lost+found") for p in parts
             )
-            found = level in seen or keras_mdm.text_files.printable(path) in skipped
+            found = level in seen or printable(path) in skipped
             assert found or left or split != "all", f"silently left out: {path}"
         if len(seen) > 1:
             dataset = keras_mdm.data.make_dataset(source, 8, 2, num_workers=0)

@@ -4,6 +4,7 @@ import numpy as np
 from text_helpers import FakeEncoder, text_mdm, word_encoder
 
 import keras_mdm
+from keras_mdm.sampling.requests import RequestedCondition, read_conditions
 
 # Parted by bars: words, other scripts, marks, commands, and what files and shells mean.
 TEXTS = (
@@ -62,19 +63,28 @@ class Prompts:
 
     def try_prompts(self):
         mdm, (given, texts) = self.rng.choice(self.readers), self.texts()
-        options = {"prompts": given}
-        if self.rng.random() < 0.3:
-            options["negative_prompt"] = self.texts()[0]
-        if self.rng.random() < 0.3:
-            options["num_samples"] = 2
+        negative = self.texts()[0] if self.rng.random() < 0.3 else None
+        conditioner = mdm.network.conditioner
 
-        def call():
-            drawn = mdm.generate(seed=0, num_steps=1, guidance_scale=2.0, **options)
-            assert drawn.shape[1:] == (8, 8, 1) and np.isfinite(drawn).all()
-            if texts is not None:
-                assert len(drawn) == len(texts) * options.get("num_samples", 1)
+        def draw():
+            drawn = mdm.generate(
+                given, negative_prompt=negative, num_steps=1, guidance_scale=2.0
+            )
+            assert drawn.shape[1:] == (8, 8, 1) and drawn.dtype == np.uint8
+            assert texts is None or len(drawn) == len(texts)
 
-        return call, options
+        def read():
+            asked = (
+                RequestedCondition(given),
+                RequestedCondition(negative, negative=True),
+            )
+            found, _, total = read_conditions(*asked, conditioner, 2, True)
+            assert texts is None or total == 2 * len(texts)
+            assert all(np.isfinite(array).all() for array in found.values())
+
+        # Each number of pictures is another program to compile.
+        call = draw if self.rng.random() < 0.1 else read
+        return call, {"prompts": given, "negative_prompt": negative}
 
     def try_captions(self):
         mdm, (given, texts) = self.rng.choice(self.readers), self.texts()

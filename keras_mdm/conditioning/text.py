@@ -149,7 +149,7 @@ class TextEncoder(TextConditioner):
                 "`size` must be a multiple of `num_heads`. "
                 f"Received: size={size}, num_heads={num_heads}"
             )
-        self.size = size
+        self.size = size = int(size)
         self.max_tokens = max_tokens
         self.num_heads = num_heads
         if vocabulary is not None:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from keras_mdm.backend import deserialize, serialize
-from keras_mdm.checks import check_flags
+from keras_mdm.checks import between, check_flags
 from keras_mdm.diffusion.schedule_tables import (
     SCHEDULES,
     TABLES,
@@ -75,16 +75,16 @@ class NoiseSchedule:
                 f"`schedule` must be one of {sorted(SCHEDULES)}, or a function that "
                 f"returns the log-SNR. Received: schedule={name!r}{_hint(name)}"
             )
-        if not 2 <= num_timesteps <= _MOST_TIMESTEPS:
+        if not between(num_timesteps, 2, _MOST_TIMESTEPS, whole=True):
             raise ValueError(
                 f"`num_timesteps` must be from 2 to {_MOST_TIMESTEPS}. "
-                f"Received: num_timesteps={num_timesteps}"
+                f"Received: num_timesteps={num_timesteps!r}"
             )
-        if shift_power < 0:
+        if not between(shift_power, 0.0):
             raise ValueError(
-                f"`shift_power` must be at least 0. Received: {shift_power}"
+                f"`shift_power` must be at least 0. Received: {shift_power!r}"
             )
-        if path is not None and path not in PATHS:
+        if path is not None and (not isinstance(path, str) or path not in PATHS):
             raise ValueError(f"`path` must be one of {PATHS}. Received: path={path!r}")
         self.name = name
         self.num_timesteps = num_timesteps
@@ -225,7 +225,13 @@ class NoiseSchedule:
 def _log_snr_of(name, num_timesteps):
     """Log-SNR at timesteps 1 to N, of `"flow"` or of a function of one's own."""
     times = np.arange(1, num_timesteps + 1) / num_timesteps
-    log_snr = np.asarray((flow if name == "flow" else name)(times), "float64")
+    try:
+        log_snr = np.asarray((flow if name == "flow" else name)(times), "float64")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the noise schedule's function can't be called with {num_timesteps} times "
+            f"in an array, or returns no numbers: {error}"
+        ) from error
     good = log_snr.shape == times.shape and not np.isnan(log_snr).any()
     if not good or not (log_snr[1:] < log_snr[:-1]).all() or np.isinf(log_snr[0]):
         raise ValueError(
@@ -237,4 +243,5 @@ def _log_snr_of(name, num_timesteps):
 
 
 def _hint(name):
-    return ", which is called 'cosine' now" if name == "squared_cosine" else ""
+    old = isinstance(name, str) and name == "squared_cosine"
+    return ", which is called 'cosine' now" if old else ""

@@ -97,7 +97,13 @@ def visited_timesteps(schedule, num_steps, spacing="log_snr"):
             f"`num_steps` must be from 1 to the {top} timesteps of the schedule. "
             f"Received: num_steps={num_steps}"
         )
-    found = np.asarray(SPACINGS.get(spacing, spacing)(schedule, num_steps))
+    try:
+        found = np.asarray(SPACINGS.get(spacing, spacing)(schedule, num_steps))
+    except TypeError as error:
+        raise ValueError(
+            "`spacing` must be a function of the schedule and `num_steps`. Received: "
+            f"spacing={spacing!r}, which can't be called with them: {error}"
+        ) from error
     whole = found.shape == (num_steps + 1,) and found.dtype.kind in "iu"
     if not whole or found[0] > top or found[-1] != 0 or (np.diff(found) >= 0).any():
         raise ValueError(

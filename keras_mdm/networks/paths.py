@@ -95,6 +95,9 @@ class PathNetwork(Denoiser):
             self.embedding_size = 4 * channels[0]
         names = ("embedding_size", "num_heads", "groups")
         check_whole(**{name: getattr(self, name) for name in names})
+        # Keras' layers take no whole numbers of NumPy.
+        for name in names:
+            setattr(self, name, int(getattr(self, name)))
         if not between(self.dropout, 0.0) or self.dropout >= 1.0:
             raise ValueError(
                 "`dropout` must be at least 0 and below 1. "

@@ -102,6 +102,7 @@ class UNet(PathNetwork):
         check_whole(0, num_token_blocks=num_token_blocks)
         if token_projection_size is not None:
             check_whole(token_projection_size=token_projection_size)
+            token_projection_size = int(token_projection_size)
         check_kinds(channels, micro_conditioning, mid_blocks=mid_blocks)
         options = {
             "resolution": resolution,

@@ -98,8 +98,9 @@ def deserialized(config, cls, name):
     """
     try:
         return keras.saving.deserialize_keras_object(config, {"MDM": cls})
-    except TypeError as error:
-        # Keras makes one of whatever a constructor raises, whose words come last.
+    except Exception as error:
+        # Keras makes a TypeError of whatever a constructor raises, whose words come
+        # last, and of odd values it raises anything.
         cause = error
         while cause.__cause__ or cause.__context__:
             cause = cause.__cause__ or cause.__context__
