@@ -206,7 +206,7 @@ def run(folder, name, args, target=None, resume=False):
 
 def outcome(folder):
     """What a finished run has left, by name: text, bytes or arrays."""
-    from keras_mdm.training import state, state_file
+    from keras_mdm.training import state_file, state_folder
 
     found = {}
     for name in ("history.csv", "noise_levels.csv"):
@@ -218,7 +218,9 @@ def outcome(folder):
                     raise ValueError(f"{name} has two rows of {place}")
                 values = {key: v for key, v in row.items() if key not in SPEED}
                 found[f"{name}: {place}"] = values
-    with state_file.opened(state.newest(folder / "state").path) as (values, arrays):
+    # Not `state.newest`, which asks JAX for its processes: no fork is safe after that.
+    (path,) = state_folder.listed(folder / "state")[-1].paths
+    with state_file.opened(path) as (values, arrays):
         found |= {f"state: {name}": array.tobytes() for name, array in arrays}
         found |= {f"state: {key}": values[key] for key in ("progress", "places")}
     for path in (*folder.glob("samples/[!.]*"), *folder.glob("preset/[!.]*")):
