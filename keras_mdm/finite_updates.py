@@ -16,12 +16,7 @@ class FiniteUpdates:
             larger are scaled down to it. To `None` with `clipnorm` or `clipvalue`.
         **kwargs: As of the Keras optimizer.
 
-    Attributes:
-        skipped_in_a_row: int32 variable. Updates that were skipped since the last one
-            that was not.
-        gradient_norms: float32 variable of shape `(groups,)`. Norms of the gradients of
-            the last update, before clipping; of all in one group unless
-            `group_gradients` was called.
+    It has the attributes `skipped_in_a_row` and `gradient_norms`; see `AdamW`.
     """
 
     def __init__(self, *args, global_clipnorm=2.0, **kwargs):

@@ -51,7 +51,7 @@ def measure(network, batch, repeat):
 
     def compiled(function):
         program = backend.compile_with_weights(function, network.variables, True)
-        return partial(program, network.variables)
+        return partial(program, list(map(ops.convert_to_tensor, network.variables)))
 
     features = make_features(network.conditioner, batch)
     shape = (network.image_channels,)

@@ -18,9 +18,10 @@ def compile_with_weights(function, variables, jit_compile):
         jit_compile: bool. Whether TensorFlow uses XLA. JAX always does.
 
     Returns:
-        A callable of a list of variables, whose values are read in the place of those
-        of `variables` (the same ones, or moving averages of them), and then the
-        arguments of `function`; with its results.
+        A callable of a list of tensors, which are read in the place of `variables`
+        (their own values, or those of moving averages), and then the arguments of
+        `function`; with its results. Of variables of its own in place of tensors,
+        TensorFlow would trace a program for each list.
     """
 
     def with_values(current, *args, **kwargs):
@@ -33,23 +34,15 @@ def compile_with_weights(function, variables, jit_compile):
     if name() == "jax":
         import jax
 
-        compiled = jax.jit(with_values, compiler_options=xla_options())
-    elif name() == "tensorflow":
+        return jax.jit(with_values, compiler_options=xla_options())
+    if name() == "tensorflow":
         import tensorflow as tf
 
         # Nothing here needs Python control flow turned into graph operations.
-        compiled = tf.function(with_values, jit_compile=jit_compile, autograph=False)
-    else:
-        import torch
+        return tf.function(with_values, jit_compile=jit_compile, autograph=False)
+    import torch
 
-        compiled = torch.no_grad()(with_values)
-
-    def call(values, *args, **kwargs):
-        # Tensors, since TensorFlow would trace a program for each list of variables.
-        current = [keras.ops.convert_to_tensor(variable) for variable in values]
-        return compiled(current, *args, **kwargs)
-
-    return call
+    return torch.no_grad()(with_values)
 
 
 def run_stateless(model, state, function, with_optimizer=False):

@@ -262,7 +262,8 @@ def _functions(mdm, kind, use_ema):
             )
             for name in ("draw", "prepare", "run_steps", "pictures")
         }
-    return {name: partial(function, values) for name, function in functions.items()}
+    current = [ops.convert_to_tensor(variable) for variable in values]
+    return {name: partial(function, current) for name, function in functions.items()}
 
 
 def _draw_step_by_step(functions, levels, batch, fixed, settings, bar, callback, kept):

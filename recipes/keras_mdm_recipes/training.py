@@ -10,14 +10,7 @@ import pathlib
 import random
 import sys
 
-from keras_mdm_recipes import (
-    averages,
-    command_line,
-    devices,
-    stages,
-    start,
-    trackers,
-)
+from keras_mdm_recipes import averages, command_line, devices, stages, start, trackers
 from keras_mdm_recipes.check import learn_one_batch
 from keras_mdm_recipes.nearest import write_nearest
 from keras_mdm_recipes.plot import plot_losses

@@ -1,28 +1,11 @@
 """Every forged file: importing the modules that forge them fills `forge.CASES`."""
 
-from hostile import (
-    converted,
-    keras_weights,
-    others,
-    pictures,
-    presets,
-    reports,
-    runs,
-    sets,
-    weights,
-)
+import importlib
+
 from hostile.forge import CASES
 
 __all__ = ["CASES"]
-MODULES = (
-    converted,
-    keras_weights,
-    others,
-    pictures,
-    presets,
-    reports,
-    runs,
-    sets,
-    weights,
-)
-assert all(MODULES)
+
+_MODULES = "converted keras_weights others pictures presets reports runs sets weights"
+for _name in _MODULES.split():
+    importlib.import_module(f"hostile.{_name}")

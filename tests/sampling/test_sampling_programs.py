@@ -110,10 +110,11 @@ def test_each_step_adds_noise_of_its_own():
         return result
 
     compiled = backend.compile_with_weights(run_steps, network.variables, False)
+    weights = list(map(keras.ops.convert_to_tensor, network.variables))
 
     def after(x, first, stop):
         bounds = (keras.ops.convert_to_tensor(v, "int32") for v in (first, stop))
-        return compiled(network.variables, x, *bounds)
+        return compiled(weights, x, *bounds)
 
     visited = visited_timesteps(mdm.schedule, num_steps)
     alpha, sigma = (values[visited] for values in mdm.schedule.levels())
