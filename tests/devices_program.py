@@ -3,8 +3,8 @@
     python devices_program.py DEVICES KIND OUTPUT STATE [ADDRESS PROCESSES PROCESS]
 
 KIND is `one`, `data` or `fsdp`. What came out is written by process 0 to OUTPUT.npz.
-A second run is stopped, which leaves OUTPUT.state, and a third goes on from STATE, that
-of this program or of one on other devices.
+A second run goes on from STATE, which another of these programs left; where STATE is
+OUTPUT.state, the first run is stopped, leaves it, and the second is the rest of it.
 """
 
 import os
@@ -99,12 +99,17 @@ def joined(variables):
     return np.concatenate([backend.to_numpy(v).ravel() for v in variables])
 
 
-def results(mdm, losses):
-    data = make_dataset(SCHEDULE.stages[1])[:2]
+def trained(mdm, losses):
     return {
         "losses": np.array(losses),
         "weights": joined(mdm.network.weights),
         "averages": joined(mdm.ema.averages),
+    }
+
+
+def drawn(mdm):
+    data = make_dataset(SCHEDULE.stages[1])[:2]
+    return {
         "pictures": mdm.generate(
             labels=[0, 1, 2], num_steps=3, seed=5, guidance_scale=2.0, output="float"
         ),
@@ -112,8 +117,9 @@ def results(mdm, losses):
     }
 
 
-found = results(*run())
-run(stop=13, checkpoint_dir=f"{output}.state")
+own = state == f"{output}.state"
+mdm, losses = run(stop=13, checkpoint_dir=state) if own else run()
+found = {} if own else trained(mdm, losses) | drawn(mdm)
 backend.wait_for_all()  # Each writes a part of it.
 if process == 0:
     shutil.copytree(state, f"{output}.copy")
@@ -121,8 +127,11 @@ if process == 0:
     with open(f"{output}.copy/stage2_epoch0_step9.1-of-2.state", "wb"):
         pass
 backend.wait_for_all()
-mdm, losses = run(checkpoint_dir=f"{output}.copy", resume=True)
-found.update({f"resumed_{k}": value for k, value in results(mdm, losses).items()})
+mdm, last_losses = run(checkpoint_dir=f"{output}.copy", resume=True)
+resumed = trained(mdm, last_losses)
+if own:
+    found = trained(mdm, losses + last_losses) | drawn(mdm)
+found.update({f"resumed_{key}": value for key, value in resumed.items()})
 shares = []
 for variable in (*mdm.ema.averages, *mdm.optimizer.variables):
     size, part = variable.value.size, variable.value.addressable_shards[0].data.size

@@ -299,6 +299,10 @@ def main(argv=None):
             folder = pathlib.Path(args.output).absolute()
             folder.mkdir(parents=True)
         # Children find them imported; nothing is computed here, so a fork is safe.
+        import grain  # noqa: F401
+        import keras_mdm_recipes.train_image  # noqa: F401
+        import tensorboardX  # noqa: F401
+
         import keras_mdm.callbacks  # noqa: F401
 
         report = measure(folder, args)

@@ -4,7 +4,7 @@ Public as `keras_mdm.callbacks`. They know the stages of a `ProgressiveSchedule`
 `on_stage_begin`, and work with a plain `fit` too.
 """
 
-from keras import ops
+import numpy as np
 
 from keras_mdm import backend
 from keras_mdm.checks import check_whole
@@ -160,15 +160,13 @@ def average_distance(mdm):
     """
     if mdm.ema is None or backend.number_of_processes() > 1:
         return None
-    squares = [
-        ops.stack([ops.sum(ops.square(a - w)), ops.sum(ops.square(w))])
-        for a, w in (
-            (average.value, ops.cast(weight.value, "float32"))
-            for average, weight in zip(mdm.ema.averages, mdm.ema.sources, strict=True)
-        )
-    ]
-    apart, whole = ops.convert_to_numpy(ops.sum(ops.stack(squares), axis=0))
-    return float((apart / whole) ** 0.5)
+    apart = whole = 0.0
+    for average, weight in zip(mdm.ema.averages, mdm.ema.sources, strict=True):
+        average = backend.to_numpy(average)
+        weight = backend.to_numpy(weight).astype("float32")
+        apart += float(np.sum(np.square(average - weight)))
+        whole += float(np.sum(np.square(weight)))
+    return (apart / whole) ** 0.5 if whole else None
 
 
 class SampleGrid(StageCallback):
