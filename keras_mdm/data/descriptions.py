@@ -6,12 +6,10 @@ Those follow any name: of a file elsewhere, of an address, of a module to import
 import os
 import pathlib
 import sys
-import zipfile
 
+from keras_mdm.data.packed import check_archives
 from keras_mdm.files import leads_out
 from keras_mdm.text_files import MAX_TEXT, printable, read_json, read_text
-
-_MOST_UNPACKED = 100  # Pictures are hardly smaller in an archive.
 
 
 def check_links(folder):
@@ -31,7 +29,7 @@ def check_card(folder):
     from huggingface_hub.repocard import metadata_load
 
     check_links(folder)
-    _check_archives(folder)
+    check_archives(folder)
     card = folder / datasets.config.REPOCARD_FILENAME
     description = folder / datasets.config.REPOYAML_FILENAME
     try:
@@ -54,22 +52,6 @@ def check_card(folder):
             raise ValueError(
                 f"'{printable(folder)}' names files outside of it in its description: "
                 f"{printable(value)!r}. Data are read from the folder itself alone."
-            )
-
-
-def _check_archives(folder):
-    """Raises a `ValueError` if an archive, which is unpacked, is far larger then."""
-    for path in sorted(folder.rglob("*.zip")):
-        try:
-            with zipfile.ZipFile(path) as file:
-                size = sum(member.file_size for member in file.infolist())
-        # Whatever a damaged file makes zipfile raise.
-        except Exception as error:
-            raise ValueError(f"'{printable(path)}' is damaged: {error}") from error
-        if size > _MOST_UNPACKED * path.stat().st_size:
-            raise ValueError(
-                f"'{printable(path)}' would be unpacked to {size} bytes, more than "
-                f"{_MOST_UNPACKED} times what it has."
             )
 
 

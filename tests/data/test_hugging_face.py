@@ -1,10 +1,14 @@
 """Data sets of Hugging Face: local files, columns, streams, bad input."""
 
+import bz2
+import gzip
 import io
 import itertools
 import json
+import lzma
 import pickle
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -352,3 +356,32 @@ def test_frames_and_a_missing_library(pictures, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match="needs datasets.*pip install datasets"):
         open_source(f"hf:{pictures}")
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "words"),
+    [
+        ("train.csv.gz", gzip.compress, "gunzip"),
+        ("train.parquet", bz2.compress, "bunzip2"),
+        ("notes", lzma.compress, "unxz"),
+        ("more.zip", lambda data: b"PK" + data, "damaged"),
+    ],
+)
+def test_what_would_be_unpacked_without_a_bound(tmp_path, name, pack, words):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(encode(99))
+    (folder / name).write_bytes(pack(b"a,b\n" * 1000))
+    with pytest.raises(ValueError, match=f"{name}.*{words}"):
+        open_source(f"hf:{folder}")
+
+
+def test_zip_archives_of_pictures_are_read(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "train.zip", "w") as file:
+        for number in (0, 99, 198):
+            file.writestr(f"{number}.png", encode(number))
+    source = open_source(f"hf:{folder}")
+    found = sorted(source[i]["image"][0, 0, 0] for i in range(len(source)))
+    assert found == [0, 99, 198]

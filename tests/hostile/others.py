@@ -1,12 +1,16 @@
 """Forged files of formats that are read rarely, and of what lies beside a set."""
 
+import gzip
 import io
 import json
+import lzma
 import struct
 import tarfile
 import zipfile
 
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 
 from hostile.forge import EVIL, archive, case, picture_source, png, read_all, write
 from hostile.pictures import clip, read_clips
@@ -164,6 +168,12 @@ def _zip_bomb(path, outside):
         file.writestr("bomb.png", png(8, 8, bytes(64)) + bytes(2**29))
 
 
+def _parquet_bomb(path, outside):
+    cell = pyarrow.array([bytes(2**29)], pyarrow.binary())
+    table = pyarrow.table({"image": cell})
+    parquet.write_table(table, path, compression="zstd", use_dictionary=False)
+
+
 def _tar(path, outside):
     with tarfile.open(path, "w") as file:
         info = tarfile.TarInfo("../../../outside/slip.png")
@@ -180,6 +190,9 @@ for _name, _made in {
     "zip-slip": beside("train.zip", _zip),
     "zip-bomb": beside("train.zip", _zip_bomb),
     "tar-slip": beside("train.tar", _tar),
+    "gzip-bomb": beside("train.csv.gz", gzip.compress(bytes(2**27))),
+    "gzip-as-parquet": beside("train.parquet", gzip.compress(bytes(2**20))),
+    "xz-as-table": beside("metadata.csv", lzma.compress(b"file_name,text\n" * 9999)),
     "link": beside(
         "linked.png", lambda path, outside: path.symlink_to(outside / "secret.png")
     ),
@@ -191,6 +204,7 @@ for _name, _made in {
         ),
     ),
     "infos": beside("dataset_infos.json", "[" * 100_000),
+    "parquet-bomb": beside("train.parquet", _parquet_bomb),
     "parquet": beside("train.parquet", b"PAR1" + bytes(100) + b"PAR1"),
     "parquet-length": beside(
         "train.parquet", b"PAR1" + bytes(8) + struct.pack("<I", 2**31 - 1) + b"PAR1"
