@@ -55,15 +55,7 @@ def read_text(path, max_bytes=MAX_TABLE):
 
 
 def decode_text(data, name):
-    """Decodes the bytes of a text file; `name` is what errors call it.
-
-    Args:
-        data: Bytes.
-        name: String or path.
-
-    Returns:
-        String, see `read_text`.
-    """
+    """The text in the bytes of a file, as `read_text`; `name` is for errors."""
     found = (pair for pair in _MARKS if data.startswith(pair[0]))
     mark, encoding = next(found, (b"", "utf-8"))
     data = data[len(mark) :]
@@ -120,6 +112,16 @@ def parse_json(text, name):
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"'{printable(name)}' is not JSON: {error}") from error
+
+
+def values_in(value):
+    """Yields a JSON value and all that is in it, at any depth."""
+    left = [value]
+    while left:
+        value = left.pop()
+        yield value
+        if isinstance(value, dict | list):
+            left.extend(value.values() if isinstance(value, dict) else value)
 
 
 def printable(text):

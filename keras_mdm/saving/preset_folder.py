@@ -28,20 +28,13 @@ FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
 WEIGHTS_FILE = "model.weights.h5"
+FILES = (CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE)
 
 
 def write_preset(path, config, network, averaged, overwrite=False):
-    """Writes a preset folder; see `save_to_preset`.
+    """Writes a serialized `MDM` and the weights of its network; see `save_to_preset`.
 
-    Args:
-        path: str or path.
-        config: dict. A serialized `MDM`.
-        network: The network that has its weights.
-        averaged: bool. Whether the weights are a moving average.
-        overwrite: bool.
-
-    Raises:
-        ValueError: if a weight is NaN or infinite.
+    `averaged` says whether these are a moving average.
     """
     check_finite(network.weights, path)
     metadata = {
