@@ -97,21 +97,24 @@ def _line_of_end(text):
 
 
 def read_json(path):
-    """Reads a JSON file.
+    """The object in a JSON file as a dict; see `parse_json`.
 
     Raises:
-        ValueError: If it is not JSON. The message names the file.
+        ValueError: If there is none. The message names the file.
         OSError: If the file can't be read.
     """
     return parse_json(read_text(path, MAX_TEXT), path)
 
 
 def parse_json(text, name):
-    """`json.loads` whose errors, of nesting too, are a `ValueError` that has a name."""
+    """A JSON object as a dict; all errors, of nesting too, are a `ValueError`."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"'{printable(name)}' is not JSON: {error}") from error
+        raise ValueError(f"'{printable(name)}' is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"'{printable(name)}' is no JSON object.")
+    return value
 
 
 def values_in(value):

@@ -28,9 +28,6 @@ def network_from_config(config, resolution, text_size=None, **options):
             is one image, whose frames are its tiles: this is the side of that.
         text_size: int or `None`. Size of the text embeddings.
         **options: Arguments of every network, such as `dtype` or `remat`.
-
-    Returns:
-        A `UNet` or `NestedUNet`.
     """
     channels = _integers(config["resolution_channels"])
     inner = innermost = config.get("inner_config")

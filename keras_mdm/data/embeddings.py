@@ -129,11 +129,7 @@ class EmbeddingShards:
 
 
 def write_about(folder, encoder, size, max_tokens):
-    """Writes what made the embeddings, or checks that it is what is there.
-
-    Raises:
-        ValueError: If the folder has embeddings of another kind.
-    """
+    """Writes what made the embeddings; a `ValueError` if those there are of another."""
     folder = _local(folder)
     about = {"format": _FORMAT, "encoder": encoder}
     about |= {"size": int(size), "max_tokens": int(max_tokens)}
@@ -214,12 +210,10 @@ def _read_about(folder):
             "`tools/encode_captions.py` makes them."
         )
     about = read_json(_member(path))
-    if isinstance(about, dict):
-        check_values(about, path)
-    counts = [about.get(key) for key in _COUNTS] if isinstance(about, dict) else [None]
-    if not all(type(count) is int and count > 0 for count in counts) or not isinstance(
-        about.get("encoder"), str
-    ):
+    check_values(about, path)
+    counts = [about.get(key) for key in _COUNTS]
+    positive = all(type(count) is int and count > 0 for count in counts)
+    if not positive or not isinstance(about.get("encoder"), str):
         raise ValueError(
             f"'{printable(path)}' is damaged: it must have {' and '.join(_COUNTS)}, "
             f"positive integers, and the name of the encoder. Received: {about}"

@@ -248,20 +248,15 @@ def _links_option(path):
 
 
 def check_split(what, split):
-    """Raises a `ValueError` if `belongs` knows no such split."""
+    """Raises a `ValueError` if there is no such split."""
     if split not in SPLITS:
         raise ValueError(
             f"`split` of {what} must be one of {SPLITS}. Received: split={split!r}"
         )
 
 
-def belongs(name, split):
-    """Whether the file of a name is in a split: by a hash of the name."""
-    return split in ("all", split_of(name))
-
-
 def split_of(name):
-    """The split of a name, by its hash."""
+    """The split that a file of this name is in, by a hash of the name."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     percent = int.from_bytes(digest[:8], "big") % 100
     return next(split for split, range_ in _PERCENT.items() if percent in range_)
