@@ -26,6 +26,7 @@ from keras_mdm.text_files import printable, read_json
 _ABOUT = "embeddings.json"
 _FORMAT = 1
 _COUNTS = ("format", "size", "max_tokens")
+_UNKNOWN = -1  # The checksum of what was written without one.
 
 
 class EmbeddingShards:
@@ -49,13 +50,12 @@ class EmbeddingShards:
         self.size = about["size"]
         self.encoder_name = about["encoder"]
         self.max_tokens = max_tokens or about["max_tokens"]
-        index, self._unchecked = [], set()
+        index = []
         for number in written_shards(self._folder):
             hashes, lengths, sums = _read_shard(self._folder, number, about)
             if sums is None:
                 tell_unchecked(_tokens_path(self._folder, number))
-                self._unchecked.add(number)
-                sums = np.zeros_like(hashes, "uint32")
+                sums = np.full_like(hashes, _UNKNOWN, "int64")
             starts = np.cumsum(lengths, dtype="int64") - lengths
             numbers = np.full_like(lengths, number)
             index.append((hashes, numbers, starts, lengths, sums))
@@ -105,13 +105,11 @@ class EmbeddingShards:
             if place is None:
                 raise KeyError(text)
             number, start, length, known = place
+            path = _tokens_path(self._folder, number)
             if number not in self._tokens:
-                path = _member(_tokens_path(self._folder, number))
-                self._tokens[number] = np.load(path, mmap_mode="r")
+                self._tokens[number] = np.load(_member(path), mmap_mode="r")
             tokens = self._tokens[number][start : start + length]
-            found = zlib.crc32(np.ascontiguousarray(tokens))
-            if number not in self._unchecked and found != known:
-                path = _tokens_path(self._folder, number)
+            if known not in (_UNKNOWN, zlib.crc32(np.ascontiguousarray(tokens))):
                 raise ValueError(
                     f"'{printable(path)}' is damaged: the embedding of {text[:80]!r} "
                     "is not what was written. Delete "

@@ -90,11 +90,10 @@ class Files(Source):
         self._captions, notes = written.texts, written.notes
         classes = {file.parts[0] for file in found if len(file.parts) > 1}
         self._refuse_splits(kind, classes)
-        self._labels, self._classes = {}, {}
+        self._classes, names = {}, set()
         if written.classes and len(written.classes) == len(written.texts):
             self._classes = written.classes
-            names = sorted(set(self._classes.values()))
-            self._labels = {name: label for label, name in enumerate(names)}
+            names = set(self._classes.values())
         elif written.classes:
             notes.append(
                 f"Only {len(written.classes)} of {len(written.texts)} captioned files "
@@ -107,8 +106,8 @@ class Files(Source):
                     f"{len(empty)} class folder(s) have no file that is read, and keep "
                     f"their numbers: {name_some(empty)}."
                 )
-            names = sorted({*classes, *empty})
-            self._labels = {name: label for label, name in enumerate(names)}
+            names = {*classes, *empty}
+        self._labels = {name: label for label, name in enumerate(sorted(names))}
         super().__init__(
             f"{kind}:{path}",
             class_names=map(printable, self._labels) if self._labels else None,

@@ -38,7 +38,7 @@ def write_bundled_weights(mdm, path):
 
 
 def read_bundled_weights(mdm, file):
-    """Loads what `write_bundled_weights` wrote into an `MDM`, if it is of its network."""
+    """Loads what `write_bundled_weights` wrote, if it belongs to an `MDM`'s network."""
     wanted = {variable.path: tuple(variable.shape) for variable in mdm.network.weights}
     values = read_arrays(file, 2 * mdm.network.count_params() + 4096 * len(wanted))
     if wanted != {name: value.shape for name, value in values.items()}:

@@ -97,7 +97,7 @@ def check_metadata(folder):
 
 
 def check_file(folder, name, metadata):
-    """Compares a file of a preset with the checksum in its metadata, if there is one."""
+    """Compares a file of a preset with its checksum in the metadata, if it has one."""
     known = metadata.get("files")
     if known is not None and (
         not isinstance(known, dict)
@@ -131,6 +131,6 @@ def read_part(folder, name):
         return read_json(member(folder, name))
     except ValueError as error:
         raise ValueError(
-            f"preset '{printable(folder)}' is damaged: {name} is not an object in "
-            f"JSON. Cause: {error}"
+            f"preset '{printable(folder)}' is damaged: {name} is not JSON. "
+            f"Cause: {error}"
         ) from error
