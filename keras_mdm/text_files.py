@@ -29,27 +29,22 @@ MAX_TABLE, MAX_TEXT = 2**32, 2**24
 
 
 def read_text(path, max_bytes=MAX_TABLE):
-    """Reads a text file: UTF-8, or what its byte order mark says.
+    """The text of a file in UTF-8, or what its byte order mark says, without the mark.
 
-    Args:
-        path: String or path of the file.
-        max_bytes: Int. Size of the largest file that is read.
-
-    Returns:
-        String without the mark; ends of lines are as in the file.
+    Ends of lines are as in the file.
 
     Raises:
-        ValueError: If the file is no such text. The message names file and line.
+        ValueError: If the file is no such text, or has more than `max_bytes`. The
+            message names file and line.
         OSError: If the file can't be read.
     """
     status = os.stat(path)
     if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):
         raise ValueError(f"'{printable(path)}' is no regular file.")
-    size = status.st_size
-    if size > max_bytes:
+    if status.st_size > max_bytes:
         raise ValueError(
-            f"'{printable(path)}' has {size} bytes, more than the {max_bytes} that are "
-            "read at once."
+            f"'{printable(path)}' has {status.st_size} bytes, more than the "
+            f"{max_bytes} that are read at once."
         )
     return decode_text(pathlib.Path(path).read_bytes(), path)
 

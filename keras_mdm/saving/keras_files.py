@@ -107,7 +107,11 @@ def get_compile_config(self):
 
 
 def compile_from_config(self, config):
-    """Compiles the model as `get_compile_config` says."""
+    """Compiles the model as `get_compile_config` says.
+
+    Args:
+        config: dict.
+    """
     config = dict(config)
     active_levels.choose(self, config.pop("resolution"), config.pop("freeze_inner"))
     parts, frozen = _parts(self.network), set(config.pop("frozen"))
@@ -125,14 +129,22 @@ def compile_from_config(self, config):
 
 
 def save_own_variables(self, store):
-    """Writes the model's own variables, the state of its noise among them."""
+    """Writes the model's own variables, the state of its noise among them.
+
+    Args:
+        store: dict of arrays, as Keras gives it.
+    """
     keras.Model.save_own_variables(self, store)
     # Keras leaves random generators out, and the same noise would come again.
     store[_SEED] = keras.ops.convert_to_numpy(self.seed_generator.state.value)
 
 
 def load_own_variables(self, store):
-    """Reads what `save_own_variables` wrote; files without a random state are fine."""
+    """Reads what `save_own_variables` wrote; files without a random state are fine.
+
+    Args:
+        store: dict of arrays, as Keras gives it.
+    """
     own = {key: store[key] for key in store.keys()}
     seed = own.pop(_SEED, None)
     keras.Model.load_own_variables(self, own)
