@@ -10,13 +10,7 @@ import numbers
 def between(value, low=float("-inf"), high=float("inf"), whole=False):
     """Whether a value is a real number from `low` to `high`, and no bool.
 
-    Args:
-        value: Anything.
-        low, high: Numbers. Infinite ends are not in the range, and NaN never is.
-        whole: bool. Whether it must be an integer.
-
-    Returns:
-        bool.
+    Infinite ends are not in the range, and NaN never is. `whole` asks for an integer.
     """
     kind = numbers.Integral if whole else numbers.Real
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -34,12 +28,7 @@ def check_flags(**given):
 
 
 def check_whole(low=1, **given):
-    """Raises a `ValueError` that names the first argument that is no whole number.
-
-    Args:
-        low: int. The least that is one.
-        **given: The arguments.
-    """
+    """Raises a `ValueError` that names the first argument that is no int from `low`."""
     for name, value in given.items():
         if not between(value, low, whole=True):
             raise ValueError(

@@ -16,13 +16,8 @@ from keras_mdm.text_files import printable
 _KEY = "checksum"
 
 
-def checksum(data):
-    """The checksum of bytes, or of an array's memory, as eight hexadecimal digits."""
-    return f"{zlib.crc32(data):08x}"
-
-
 def file_checksum(path):
-    """The checksum of a file."""
+    """The checksum of a file, as eight hexadecimal digits."""
     found = 0
     with open(path, "rb") as file:
         while part := file.read(1 << 20):
@@ -36,14 +31,9 @@ def with_checksum(values):
 
 
 def check_values(values, path):
-    """Compares what `with_checksum` made, once read, with its checksum.
+    """Takes the checksum out of what `with_checksum` made, and compares it.
 
-    Args:
-        values: dict. The checksum is taken out of it.
-        path: str or path. The file it was read from, for messages.
-
-    Raises:
-        ValueError: if it is not that of what it holds.
+    Raises a `ValueError` that names the file `path`, which it was read from.
     """
     written = values.pop(_KEY, None)
     if written is None:
@@ -66,16 +56,13 @@ def tell_unchecked(path):
 
 
 def read_arrays(path, most, names=None):
-    """The arrays of an `.npz` file, whose archive has a checksum of each.
+    """The arrays of an `.npz` file by name; its archive has a checksum of each.
 
     Args:
         path: Path.
         most: int. Bytes that they may take in memory.
         names: Collection of str: those that are read, as far as they are there.
             Defaults to all.
-
-    Returns:
-        dict of name to array.
 
     Raises:
         OSError: if it can't be opened.
@@ -89,9 +76,8 @@ def read_arrays(path, most, names=None):
                     member.filename.removesuffix(".npy"): member
                     for member in archive.infolist()
                 }
-                members = {
-                    k: v for k, v in members.items() if names is None or k in names
-                }
+                if names is not None:
+                    members = {name: members[name] for name in names if name in members}
                 size = sum(member.file_size for member in members.values())
                 if size > most:
                     raise ValueError(f"it holds {size} bytes, more than {most}")
@@ -105,4 +91,4 @@ def read_arrays(path, most, names=None):
 
 
 def _sum(values):
-    return checksum(json.dumps(values, sort_keys=True).encode())
+    return f"{zlib.crc32(json.dumps(values, sort_keys=True).encode()):08x}"

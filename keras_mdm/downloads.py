@@ -4,14 +4,11 @@ import pathlib
 
 
 def download_repository(address, files):
-    """Downloads what is needed of a repository.
+    """The folder with what is needed of a repository, downloaded.
 
     Args:
         address: str. `"hf://user/repository"`.
         files: List of str. Names or patterns of files; others are left there.
-
-    Returns:
-        Path of a folder.
 
     Raises:
         ValueError: if it can't be downloaded.

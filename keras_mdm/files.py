@@ -31,11 +31,7 @@ _cleared = set()
 
 
 def as_path(path):
-    """A path with `~` as the user's home folder.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """A path with `~` as the user's home folder; a `ValueError` if it is none."""
     if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
         raise ValueError(
             f"a path must be a text without zero characters. Received: {path!r}"
@@ -46,8 +42,7 @@ def as_path(path):
 def local_path(path, argument):
     """`as_path` of what a user named, which `argument` names in errors.
 
-    Raises:
-        ValueError: if it is empty, or the home folder of nobody known.
+    It may not be empty either, nor the home folder of nobody known.
     """
     if not str(path).strip():
         raise ValueError(
@@ -72,14 +67,9 @@ def cache_folder(kind):
 def whole_file(path, by_all=False):
     """Yields the path of a new file that becomes `path` if no error is raised.
 
-    Until then, and after an error, what was at `path` is as before.
-
-    Args:
-        path: str or path. Its folder is made if need be. The new file has its suffix.
-        by_all: bool. Whether each of several processes writes a file of its own.
-
-    Raises:
-        OSError: if writing fails.
+    Until then, and after an error, what was at `path` is as before. Its folder is made
+    if need be, and the new file has its suffix. With `by_all`, each of several
+    processes writes a file of its own.
     """
     path = as_path(path)
     if backend.process_number() > 0 and not by_all:
@@ -90,17 +80,15 @@ def whole_file(path, by_all=False):
     if backend.process_number() == 0:
         clear_leftovers(path.parent)
     temporary = _beside(path, path.suffix)
-    file = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    temporary.touch(exist_ok=False)
     try:
-        _lock(file)
-        yield temporary
-        _to_disk(temporary)
-        os.replace(temporary, path)
+        with _locked(temporary):
+            yield temporary
+            _to_disk(temporary)
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(file)
 
 
 def write_text(path, text):
@@ -137,42 +125,34 @@ def whole_folder(path, is_ours, overwrite=False):
     temporary = _beside(path / "new" if replaces else path)
     clear_leftovers(temporary.parent)
     temporary.mkdir()
-    lock = None
     try:
-        if fcntl is not None:
-            lock = os.open(temporary, os.O_RDONLY)
-            _lock(lock)
-        yield temporary
-        for entry in temporary.iterdir():
-            _to_disk(entry)
-            if (path / entry.name).is_dir():
-                raise IsADirectoryError(f"'{path / entry.name}' is a folder")
-        if replaces:
-            finish_replacement(path)
-            temporary.rename(path / _REPLACEMENT)
-            finish_replacement(path)
-        else:
-            # Fails if another process has put something there meanwhile.
-            temporary.rename(path)
-    except OSError as error:
+        with _locked(temporary):
+            yield temporary
+            for entry in temporary.iterdir():
+                _to_disk(entry)
+                if (path / entry.name).is_dir():
+                    raise IsADirectoryError(f"'{path / entry.name}' is a folder")
+            if replaces:
+                finish_replacement(path)
+                temporary.rename(path / _REPLACEMENT)
+                finish_replacement(path)
+            else:
+                # Fails if another process has put something there meanwhile.
+                temporary.rename(path)
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise OSError(
             f"'{path}' could not be written, and nothing of it was left; what was "
             f"there is as before. Cause: {error}"
         ) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def own_folder(parent, name):
     """A folder, or lock, in a folder that may be a stranger's.
 
-    Raises:
-        ValueError: if it is a link, through which files elsewhere would be written.
+    A link, through which files elsewhere would be written, is a `ValueError`.
     """
     path = as_path(parent) / name
     if path.is_symlink():
@@ -192,8 +172,7 @@ def leads_out(path, folder):
 def member(folder, name):
     """A file in a folder that may be a stranger's.
 
-    Raises:
-        ValueError: if it is a link that leads elsewhere, or is there and no file.
+    A link that leads elsewhere is a `ValueError`, and so is what is there and no file.
     """
     path = folder / name
     if leads_out(path, folder):
@@ -215,7 +194,7 @@ def open_to_append(path):
 def clear_leftovers(folder):
     """Removes what writers that were killed left in a folder, and says so, once.
 
-    A writer holds a lock on its temporary file or folder for as long as it lives.
+    A writer that lives has a lock on its temporary file or folder.
     """
     real = os.path.realpath(folder)
     if real in _cleared or fcntl is None:
@@ -246,11 +225,19 @@ def clear_leftovers(folder):
         )
 
 
-def _lock(file):
-    """Marks a temporary file or folder as that of a living writer."""
-    if fcntl is not None:
+@contextlib.contextmanager
+def _locked(path):
+    """Within it, a temporary file or folder is that of a living writer."""
+    if fcntl is None:
+        yield
+        return
+    file = os.open(path, os.O_RDONLY)
+    try:
         with contextlib.suppress(OSError):  # A file system without locks.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(file)
 
 
 def finish_replacement(folder):

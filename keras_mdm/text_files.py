@@ -29,41 +29,28 @@ MAX_TABLE, MAX_TEXT = 2**32, 2**24
 
 
 def read_text(path, max_bytes=MAX_TABLE):
-    """Reads a text file: UTF-8, or what its byte order mark says.
+    """The text of a file in UTF-8, or what its byte order mark says, without the mark.
 
-    Args:
-        path: String or path of the file.
-        max_bytes: Int. Size of the largest file that is read.
-
-    Returns:
-        String without the mark; ends of lines are as in the file.
+    Ends of lines are as in the file.
 
     Raises:
-        ValueError: If the file is no such text. The message names file and line.
+        ValueError: If the file is no such text, or has more than `max_bytes`. The
+            message names file and line.
         OSError: If the file can't be read.
     """
     status = os.stat(path)
     if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):
         raise ValueError(f"'{printable(path)}' is no regular file.")
-    size = status.st_size
-    if size > max_bytes:
+    if status.st_size > max_bytes:
         raise ValueError(
-            f"'{printable(path)}' has {size} bytes, more than the {max_bytes} that are "
-            "read at once."
+            f"'{printable(path)}' has {status.st_size} bytes, more than the "
+            f"{max_bytes} that are read at once."
         )
     return decode_text(pathlib.Path(path).read_bytes(), path)
 
 
 def decode_text(data, name):
-    """Decodes the bytes of a text file; `name` is what errors call it.
-
-    Args:
-        data: Bytes.
-        name: String or path.
-
-    Returns:
-        String, see `read_text`.
-    """
+    """The text in the bytes of a file, as `read_text`; `name` is for errors."""
     found = (pair for pair in _MARKS if data.startswith(pair[0]))
     mark, encoding = next(found, (b"", "utf-8"))
     data = data[len(mark) :]
@@ -105,21 +92,34 @@ def _line_of_end(text):
 
 
 def read_json(path):
-    """Reads a JSON file.
+    """The object in a JSON file as a dict; see `parse_json`.
 
     Raises:
-        ValueError: If it is not JSON. The message names the file.
+        ValueError: If there is none. The message names the file.
         OSError: If the file can't be read.
     """
     return parse_json(read_text(path, MAX_TEXT), path)
 
 
 def parse_json(text, name):
-    """`json.loads` whose errors, of nesting too, are a `ValueError` that has a name."""
+    """A JSON object as a dict; all errors, of nesting too, are a `ValueError`."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"'{printable(name)}' is not JSON: {error}") from error
+        raise ValueError(f"'{printable(name)}' is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"'{printable(name)}' is no JSON object.")
+    return value
+
+
+def values_in(value):
+    """Yields a JSON value and all that is in it, at any depth."""
+    left = [value]
+    while left:
+        value = left.pop()
+        yield value
+        if isinstance(value, dict | list):
+            left.extend(value.values() if isinstance(value, dict) else value)
 
 
 def printable(text):

@@ -43,8 +43,6 @@ def read_json(path):
             f"'{path}' is missing: the folder must be a T5 model as Hugging Face keeps "
             f"it, with '{CONFIG}', '{VOCABULARY}' and safetensors files."
         ) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"'{path}' is no JSON object. Received: {str(value)[:80]}")
     if CHECKSUMS in value:
         check_values(value, path)
         for name, known in value.pop(CHECKSUMS).items():

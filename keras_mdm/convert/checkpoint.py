@@ -135,10 +135,9 @@ def _torch():
 
 
 def _check_archive(path):
-    """Compares the check sums of an archive; torch does not where it maps a file.
+    """Bytes that an archive has for tensors, if its check sums are right.
 
-    Returns:
-        int. Bytes that it has for tensors.
+    torch does not compare them where it maps a file.
     """
     try:
         archive = zipfile.ZipFile(path)

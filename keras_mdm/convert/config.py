@@ -113,9 +113,6 @@ def read_config(path):
         path: str or path. YAML file with `unet_config`, `diffusion_config` and
             `sample_image_size` (or `image_size` in `reader_config`).
 
-    Returns:
-        dict with `px`, `unet_config` and `diffusion_config`.
-
     Raises:
         ValueError: if the file is not such a configuration.
     """
@@ -163,16 +160,9 @@ def read_config(path):
 
 
 def complete(unet_config):
-    """A network's configuration with defaults filled in and every option checked.
+    """A copy of a network's configuration, and those inside it, with the defaults.
 
-    Args:
-        unet_config: dict. Official fields; `inner_config` is completed too.
-
-    Returns:
-        A new dict.
-
-    Raises:
-        ValueError: if a network of this kind can't be built.
+    A network that can't be built is a `ValueError`.
     """
     if "resolution_channels" not in unet_config:
         raise ValueError("`unet_config` must have `resolution_channels`.")

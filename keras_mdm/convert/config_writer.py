@@ -7,15 +7,7 @@ from keras_mdm.networks import NestedUNet
 
 
 def write_config(path, mdm):
-    """Writes the official configuration of a model.
-
-    Args:
-        path: str or path. YAML file to write.
-        mdm: `MDM`.
-
-    Raises:
-        ValueError: if the official implementation has no such model.
-    """
+    """Writes the official configuration of an `MDM`; a `ValueError` if it has none."""
     network, schedule = mdm.network, mdm.schedule
     _check_official(mdm)
     outer = len(network.networks) - 1
@@ -42,8 +34,7 @@ def write_config(path, mdm):
         },
         "reader_config": {"image_size": network.resolution},
     }
-    text = import_yaml().safe_dump(content, sort_keys=False)
-    write_text(path, text)
+    write_text(path, import_yaml().safe_dump(content, sort_keys=False))
 
 
 def _official_schedule(schedule):

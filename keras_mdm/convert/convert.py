@@ -7,7 +7,6 @@ from keras_mdm.convert.config import complete, model_options, read_config
 from keras_mdm.convert.config_writer import write_config
 from keras_mdm.convert.ml_mdm import (
     assign_weights,
-    named_variables,
     network_from_config,
     official_weights,
 )
@@ -76,18 +75,10 @@ def convert_preset(preset, output, overwrite=False, progress=None):
     check_free(output, reads, overwrite)
     mdm = MDM.from_preset(preset, ema_momentum=None, dtype="float32")
     check_finite(mdm.network.weights, output)
-    total = sum(1 for _ in named_variables(mdm.network))
-
-    def reported():
-        for done, pair in enumerate(official_weights(mdm.network), start=1):
-            yield pair
-            if progress is not None:
-                progress(done, total)
-
     with whole_folder(output, reads, overwrite) as folder:
         config, weights = (folder / name for name in FILES)
         write_config(config, mdm)
-        write_checkpoint(weights, reported())
+        write_checkpoint(weights, official_weights(mdm.network, progress))
 
 
 def _text_size(unet_config, weights):

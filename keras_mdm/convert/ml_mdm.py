@@ -28,9 +28,6 @@ def network_from_config(config, resolution, text_size=None, **options):
             is one image, whose frames are its tiles: this is the side of that.
         text_size: int or `None`. Size of the text embeddings.
         **options: Arguments of every network, such as `dtype` or `remat`.
-
-    Returns:
-        A `UNet` or `NestedUNet`.
     """
     channels = _integers(config["resolution_channels"])
     inner = innermost = config.get("inner_config")
@@ -268,10 +265,13 @@ def assign_weights(network, weights, progress=None):
             progress(done, len(wanted))
 
 
-def official_weights(network):
+def official_weights(network, progress=None):
     """Yields (official name, array in the official layout) of every parameter."""
-    for name, variable, layout in named_variables(network):
+    variables = list(named_variables(network))
+    for done, (name, variable, layout) in enumerate(variables, start=1):
         yield name, TO_TORCH[layout](keras.ops.convert_to_numpy(variable.value))
+        if progress is not None:
+            progress(done, len(variables))
 
 
 def _is_unused(name, outer):

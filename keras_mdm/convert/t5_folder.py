@@ -3,7 +3,6 @@
 import json
 import shutil
 
-from keras_mdm import text_files
 from keras_mdm.checksums import file_checksum, with_checksum
 from keras_mdm.conditioning.t5_files import (
     CHECKSUMS,
@@ -16,6 +15,7 @@ from keras_mdm.conditioning.t5_files import (
 )
 from keras_mdm.conditioning.t5_model import read_config
 from keras_mdm.files import check_free, member, reserve, whole_folder, write_text
+from keras_mdm.text_files import read_json
 
 # What the configuration of a folder without the decoder calls the model.
 _REDUCED = "T5EncoderModel"
@@ -62,7 +62,6 @@ def _is_reduced(folder):
     if (folder / INDEX).exists() or not (folder / WEIGHTS).is_file():
         return False
     try:
-        config = text_files.read_json(folder / CONFIG)
+        return read_json(folder / CONFIG).get("architectures") == [_REDUCED]
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and config.get("architectures") == [_REDUCED]

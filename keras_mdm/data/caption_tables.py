@@ -20,30 +20,18 @@ _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 @dataclasses.dataclass
 class Row:
-    """A row of a table.
+    """A row of a table."""
 
-    Args:
-        line: Int. The line at which it begins, from 1.
-        values: Dict of column to value, or `None` if the row is damaged.
-        why: String. What is wrong with it then.
-        lines: Int. How many lines were lost with it.
-    """
-
-    line: int
-    values: dict | None
-    why: str = ""
-    lines: int = 1
+    line: int  # at which it begins, from 1
+    values: dict | None  # column to value; `None` if the row is damaged
+    why: str = ""  # what is wrong with it then
+    lines: int = 1  # that were lost with it
 
 
 def read_rows(path, max_bytes):
-    """Yields the `Row`s of a table.
+    """Yields the `Row`s of a table of at most `max_bytes`.
 
-    Args:
-        path: Path.
-        max_bytes: Int. Larger files are refused.
-
-    Raises:
-        ValueError: If the file is no table. The message names file and line.
+    A file that is no table is a `ValueError`, which names file and line.
     """
     text = read_text(path, max_bytes)
     read = _read_json_lines if path.suffix.lower() == ".jsonl" else _read_columns
@@ -54,21 +42,16 @@ def _read_json_lines(path, text):
     for number, line in enumerate(split_lines(text), 1):
         if not line.strip():
             continue
-        row, why = None, ""
         try:
-            row = parse_json(line, f"line {number}")
+            row = Row(number, parse_json(line, f"line {number}"))
         except ValueError as error:
-            why = f"{error}. "
-        if isinstance(row, dict):
-            yield Row(number, row)
-        else:
-            yield Row(
-                number,
-                None,
-                f"{why}Each line of a .jsonl file must be a JSON object, such as "
+            why = (
+                f"{error} Each line of a .jsonl file must be a JSON object, such as "
                 '{"file_name": "a.png", "text": "a cat"}. '
-                f"Received: {printable(line[:80])}",
+                f"Received: {printable(line[:80])}"
             )
+            row = Row(number, None, why)
+        yield row
 
 
 def _read_columns(path, text):

@@ -13,7 +13,7 @@ import unicodedata
 
 from keras_mdm.data.caption_tables import CLASS, FILE_NAME, SPLIT, TEXTS, read_rows
 from keras_mdm.data.file_walk import name_some
-from keras_mdm.data.source import UnusablePicture, read_captions
+from keras_mdm.data.source import read_captions
 from keras_mdm.text_files import MAX_TEXT, printable, read_text
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
@@ -32,22 +32,17 @@ _SHOWN = 5  # Rows whose reasons an error lists.
 
 @dataclasses.dataclass
 class Captions:
-    """What is written about the files of a folder.
+    """What is written about the files of a folder."""
 
-    Attributes:
-        texts: Mapping from path to a tuple of captions (of the files that have some),
-            or `None`.
-        why: str. Why there are none.
-        splits, classes: dicts from path to str, of the files whose row says it.
-        flaws: List of pairs of str: a row that can't be used, and why.
-        notes: List of sentences about rows that are not used.
-    """
-
+    # Path to a tuple of captions, of the files that have some; or `None`, and why.
     texts: object = None
     why: str = ""
+    # Path to str, of the files whose row says it.
     splits: dict = dataclasses.field(default_factory=dict)
     classes: dict = dataclasses.field(default_factory=dict)
+    # Pairs of a row that can't be used, and why.
     flaws: list = dataclasses.field(default_factory=list)
+    # Sentences about rows that are not used.
     notes: list = dataclasses.field(default_factory=list)
 
 
@@ -87,9 +82,8 @@ class TextFiles:
         try:
             return read_captions(read_text(path, MAX_TEXT), self._max_length)
         except (OSError, ValueError) as error:
-            raise UnusablePicture(
-                str(self._root / file),
-                f"its caption {path.name} is unreadable: {error}",
+            raise ValueError(
+                f"its caption {path.name} is unreadable: {error}"
             ) from error
 
 

@@ -9,7 +9,7 @@ import sys
 
 from keras_mdm.data.packed import check_archives
 from keras_mdm.files import leads_out
-from keras_mdm.text_files import MAX_TEXT, printable, read_json, read_text
+from keras_mdm.text_files import MAX_TEXT, printable, read_json, read_text, values_in
 
 
 def check_links(folder):
@@ -41,12 +41,9 @@ def check_card(folder):
         raise ValueError(
             f"the description of '{printable(folder)}' can't be read: {error}"
         ) from error
-    left = [card.get("configs") for card in cards if isinstance(card, dict)]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict | list):
-            left.extend(value.values() if isinstance(value, dict) else value)
-        elif isinstance(value, str) and (
+    configs = [card.get("configs") for card in cards if isinstance(card, dict)]
+    for value in values_in(configs):
+        if isinstance(value, str) and (
             ":/" in value or value.startswith(("/", "~")) or ".." in value.split("/")
         ):
             raise ValueError(
@@ -65,9 +62,9 @@ def is_own(path, folder):
         return False
     if folder is None and file.startswith("hf://datasets/"):
         return True
-    roots = [datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE]
+    caches = [datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE]
+    roots = caches if folder is None else [folder]
     real = pathlib.Path(os.path.realpath(file))
-    roots = roots if folder is None else [folder]
     return "://" not in file and any(
         real.is_relative_to(os.path.realpath(root)) for root in roots
     )
@@ -77,7 +74,7 @@ def check_info(folder):
     """Raises a `ValueError` if a set of TFDS, or its description, leads elsewhere."""
     check_links(folder)
     for path in folder.glob("**/features.json"):
-        for value in _dicts_in(read_json(path)):
+        for value in _dicts_in(path):
             named = [value.get(key) for key in ("pythonClassName", "proto_cls")]
             named += [value["type"]] if "content" in value and "type" in value else []
             for found in named:
@@ -90,7 +87,7 @@ def check_info(folder):
                         "which is not of TFDS. If it is yours, import it first."
                     )
     for path in folder.glob("**/dataset_info.json"):
-        for value in _dicts_in(read_json(path)):
+        for value in _dicts_in(path):
             for key in ("filepathTemplate", "filepath_template"):
                 name = str(value.get(key, ""))
                 if set(name) & {"/", "\\"}:
@@ -100,12 +97,5 @@ def check_info(folder):
                     )
 
 
-def _dicts_in(value):
-    """Yields the dicts in a JSON value, at any depth."""
-    left = [value]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            yield value
-        if isinstance(value, dict | list):
-            left.extend(value.values() if isinstance(value, dict) else value)
+def _dicts_in(path):
+    return [value for value in values_in(read_json(path)) if isinstance(value, dict)]

@@ -26,6 +26,7 @@ from keras_mdm.text_files import printable, read_json
 _ABOUT = "embeddings.json"
 _FORMAT = 1
 _COUNTS = ("format", "size", "max_tokens")
+_UNKNOWN = -1  # The checksum of what was written without one.
 
 
 class EmbeddingShards:
@@ -49,13 +50,12 @@ class EmbeddingShards:
         self.size = about["size"]
         self.encoder_name = about["encoder"]
         self.max_tokens = max_tokens or about["max_tokens"]
-        index, self._unchecked = [], set()
+        index = []
         for number in written_shards(self._folder):
             hashes, lengths, sums = _read_shard(self._folder, number, about)
             if sums is None:
                 tell_unchecked(_tokens_path(self._folder, number))
-                self._unchecked.add(number)
-                sums = np.zeros_like(hashes, "uint32")
+                sums = np.full_like(hashes, _UNKNOWN, "int64")
             starts = np.cumsum(lengths, dtype="int64") - lengths
             numbers = np.full_like(lengths, number)
             index.append((hashes, numbers, starts, lengths, sums))
@@ -105,13 +105,11 @@ class EmbeddingShards:
             if place is None:
                 raise KeyError(text)
             number, start, length, known = place
+            path = _tokens_path(self._folder, number)
             if number not in self._tokens:
-                path = _member(_tokens_path(self._folder, number))
-                self._tokens[number] = np.load(path, mmap_mode="r")
+                self._tokens[number] = np.load(_member(path), mmap_mode="r")
             tokens = self._tokens[number][start : start + length]
-            found = zlib.crc32(np.ascontiguousarray(tokens))
-            if number not in self._unchecked and found != known:
-                path = _tokens_path(self._folder, number)
+            if known not in (_UNKNOWN, zlib.crc32(np.ascontiguousarray(tokens))):
                 raise ValueError(
                     f"'{printable(path)}' is damaged: the embedding of {text[:80]!r} "
                     "is not what was written. Delete "
@@ -129,11 +127,7 @@ class EmbeddingShards:
 
 
 def write_about(folder, encoder, size, max_tokens):
-    """Writes what made the embeddings, or checks that it is what is there.
-
-    Raises:
-        ValueError: If the folder has embeddings of another kind.
-    """
+    """Writes what made the embeddings; a `ValueError` if those there are of another."""
     folder = _local(folder)
     about = {"format": _FORMAT, "encoder": encoder}
     about |= {"size": int(size), "max_tokens": int(max_tokens)}
@@ -214,12 +208,10 @@ def _read_about(folder):
             "`tools/encode_captions.py` makes them."
         )
     about = read_json(_member(path))
-    if isinstance(about, dict):
-        check_values(about, path)
-    counts = [about.get(key) for key in _COUNTS] if isinstance(about, dict) else [None]
-    if not all(type(count) is int and count > 0 for count in counts) or not isinstance(
-        about.get("encoder"), str
-    ):
+    check_values(about, path)
+    counts = [about.get(key) for key in _COUNTS]
+    positive = all(type(count) is int and count > 0 for count in counts)
+    if not positive or not isinstance(about.get("encoder"), str):
         raise ValueError(
             f"'{printable(path)}' is damaged: it must have {' and '.join(_COUNTS)}, "
             f"positive integers, and the name of the encoder. Received: {about}"

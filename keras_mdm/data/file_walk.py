@@ -27,21 +27,13 @@ class Listing:
     notes: list
 
 
-def list_files(root, extensions, follow=False):
-    """What a folder holds.
+def list_files(root, extensions, follow):
+    """The `Listing` of a folder; files that are meant have one of `extensions`.
 
     Links that lead out of the folder are flaws, unless they are followed. Each real
     folder is read once: by its own path if it is in the folder, else by the first link.
     Links to files that are read anyway are left out. Names that begin with a dot are
     left out: thumbnails, caches.
-
-    Args:
-        root: Path.
-        extensions: Collection of endings such as `".png"`.
-        follow: Bool. Whether links that lead out of the folder are followed.
-
-    Returns:
-        A `Listing`.
     """
     listing = Listing([], [], [], [], [])
     repeated, linked, plain, seen = [], [], set(), set()
@@ -120,10 +112,10 @@ def count_endings(files):
     )
 
 
-def name_some(names, most=5):
-    """Names the first few, for messages."""
-    shown = ", ".join(printable(name) for name in names[:most])
-    more = f" and {len(names) - most} more" if len(names) > most else ""
+def name_some(names):
+    """Names the first five, for messages."""
+    shown = ", ".join(printable(name) for name in names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return shown + more
 
 

@@ -90,11 +90,10 @@ class Files(Source):
         self._captions, notes = written.texts, written.notes
         classes = {file.parts[0] for file in found if len(file.parts) > 1}
         self._refuse_splits(kind, classes)
-        self._labels, self._classes = {}, {}
+        self._classes, names = {}, set()
         if written.classes and len(written.classes) == len(written.texts):
             self._classes = written.classes
-            names = sorted(set(self._classes.values()))
-            self._labels = {name: label for label, name in enumerate(names)}
+            names = set(self._classes.values())
         elif written.classes:
             notes.append(
                 f"Only {len(written.classes)} of {len(written.texts)} captioned files "
@@ -107,8 +106,8 @@ class Files(Source):
                     f"{len(empty)} class folder(s) have no file that is read, and keep "
                     f"their numbers: {name_some(empty)}."
                 )
-            names = sorted({*classes, *empty})
-            self._labels = {name: label for label, name in enumerate(names)}
+            names = {*classes, *empty}
+        self._labels = {name: label for label, name in enumerate(sorted(names))}
         super().__init__(
             f"{kind}:{path}",
             class_names=map(printable, self._labels) if self._labels else None,
@@ -248,20 +247,15 @@ def _links_option(path):
 
 
 def check_split(what, split):
-    """Raises a `ValueError` if `belongs` knows no such split."""
+    """Raises a `ValueError` if there is no such split."""
     if split not in SPLITS:
         raise ValueError(
             f"`split` of {what} must be one of {SPLITS}. Received: split={split!r}"
         )
 
 
-def belongs(name, split):
-    """Whether the file of a name is in a split: by a hash of the name."""
-    return split in ("all", split_of(name))
-
-
 def split_of(name):
-    """The split of a name, by its hash."""
+    """The split that a file of this name is in, by a hash of the name."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     percent = int.from_bytes(digest[:8], "big") % 100
     return next(split for split, range_ in _PERCENT.items() if percent in range_)

@@ -36,7 +36,6 @@ from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.pictures import read_picture
 from keras_mdm.data.source import (
     Source,
-    UnusablePicture,
     caption_items,
     micro_conditioning_of,
     read_captions,
@@ -142,7 +141,7 @@ class HuggingFace(Source):
             self._cursor = (index + 1, rows)
             row = next(itertools.islice(rows, index - start, None), None)
         if row is None:
-            raise UnusablePicture(self.describe(index), "is behind the last row")
+            raise ValueError("is behind the last row")
         return row
 
     def _read(self, index):
@@ -151,33 +150,27 @@ class HuggingFace(Source):
         if self._label is not None:
             item["label"] = row[self._label]
             if item["label"] is None or item["label"] < 0:
-                raise UnusablePicture(self.describe(index), "has no label")
+                raise ValueError("has no label")
         if self._caption is not None:
-            try:
-                texts = read_captions(row[self._caption], self._limits.caption_length)
-                item |= caption_items(texts)
-            except ValueError as error:
-                raise UnusablePicture(self.describe(index), str(error)) from error
+            texts = read_captions(row[self._caption], self._limits.caption_length)
+            item |= caption_items(texts)
         micro = {key: row[key] for key in self._micro if row[key] is not None}
         if micro:
             item["micro_conditioning"] = micro_conditioning_of(micro)
         return item
 
     def _read_picture(self, picture, index):
-        what, most = self.describe(index), self._limits.picture_bytes
         if picture is None or not (picture["bytes"] or picture["path"]):
-            raise UnusablePicture(what, "has no picture")
-        data = picture["bytes"]
+            raise ValueError("has no picture")
+        data, most = picture["bytes"], self._limits.picture_bytes
         if data is None:
             if not is_own(picture["path"], self._folder):
-                raise UnusablePicture(what, "is outside of its data set")
-            try:
-                with fsspec.open(picture["path"], "rb") as file:
-                    data = file.read(most + 1)
-            except (OSError, ValueError) as error:
-                raise UnusablePicture(what, f"can't be read: {error}") from error
+                raise ValueError("is outside of its data set")
+            with fsspec.open(picture["path"], "rb") as file:
+                data = file.read(most + 1)
             if len(data) > most:
-                raise UnusablePicture(what, f"has more than {most} bytes")
+                raise ValueError(f"has more than {most} bytes")
+        what = self.describe(index)
         return read_picture(io.BytesIO(data), what, self._limits.picture_pixels)
 
     def __getstate__(self):

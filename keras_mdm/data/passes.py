@@ -35,7 +35,7 @@ class PictureDataset(grain.IterDataset):
         repeat,
         num_workers,
         shard,
-        max_unusable=1.0,
+        max_unusable,
     ):
         super().__init__()
         self.epoch = 0
@@ -94,15 +94,11 @@ class PictureDataset(grain.IterDataset):
         """Whether the source can be read from its start alone."""
         return self._preparation.source.stream is not None
 
-    def batches_from_pass(self, number, skip=0):
-        """The batches of a pass, and of those after it if the data repeat.
+    def batches_from_pass(self, number, skip):
+        """A grain dataset of a pass, and of those after it if the data repeat.
 
-        Args:
-            number: int. The pass.
-            skip: int. Chunks to leave out, unread; only if the source does not stream.
-
-        Returns:
-            A grain dataset.
+        The first `skip` chunks are left out, unread; only if the source does not
+        stream.
         """
         if not self.streams:
             chunks = self._chunks_of_indices(number, skip)
@@ -225,9 +221,6 @@ class _PassIterator(grain.DatasetIterator):
 
         Where pictures can be read at random, none is read: as many are left out as
         `count` batches have if every picture is usable.
-
-        Args:
-            count: int.
         """
         if not self._dataset.streams:
             self._start(self._number, count)

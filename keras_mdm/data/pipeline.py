@@ -7,7 +7,7 @@ channels)`, uint8 in [0, 255], and, if wanted, `labels` `(batch,)`, int32, `capt
 micro-conditioning `(batch,)`, float32, by their names.
 """
 
-from keras_mdm.checks import between, check_flags
+from keras_mdm.checks import between, check_flags, check_whole
 from keras_mdm.data.preparation import Preparation
 from keras_mdm.data.transforms import check_positive, check_resolution
 from keras_mdm.data.workers import default_workers
@@ -129,11 +129,8 @@ def make_dataset(
         )
     if not between(seed, 0, 2**32 - 1, whole=True):
         raise ValueError(f"`seed` must be in [0, 2**32). Received: seed={seed!r}")
-    if num_workers is not None and not between(num_workers, 0, whole=True):
-        raise ValueError(
-            "`num_workers` must be a whole number from 0. Received: "
-            f"num_workers={num_workers!r}"
-        )
+    if num_workers is not None:
+        check_whole(0, num_workers=num_workers)
     if channels is not None and not (between(channels) and channels in (1, 3)):
         raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels!r}")
     if not between(max_unusable, 0.0, 1.0):

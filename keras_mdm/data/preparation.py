@@ -41,15 +41,11 @@ class Preparation:
         self._cache = {}
 
     def __call__(self, chunk):
-        """Prepares a chunk.
+        """The batch of a chunk, and the list of its `UnusablePicture`s.
 
-        Args:
-            chunk: Pair: the positions of the pictures in the endless stream (different
-                in each pass), and their indices in the source or rows of its `stream`.
-
-        Returns:
-            Pair of the batch (a dict of stacked arrays, `None` if no picture is
-            usable) and the list of `UnusablePicture`s.
+        A chunk is a pair: the positions of the pictures in the endless stream
+        (different in each pass), and their indices in the source or rows of its
+        `stream`. The batch is a dict of stacked arrays, `None` if no picture is usable.
         """
         positions, indices = chunk
         elements, captions, mirrored, unusable = [], [], [], []

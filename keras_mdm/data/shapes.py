@@ -33,7 +33,6 @@ PLACES = (
 )
 # fmt: on
 DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
-SIZES = ("small", "large")
 CONFIGS = ("single", "scenes", "clips")
 SPLITS = ("train", "validation", "test", "test_held_out")
 CLASS_NAMES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)

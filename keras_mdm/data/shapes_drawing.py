@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 
 from keras_mdm.data import shapes
+from keras_mdm.data.transforms import check_positive
 
 _GRID = 64
 _CHUNK = 128
@@ -31,11 +32,7 @@ def draw(scenes, resolution):
     >>> draw([make_scene("single", "train", 0)], 16).shape
     (1, 16, 16, 3)
     """
-    if resolution != int(resolution) or resolution < 1:
-        raise ValueError(
-            "`resolution` must be a positive integer. "
-            f"Received: resolution={resolution}"
-        )
+    resolution = check_positive("resolution", resolution)
     pictures = np.empty((len(scenes), resolution, resolution, 3), np.uint8)
     # Chunks keep the float32 working memory at a few tens of megabytes.
     for start in range(0, len(scenes), _CHUNK):

@@ -47,11 +47,9 @@ _PACKED = tuple(
 
 
 def find_shards(path):
-    """Finds the shards that a user named: a folder, a file, or a pattern of files.
+    """The shards that a user named: a folder, a file, or a pattern of files.
 
-    Returns:
-        A tuple: sorted list of paths, and list of sentences about files that are left
-        out.
+    Returns a sorted list of paths, and a list of sentences about what is left out.
     """
     path = local_path(path, "The path in 'webdataset:PATH'")
     notes, packed = [], []
@@ -108,10 +106,6 @@ def _refuse_packed(shard):
 
 def read_index(shard, limits=LIMITS):
     """Where the members of the samples of a shard lie.
-
-    Args:
-        shard: Path.
-        limits: `Limits`.
 
     Returns:
         A tuple: array of the names of the samples; int64 array `(samples, 6)` of offset

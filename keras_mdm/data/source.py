@@ -4,12 +4,12 @@
 derives from `Source`, and `register_source` makes it known: `examples/own_source.py`.
 """
 
+import collections
 import hashlib
 import json
 import math
 import threading
 
-from keras_mdm.data.limits import LIMITS
 from keras_mdm.text_files import cut, printable, whole_characters
 
 _MOST_GROUPS = 1000  # Folders or shards with a digest of their own.
@@ -41,7 +41,7 @@ class Source:
     `label` (int), `caption` (str), `captions` (tuple of str, where a picture has
     several), `micro_conditioning` (dict of float, such as the original `scale` in
     pixels) and `attributes` (dict). Sub-classes implement `__len__` and `_read(index)`;
-    the latter raises `UnusablePicture`.
+    the latter raises an `UnusablePicture`, or a `ValueError` that says why.
 
     A source that can only be read from its start on has a method
     `stream(seed, epoch, shard)`: an iterator over the rows of a pass, which `read`
@@ -116,16 +116,17 @@ class Source:
         try:
             item = self._read(index)
             if self.num_frames is not None and len(item["video"]) != self.num_frames:
-                raise UnusablePicture(
-                    self.describe(index),
-                    f"has {len(item['video'])} frames, not {self.num_frames}",
+                raise ValueError(
+                    f"has {len(item['video'])} frames, not {self.num_frames}"
                 )
         except UnusablePicture as error:
             self.skip(error.what, error.why)
             raise
         # Whatever one odd item makes a library raise, it does not end a run.
         except Exception as error:
-            what, why = self.describe(index), f"{type(error).__name__}: {error}"
+            what, why = self.describe(index), str(error)
+            if not isinstance(error, ValueError):
+                why = f"{type(error).__name__}: {why}"
             self.skip(what, why)
             raise UnusablePicture(what, why) from error
         return item
@@ -210,32 +211,27 @@ def digests(items):
     """Digests of what is in each of several groups, of all if there are many.
 
     Args:
-        items: Iterable of pairs of str: the group, and what of an item may not change.
+        items: Iterable of pairs: the group, and JSON values of an item that may not
+            change.
 
     Returns:
         dict of group to str.
     """
-    counts, sums = {}, {}
-    for group, text in items:
-        counts[group] = counts.get(group, 0) + 1
-        found = sums.setdefault(group, hashlib.sha256())
-        found.update(json.dumps(text).encode())
+    counts, sums = collections.Counter(), collections.defaultdict(hashlib.sha256)
+    for group, values in items:
+        counts[group] += 1
+        sums[group].update(json.dumps(values).encode())
     if len(sums) > _MOST_GROUPS:
         joined = "".join(sums[group].hexdigest() for group in sorted(sums))
         total = hashlib.sha256(joined.encode()).hexdigest()
-        return {"all": f"{sum(counts.values())}: {total[:16]}"}
+        return {"all": f"{counts.total()}: {total[:16]}"}
     return {g: f"{counts[g]}: {sums[g].hexdigest()[:16]}" for g in sorted(sums)}
 
 
-def read_captions(value, max_length=LIMITS.caption_length):
+def read_captions(value, max_length):
     """Tuple of the captions of an item, without blanks around them, at least one.
 
-    Args:
-        value: What a file has.
-        max_length: Int. Characters of the longest.
-
-    Raises:
-        ValueError: If `value` is no string and no list of strings, or too long.
+    Raises a `ValueError` if `value` is no string and no list of strings, or too long.
     """
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts:

@@ -15,9 +15,6 @@ class DecodePicture(tfds.decode.Decoder):
     """Bytes of a picture, or of the frames of a clip, to an array as TFDS makes it.
 
     TFDS itself hands the bytes to whatever Pillow opens.
-
-    Args:
-        limits: `Limits`.
     """
 
     def __init__(self, limits):

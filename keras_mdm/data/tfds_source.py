@@ -24,7 +24,6 @@ from keras_mdm.data.descriptions import check_info
 from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.source import (
     Source,
-    UnusablePicture,
     caption_items,
     read_captions,
     refuse_frames,
@@ -110,10 +109,7 @@ class TfdsSource(Source):
         return f"{self.name}/{self._split}[{index}]"
 
     def _read(self, index):
-        try:
-            record = self._records[index]
-        except Exception as error:
-            raise UnusablePicture(self.describe(index), f"corrupt: {error}") from error
+        record = self._records[index]
         pixels = record[self._pixels]
         if self.is_video:
             item = {"video": np.stack(list(itertools.islice(pixels, self.num_frames)))}
@@ -122,11 +118,8 @@ class TfdsSource(Source):
         if self._label is not None:
             item["label"] = int(record[self._label])
         if self._caption is not None:
-            try:
-                texts = _texts(record[self._caption])
-                item |= caption_items(read_captions(texts, self._max_length))
-            except ValueError as error:
-                raise UnusablePicture(self.describe(index), str(error)) from error
+            texts = _texts(record[self._caption])
+            item |= caption_items(read_captions(texts, self._max_length))
         if self._has_attributes:
             item["attributes"] = attributes = json.loads(record["attributes"])
             attributes["velocity"] = tuple(attributes["velocity"])

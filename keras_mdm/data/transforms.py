@@ -5,10 +5,10 @@ prepared at 16 is what one prepared at 64 becomes after 4x4 average pooling.
 """
 
 import functools
-import math
-import numbers
 
 import numpy as np
+
+from keras_mdm.checks import between
 
 
 class TooSmall(ValueError):
@@ -61,8 +61,7 @@ def check_resolution(resolution):
 
 def check_positive(name, value):
     """Returns a number as int, or raises a `ValueError` if it is not positive."""
-    whole = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not whole or not math.isfinite(value) or value != int(value) or value < 1:
+    if not between(value, 1) or value != int(value):
         raise ValueError(
             f"`{name}` must be a positive integer. Received: {name}={value!r}"
         )

@@ -21,9 +21,6 @@ def default_workers():
     and often two cores of a machine are one with two threads. None on one or two cores,
     where workers would take the time of what they work for, and none in a program that
     can't start them.
-
-    Returns:
-        Int.
     """
     cores = backend.cores()
     if cores <= 2:
@@ -36,11 +33,10 @@ def default_workers():
 
 
 def check_can_start_workers():
-    """Raises an error if workers could not import the main file of this program.
+    """Raises a `RuntimeError` if workers could not import this program's main file.
 
-    Raises:
-        RuntimeError: if it is read from the standard input, or does its work outside of
-            an `if __name__ == "__main__":`.
+    It may be read from the standard input, or do its work outside of an
+    `if __name__ == "__main__":`.
     """
     main = sys.modules["__main__"]
     path = getattr(main, "__file__", None)

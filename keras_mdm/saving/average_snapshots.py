@@ -23,15 +23,10 @@ _PATTERN = re.compile(r"stage(\d+)_step(\d+)\.npz")
 
 
 def write_snapshot(mdm, path):
-    """Writes the power-function averages of a model in float16, whole or not at all.
+    """Writes the power-function averages of an `MDM` in float16 as an `.npz` file.
 
-    Args:
-        mdm: `MDM` with `power_averages`.
-        path: Path of the file, which ends in `.npz`.
-
-    Raises:
-        ValueError: if a weight is NaN, infinite or too large; nothing is written then.
-        OSError: if writing fails.
+    A weight that is NaN, infinite or too large is a `ValueError`; nothing is written
+    then.
     """
     averages = mdm.power_averages
     lengths = np.array([average.sigma_rel for average in averages])

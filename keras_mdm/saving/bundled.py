@@ -21,14 +21,9 @@ def bundled_weights(name):
 
 
 def write_bundled_weights(mdm, path):
-    """Writes the averaged weights of a model's network in float16.
+    """Writes the averaged weights of an `MDM` in float16 as an `.npz` file.
 
-    Args:
-        mdm: `MDM`.
-        path: Path of the `.npz` file.
-
-    Raises:
-        ValueError: if a weight is NaN, infinite, or too large for float16.
+    A weight that is NaN, infinite or too large for float16 is a `ValueError`.
     """
     paths = [variable.path for variable in mdm.network.weights]
     values = dict(zip(paths, mdm.averaged_weights(), strict=True))
@@ -43,15 +38,7 @@ def write_bundled_weights(mdm, path):
 
 
 def read_bundled_weights(mdm, file):
-    """Loads what `write_bundled_weights` wrote into a model's network.
-
-    Args:
-        mdm: `MDM` of the same configuration.
-        file: Path of the `.npz` file.
-
-    Raises:
-        ValueError: if the file does not belong to the network.
-    """
+    """Loads what `write_bundled_weights` wrote, if it belongs to an `MDM`'s network."""
     wanted = {variable.path: tuple(variable.shape) for variable in mdm.network.weights}
     values = read_arrays(file, 2 * mdm.network.count_params() + 4096 * len(wanted))
     if wanted != {name: value.shape for name, value in values.items()}:

@@ -6,14 +6,11 @@ from keras_mdm import backend
 
 
 def check_finite(variables, path):
-    """Raises an error if a weight that is to be written is NaN or infinite.
+    """Raises a `ValueError` if a weight that is to be written is NaN or infinite.
 
     Args:
         variables: Iterable of variables, or of pairs of name and array.
         path: str or path. What would be written, for the error.
-
-    Raises:
-        ValueError: with the names of the weights.
     """
     wrong, count = [], 0
     for variable in variables:

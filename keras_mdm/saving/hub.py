@@ -11,14 +11,9 @@ from keras_mdm.files import cache_folder
 
 
 def converted_preset(folder, reader):
-    """The preset that a folder in a form of others stands for, converted once.
+    """The folder of the preset that one in a form of others stands for, converted once.
 
-    Args:
-        folder: Path.
-        reader: Module that reads the form; see `presets.register_reader`.
-
-    Returns:
-        Path of a preset folder in the cache.
+    `reader` is the module that reads the form; see `presets.register_reader`.
     """
     found = hashlib.sha256()
     for path in ((folder / name).resolve() for name in reader.FILES):
@@ -31,16 +26,13 @@ def converted_preset(folder, reader):
 
 
 def published_preset(name, published, load):
-    """The published weights of a built-in preset, downloaded and converted once.
+    """The folder of a built-in preset with its published weights, downloaded once.
 
     Args:
         name: str. Name of the preset.
         published: dict. `weights` of the preset: the `repository` and the `url` of the
             file, and its `size`.
         load: Callable of a downloaded file that returns the model with its weights.
-
-    Returns:
-        Path of a preset folder in the cache.
 
     Raises:
         ValueError: if it can't be downloaded; it says what to fetch from where.

@@ -5,7 +5,7 @@ import contextlib
 from keras_mdm.files import as_path
 from keras_mdm.layers.initializers import at_most
 from keras_mdm.saving.weights_file import check_weights_file
-from keras_mdm.text_files import printable
+from keras_mdm.text_files import printable, values_in
 
 # How many layers there are; each has an array of weights at least.
 _COUNTS = (
@@ -43,27 +43,18 @@ def check_nest(config, folder):
 
 @contextlib.contextmanager
 def no_larger_than(path, config, blank):
-    """Within it, a model is built that has no more weights than a file, or an error.
+    """Within it, the `MDM` of `config` is built with no more weights than a file has.
 
-    Args:
-        path: str or path of the file.
-        config: dict. The serialized `MDM` that is built.
-        blank: bool. Whether its weights are zero, since they are read next.
-
-    Raises:
-        ValueError: if the file is damaged, or the configuration is none of its model.
+    They are zero if `blank`, since they are read next. Raises a `ValueError` if the
+    file is damaged, or the configuration is none of its model.
     """
     numbers, arrays = check_weights_file(path)
     folder = printable(as_path(path).parent)
-    left = [config]
-    while left:
-        value = left.pop()
-        if not isinstance(value, dict):
-            left.extend(value if isinstance(value, list) else ())
+    for options in values_in(config):
+        if not isinstance(options, dict):
             continue
-        left.extend(value.values())
         for key in _COUNTS:
-            counts = value.get(key)
+            counts = options.get(key)
             if key == "channels":
                 counts = len(counts) if isinstance(counts, list) else 0
             for count in counts if isinstance(counts, list) else [counts]:

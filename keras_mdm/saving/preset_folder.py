@@ -28,20 +28,13 @@ FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 METADATA_FILE = "metadata.json"
 WEIGHTS_FILE = "model.weights.h5"
+FILES = (CONFIG_FILE, METADATA_FILE, WEIGHTS_FILE)
 
 
 def write_preset(path, config, network, averaged, overwrite=False):
-    """Writes a preset folder; see `save_to_preset`.
+    """Writes a serialized `MDM` and the weights of its network; see `save_to_preset`.
 
-    Args:
-        path: str or path.
-        config: dict. A serialized `MDM`.
-        network: The network that has its weights.
-        averaged: bool. Whether the weights are a moving average.
-        overwrite: bool.
-
-    Raises:
-        ValueError: if a weight is NaN or infinite.
+    `averaged` says whether these are a moving average.
     """
     check_finite(network.weights, path)
     metadata = {
@@ -90,10 +83,7 @@ def is_preset(folder):
 
 
 def check_metadata(folder):
-    """Returns a preset's metadata, or raises a `ValueError` if it can't be read.
-
-    A warning says so if there are no checksums.
-    """
+    """A preset's metadata, if it can be read; a warning says if it has no checksum."""
     metadata = read_part(folder, METADATA_FILE)
     version = metadata.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
@@ -107,11 +97,7 @@ def check_metadata(folder):
 
 
 def check_file(folder, name, metadata):
-    """Compares a file of a preset with the checksum in its metadata, if there is one.
-
-    Raises:
-        ValueError: if it is another.
-    """
+    """Compares a file of a preset with its checksum in the metadata, if it has one."""
     known = metadata.get("files")
     if known is not None and (
         not isinstance(known, dict)
@@ -142,12 +128,9 @@ def _write_json(path, value):
 def read_part(folder, name):
     """A JSON file of a preset folder as a dict, with an error that names it."""
     try:
-        value = read_json(member(folder, name))
+        return read_json(member(folder, name))
     except ValueError as error:
         raise ValueError(
             f"preset '{printable(folder)}' is damaged: {name} is not JSON. "
             f"Cause: {error}"
         ) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"preset '{folder}' is damaged: {name} is not an object.")
-    return value

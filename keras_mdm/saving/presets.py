@@ -1,12 +1,11 @@
 """Presets: named architectures, and models saved as folders.
 
-Built-in presets are configurations that load
-without a network, some with the address of published weights. Bound to `MDM` as
-`save_to_preset` and `from_preset`; `transfer.py` loads weights of other models.
+Built-in presets are configurations that load without a network, some with the address
+of published weights. Bound to `MDM` as `save_to_preset` and `from_preset`;
+`transfer.py` loads weights of other models.
 """
 
 import contextlib
-import copy
 import importlib
 import importlib.resources
 import json
@@ -88,13 +87,7 @@ def save_to_preset(self, path, use_ema=True, overwrite=False):
     if averaged:
         self.ema.follow()
     with self.ema.in_place() if averaged else contextlib.nullcontext():
-        preset_folder.write_preset(
-            path,
-            config,
-            self.network,
-            averaged=averaged,
-            overwrite=overwrite,
-        )
+        preset_folder.write_preset(path, config, self.network, averaged, overwrite)
 
 
 def from_preset(
@@ -156,7 +149,7 @@ def from_preset(
     builtin = builtin_presets()
     folder = bundled = None
     if name in builtin:
-        config = copy.deepcopy(builtin[name]["config"])
+        config = builtin[name]["config"]
         wanted = load_weights and weights is None
         bundled = bundled_weights(name) if wanted else None
         published = builtin[name].get("weights")
@@ -247,11 +240,7 @@ def _find_folder(name, builtin):
     """The preset folder that a path or a hub address means."""
     if name.startswith("hf://"):
         # Repositories may hold samples and other forms, which are not needed.
-        files = [
-            preset_folder.CONFIG_FILE,
-            preset_folder.METADATA_FILE,
-            preset_folder.WEIGHTS_FILE,
-        ]
+        files = [*preset_folder.FILES]
         for reader in map(importlib.import_module, _readers):
             files += reader.FILES
         folder = preset_folder.preset_in(download_repository(name, files))
@@ -262,20 +251,10 @@ def _find_folder(name, builtin):
             f"Unknown preset '{name}'. It must be a folder, an address 'hf://user/"
             f"repository', or one of the built-in presets {sorted(builtin)}."
         )
-    readers = (
-        [] if (folder / preset_folder.CONFIG_FILE).is_file() else _readers_of(folder)
-    )
-    if readers:
-        return hub.converted_preset(folder, readers[0])
-    missing = [
-        file
-        for file in (
-            preset_folder.CONFIG_FILE,
-            preset_folder.METADATA_FILE,
-            preset_folder.WEIGHTS_FILE,
-        )
-        if not (folder / file).is_file()
-    ]
+    if not (folder / preset_folder.CONFIG_FILE).is_file():
+        for reader in _readers_of(folder):
+            return hub.converted_preset(folder, reader)
+    missing = [file for file in preset_folder.FILES if not (folder / file).is_file()]
     if missing:
         raise ValueError(
             f"'{folder}' is not a whole preset: it lacks {missing}. "

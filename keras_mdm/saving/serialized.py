@@ -5,19 +5,13 @@ Presets are read in this form; `presets.py` changes them before a network is bui
 
 import keras
 
-from keras_mdm.checks import between
+from keras_mdm.checks import check_whole
 
 
 def renamed(config):
     """Arguments of an `MDM` of the first version, with today's names.
 
     "cosine" was what is "log_snr_cosine" now, and there were no other timesteps.
-
-    Args:
-        config: dict, as `MDM.get_config` returned it then.
-
-    Returns:
-        dict.
     """
     names = {"cosine": "log_snr_cosine", "squared_cosine": "cosine"}
     schedule, sampling = dict(config["schedule"]), dict(config.get("sampling") or {})
@@ -51,11 +45,7 @@ def innermost(network):
 
 def set_num_classes(network, num_classes):
     """Replaces the classes of a serialized network; 0 leaves none."""
-    if not between(num_classes, 0, whole=True):
-        raise ValueError(
-            "`num_classes` must be a whole number from 0. "
-            f"Received: num_classes={num_classes!r}"
-        )
+    check_whole(0, num_classes=num_classes)
     config = innermost(network)["config"]
     conditioner = config.get("conditioner")
     if num_classes == 0:
@@ -86,16 +76,7 @@ def set_dtype(network, dtype):
 
 
 def deserialized(config, cls, name):
-    """Makes a model.
-
-    Args:
-        config: dict, as `serialize` makes it, with what a user chose.
-        cls: `MDM`, or a class derived from it.
-        name: str. What it is called in errors.
-
-    Raises:
-        ValueError: if a part of it can't be made.
-    """
+    """A model of the class `cls`, or a `ValueError` that calls it `name`."""
     try:
         return keras.saving.deserialize_keras_object(config, {"MDM": cls})
     except Exception as error:

@@ -17,8 +17,7 @@ def check_weights_files(path):
     """As `check_weights_file`, also for the index of a model in several files."""
     path = as_path(path)
     if path.suffix == ".json":
-        index = read_json(path)
-        names = index.get("weight_map") if isinstance(index, dict) else None
+        names = read_json(path).get("weight_map")
         for name in _flat(names.values() if isinstance(names, dict) else [None]):
             if not isinstance(name, str) or pathlib.PurePath(name).name != name:
                 raise ValueError(
@@ -36,16 +35,9 @@ def _flat(values):
 
 
 def check_weights_file(path):
-    """Raises an error unless a file has arrays of numbers alone, all of them in it.
+    """How many numbers, and how many arrays, an HDF5 file of weights has.
 
-    Args:
-        path: str or path. An HDF5 file.
-
-    Returns:
-        Tuple of two ints: how many numbers, and how many arrays.
-
-    Raises:
-        ValueError: if it is no such file.
+    Raises a `ValueError` unless it has arrays of numbers alone, all of them in it.
     """
     path = as_path(path)
     if not path.is_file():

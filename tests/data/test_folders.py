@@ -128,7 +128,7 @@ def test_missing_and_empty_folders(tmp_path):
     empty = next(
         split
         for split in ("train", "validation", "test")
-        if not folders.belongs("a.png", split)
+        if folders.split_of("a.png") != split
     )
     with pytest.raises(ValueError, match="none of the 1 pictures"):
         open_source(f"folder:{tmp_path}", split=empty)

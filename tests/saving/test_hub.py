@@ -1,5 +1,6 @@
 """Presets from elsewhere: hub repositories, published weights, official folders."""
 
+import copy
 import shutil
 import sys
 import types
@@ -105,7 +106,7 @@ def small_flickr(monkeypatch):
     builtin = presets.builtin_presets()
     network = network_from_config(UNET, 8, TEXT_SIZE)
     builtin["mdm_flickr_64"]["config"]["config"]["network"] = serialize(network)
-    monkeypatch.setattr(presets, "builtin_presets", lambda: builtin)
+    monkeypatch.setattr(presets, "builtin_presets", lambda: copy.deepcopy(builtin))
 
 
 def test_published_weights_at_first_use(tmp_path, monkeypatch, cache, small_flickr):
