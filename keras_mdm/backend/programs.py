@@ -45,28 +45,25 @@ def compile_with_weights(function, variables, jit_compile):
     return torch.no_grad()(with_values)
 
 
-def run_stateless(model, state, function, with_optimizer=False):
-    """Runs `function` on a JAX training state and returns the changed state.
+def run_stateless(model, state, function, *args):
+    """Runs a function that reads and assigns variables on a JAX training state.
 
     Args:
         model: The `keras.Model` whose state it is.
-        state: Tuple of lists as in `keras.Model.train_step` on JAX, or `test_step`.
-        function: Callable without arguments that reads and assigns variables.
-        with_optimizer: bool. Whether optimizer variables are read and metrics
-            assigned; optimizer and trainable variables must not be.
+        state: Tuple of lists as in `keras.Model.train_step` on JAX, or `test_step`,
+            which has no optimizer variables.
+        function: Callable.
+        *args: Its arguments.
 
     Returns:
-        A pair: result of `function`, and the state.
+        A pair: result of `function`, and the changed state.
     """
-    trainable, non_trainable, *rest = state
-    mapping = list(zip(model.trainable_variables, trainable, strict=True))
-    mapping += list(zip(model.non_trainable_variables, non_trainable, strict=True))
-    if with_optimizer:
-        mapping += list(zip(model.optimizer.variables, rest[0], strict=True))
-        mapping += list(zip(model.metrics_variables, rest[1], strict=True))
-    with keras.StatelessScope(state_mapping=mapping) as scope:
-        result = function()
-    non_trainable = [scope.get_current_value(v) for v in model.non_trainable_variables]
-    if with_optimizer:
-        rest[1] = [scope.get_current_value(v) for v in model.metrics_variables]
-    return result, (trainable, non_trainable, *rest)
+    kinds = [model.trainable_variables, model.non_trainable_variables]
+    kinds += [model.optimizer.variables] if len(state) == 4 else []
+    kinds.append(model.metrics_variables)
+    variables = [v for kind in kinds for v in kind]
+    values = [value for kind in state for value in kind]
+    pairs = list(zip(variables, values, strict=True))
+    with keras.StatelessScope(state_mapping=pairs) as scope:
+        result = function(*args)
+    return result, tuple([scope.get_current_value(v) for v in kind] for kind in kinds)

@@ -3,7 +3,7 @@
 The JAX trainer takes the values out of the variables, keeps them in a local variable of
 `fit`, and donates their memory to each step: an exception anywhere in between would
 lose them. The TensorFlow trainer traces a step for sizes it does not know as soon as a
-batch has another size than the first. Used by `MDM` alone.
+batch has another size than the first. Used by `MDM` and, for its data, by `fitting`.
 """
 
 import itertools
@@ -219,3 +219,28 @@ def _step_of_each_shape(function, make, count):
         return logs
 
     return run
+
+
+def host_data(batches):
+    """Batches of numpy arrays as what Keras hands to steps on TensorFlow as it is.
+
+    A `tf.data.Dataset` of them would declare their shapes unknown, so that mixed
+    batches could not be cut, and hide the errors of a batch in errors of its own.
+
+    Args:
+        batches: Iterable, one pass an iteration.
+
+    Returns:
+        A `tf.distribute.DistributedDataset`.
+    """
+    import tensorflow as tf
+
+    class HostData(tf.distribute.DistributedDataset):
+        def __iter__(self):
+            return iter(batches)
+
+        @property
+        def element_spec(self):
+            raise NotImplementedError("the shapes of batches are known one by one.")
+
+    return HostData()

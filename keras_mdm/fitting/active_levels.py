@@ -32,14 +32,6 @@ def choose(mdm, resolution, freeze_inner):
 def active_network(network, resolution, freeze_inner):
     """The network of a level, which must have one inside it if that is frozen.
 
-    Args:
-        network: `Denoiser`, the whole nest.
-        resolution: int or str.
-        freeze_inner: bool.
-
-    Returns:
-        `Denoiser`.
-
     Raises:
         ValueError: see `choose`.
     """
