@@ -189,18 +189,12 @@ def _free_memory():
 
 
 def _step_of_each_shape(function, make, count):
-    """A step function of Keras that knows the shapes of its batches on TensorFlow.
-
-    Keras' own is traced for sizes that it does not know as soon as a batch has another
-    size than the first. This one has a program for each, as on JAX.
+    """A step function of Keras with a program for each shape of batch on TensorFlow.
 
     Args:
         function: What Keras made for `fit` or `evaluate`.
         make: Callable that makes another one.
         count: int. Steps of one call.
-
-    Returns:
-        A callable of an iterator of batches.
     """
     if name() != "tensorflow":
         return function
@@ -222,16 +216,11 @@ def _step_of_each_shape(function, make, count):
 
 
 def host_data(batches):
-    """Batches of numpy arrays as what Keras hands to steps on TensorFlow as it is.
+    """Batches, one pass an iteration, as what Keras hands to steps on TensorFlow as it
+    is.
 
     A `tf.data.Dataset` of them would declare their shapes unknown, so that mixed
     batches could not be cut, and hide the errors of a batch in errors of its own.
-
-    Args:
-        batches: Iterable, one pass an iteration.
-
-    Returns:
-        A `tf.distribute.DistributedDataset`.
     """
     import tensorflow as tf
 

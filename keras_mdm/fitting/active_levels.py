@@ -62,9 +62,6 @@ def trained_numbers(network, level_weights):
     Args:
         network: `Denoiser`.
         level_weights: dict of active level to the weight of its loss, largest first.
-
-    Returns:
-        List of int.
     """
     largest = next(level for level, weight in level_weights.items() if weight > 0)
     return [

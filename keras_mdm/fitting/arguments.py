@@ -43,14 +43,8 @@ def prepare_batch(x, y, sample_weight, spec):
 def unpack(argument, value, y=None, sample_weight=None):
     """Data and sample weights of what is given as `x` or `validation_data`.
 
-    Args:
-        argument: str. Name of the argument.
-        value: Data, or a tuple `(data, y, sample_weight)` or a beginning of it.
-        y: Targets that were given apart.
-        sample_weight: Weights that were given apart.
-
-    Returns:
-        A pair: data, and sample weights or `None`.
+    They may be given apart, or as a tuple `(data, y, sample_weight)` or a beginning of
+    it.
     """
     if isinstance(value, tuple):
         if not 1 <= len(value) <= 3 or not (y is None and sample_weight is None):
@@ -66,12 +60,6 @@ def unpack(argument, value, y=None, sample_weight=None):
 
 def split(x, sample_weight, fraction, spec):
     """Divides arrays into those to train on and the last ones, to validate on.
-
-    Args:
-        x: dict of arrays.
-        sample_weight: Weights of the entries, or `None`.
-        fraction: float. Share of the entries that are not trained on.
-        spec: `BatchSpec`.
 
     Returns:
         A triple: dict of arrays, their weights, and a tuple for `validation_data`.

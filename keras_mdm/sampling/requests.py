@@ -73,16 +73,7 @@ def read_conditions(requested, unwanted, conditioner, num_samples, guided):
 
 
 def gather_condition(requested, conditioner, num_samples):
-    """One dict of the condition's arrays, each entry repeated `num_samples` times.
-
-    Args:
-        requested: `RequestedCondition`.
-        conditioner: The network's conditioner, or `None`.
-        num_samples: int.
-
-    Returns:
-        dict of arrays.
-    """
+    """A dict of the condition's arrays, each entry repeated `num_samples` times."""
     text_name, label_name, feature_name = requested.names
     features = requested.features
     if features is not None and not isinstance(features, dict):
