@@ -184,7 +184,6 @@ class MDM(keras.Model):
         self.inner_is_frozen = False
         self.__dict__["frozen_by_hand"] = {}  # Hidden from Keras, which would track it.
         self._loss_arguments = {"loss_weights": None, "mixed_resolution": None}
-        self._level_weights = None
         self.mixed_fractions = None
         self.built = True
 
@@ -302,25 +301,14 @@ class MDM(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def train_step(self, *args):
-        if backend.name() != "jax":
-            logs = super().train_step(self._training_data(*args))
-            self._end_step()
-            return logs
-        state, data = args
-        data, state = backend.run_stateless(self, state, self._training_data, data)
-        logs, state = super().train_step(state, data)
-        return logs, backend.run_stateless(self, state, self._end_step)[1]
+        step = super().train_step
+        return backend.run_step(self, step, args, self._training_data, self._end_step)
 
     def test_step(self, *args):
         self._thread.evaluates = True
         try:
-            if backend.name() != "jax":
-                return super().test_step(self._evaluation_data(*args))
-            state, data = args
-            data, state = backend.run_stateless(
-                self, state, self._evaluation_data, data
-            )
-            return super().test_step(state, data)
+            step = super().test_step
+            return backend.run_step(self, step, args, self._evaluation_data)
         finally:
             self._thread.evaluates = False
 
@@ -428,7 +416,7 @@ class MDM(keras.Model):
             results[tracker.name] = ops.where(
                 tracker.count > 0, results[tracker.name], float("nan")
             )
-        if "loss" in results and self._level_weights is not None:
+        if "loss" in results:
             results["loss"] = sum(
                 self._level_weights[resolution] * results[f"loss_{resolution}"]
                 for resolution in self.resolutions

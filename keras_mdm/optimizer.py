@@ -123,7 +123,7 @@ def get_optimizer(optimizer, network, auto_scale_loss):
     """
     check_trainable(network)
     if isinstance(optimizer, str) and optimizer == "auto":
-        return get_optimizer(AdamW(), network, auto_scale_loss)
+        optimizer = AdamW()
     wanted = "`optimizer` must be 'auto', a Keras optimizer, or the name of one."
     try:
         optimizer = keras.optimizers.get(optimizer)

@@ -33,7 +33,7 @@ from keras_mdm.backend.processes import (
     wait_for_all,
     whole_values,
 )
-from keras_mdm.backend.programs import compile_with_weights, run_stateless
+from keras_mdm.backend.programs import compile_with_weights, run_step
 from keras_mdm.backend.serialization import check_classes, deserialize, serialize
 from keras_mdm.backend.sharding import (
     check_devices,

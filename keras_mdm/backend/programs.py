@@ -1,4 +1,4 @@
-"""How runs of sampling are compiled, and how state passes through a step on JAX."""
+"""How runs of sampling are compiled, and what surrounds a step of Keras."""
 
 import keras
 
@@ -45,21 +45,37 @@ def compile_with_weights(function, variables, jit_compile):
     return torch.no_grad()(with_values)
 
 
-def run_stateless(model, state, function, *args):
-    """Runs a function that reads and assigns variables on a JAX training state.
+def run_step(model, step, args, prepare, end=None):
+    """Runs a step of Keras' trainer on prepared data.
 
     Args:
-        model: The `keras.Model` whose state it is.
-        state: Tuple of lists as in `keras.Model.train_step` on JAX, or `test_step`,
-            which has no optimizer variables.
-        function: Callable.
-        *args: Its arguments.
+        model: `keras.Model`.
+        step: Its `train_step` or `test_step`, as Keras has them.
+        args: What Keras calls that with: the data, on JAX after the state.
+        prepare: Callable that makes the data of the step of the data.
+        end: Optional callable without arguments, called after the step.
 
     Returns:
-        A pair: result of `function`, and the changed state.
+        What `step` returns. Of variables that `prepare` and `end` assign, the values
+        are in the state.
     """
+    if name() != "jax":
+        logs = step(prepare(*args))
+        if end is not None:
+            end()
+        return logs
+    state, data = args
+    data, state = _run_stateless(model, state, prepare, data)
+    logs, state = step(state, data)
+    if end is not None:
+        _, state = _run_stateless(model, state, end)
+    return logs, state
+
+
+def _run_stateless(model, state, function, *args):
+    """The result of a function that reads and assigns variables, and the new state."""
     kinds = [model.trainable_variables, model.non_trainable_variables]
-    kinds += [model.optimizer.variables] if len(state) == 4 else []
+    kinds += [model.optimizer.variables] if len(state) == 4 else []  # Of training.
     kinds.append(model.metrics_variables)
     variables = [v for kind in kinds for v in kind]
     values = [value for kind in state for value in kind]

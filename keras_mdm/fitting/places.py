@@ -6,6 +6,7 @@ has ended.
 """
 
 import collections
+import itertools
 
 # Before the first batch.
 START = {"taken": 0, "epoch": None, "state": None}
@@ -112,12 +113,12 @@ def _go_to(elements, place, is_there):
     elif hasattr(elements, "skip"):  # Of `make_dataset`.
         elements.skip(taken)
     else:
-        for number in range(taken):
-            if next(elements, place) is place:
-                raise ValueError(
-                    f"the training data ended after {number} batches, and {taken} were "
-                    "taken before the training was stopped: go on with the same data."
-                )
+        found = sum(1 for _ in itertools.islice(elements, taken))
+        if found < taken:
+            raise ValueError(
+                f"the training data ended after {found} batches, and {taken} were "
+                "taken before the training was stopped: go on with the same data."
+            )
 
 
 def _state_of(elements):
