@@ -7,7 +7,6 @@ checked in `fitting`, pictures drawn in `sampling`, files read and written in `s
 """
 
 import contextlib
-import dataclasses
 import threading
 import warnings
 
@@ -26,7 +25,7 @@ from keras_mdm.fitting.monitor import StepMonitor
 from keras_mdm.fitting.turns import Turns, in_turn, reading
 from keras_mdm.levels import first
 from keras_mdm.networks import Denoiser
-from keras_mdm.optimizer import AdamW, with_loss_scaling
+from keras_mdm.optimizer import get_optimizer
 from keras_mdm.power_averages import PowerAverage, check_lengths
 from keras_mdm.sampling.generate import generate
 from keras_mdm.sampling.settings import SamplingSettings
@@ -155,14 +154,7 @@ class MDM(keras.Model):
         self.loss_weighting = loss_weighting
         self.condition_dropout = condition_dropout
         self.output_limit = output_limit
-        known = {field.name for field in dataclasses.fields(SamplingSettings)}
-        if not isinstance(sampling, dict | None) or not set(sampling or ()) <= known:
-            raise ValueError(
-                f"`sampling` must be a dict with keys among {sorted(known)}. "
-                f"Received: sampling={sampling!r}"
-            )
-        self.sampling = SamplingSettings(**(sampling or {}))
-        self.sampling.get_config()  # What can't be saved is refused now.
+        self.sampling = SamplingSettings.of_model(sampling)
         self.sampling_functions = {}
         # Named, or else its variable has another path in the next model.
         self.seed_generator = keras.random.SeedGenerator(seed, name="seed_generator")
@@ -176,13 +168,9 @@ class MDM(keras.Model):
         numbers = active_levels.level_numbers(network)
         if ema_momentum is not None:
             self.ema = ExponentialMovingAverage(
-                network.weights,
-                ema_momentum,
-                ema_warmup,
-                numbers,
+                network.weights, ema_momentum, ema_warmup, numbers
             )
-        if power_averages is not None:
-            check_lengths(power_averages)
+        check_lengths(power_averages)
         self.power_averages = [
             PowerAverage(network.weights, length, numbers)
             for length in power_averages or ()
@@ -196,7 +184,6 @@ class MDM(keras.Model):
         self.inner_is_frozen = False
         self.__dict__["frozen_by_hand"] = {}  # Hidden from Keras, which would track it.
         self._loss_arguments = {"loss_weights": None, "mixed_resolution": None}
-        self._level_weights = None
         self.mixed_fractions = None
         self.built = True
 
@@ -297,9 +284,7 @@ class MDM(keras.Model):
         flaw = self.schedule.describe_ends(ratios)
         if flaw:
             warnings.warn(flaw, stacklevel=2)
-        if isinstance(optimizer, str) and optimizer == "auto":
-            optimizer = AdamW()
-        optimizer = with_loss_scaling(optimizer, self.network, auto_scale_loss)
+        optimizer = get_optimizer(optimizer, self.network, auto_scale_loss)
         if self.ema is None and backend.is_schedule_free(optimizer):
             raise ValueError(
                 "a schedule-free optimizer trains an average of the weights, and this "
@@ -316,30 +301,14 @@ class MDM(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def train_step(self, *args):
-        if backend.name() != "jax":
-            logs = super().train_step(self._training_data(*args))
-            self._end_step()
-            return logs
-        state, data = args
-        data, state = backend.run_stateless(
-            self, state, lambda: self._training_data(data)
-        )
-        logs, state = super().train_step(state, data)
-        _, state = backend.run_stateless(
-            self, state, self._end_step, with_optimizer=True
-        )
-        return logs, state
+        step = super().train_step
+        return backend.run_step(self, step, args, self._training_data, self._end_step)
 
     def test_step(self, *args):
         self._thread.evaluates = True
         try:
-            if backend.name() != "jax":
-                return super().test_step(self._evaluation_data(*args))
-            state, data = args
-            data, state = backend.run_stateless(
-                self, state, lambda: self._evaluation_data(data)
-            )
-            return super().test_step(state, data)
+            step = super().test_step
+            return backend.run_step(self, step, args, self._evaluation_data)
         finally:
             self._thread.evaluates = False
 
@@ -447,7 +416,7 @@ class MDM(keras.Model):
             results[tracker.name] = ops.where(
                 tracker.count > 0, results[tracker.name], float("nan")
             )
-        if "loss" in results and self._level_weights is not None:
+        if "loss" in results:
             results["loss"] = sum(
                 self._level_weights[resolution] * results[f"loss_{resolution}"]
                 for resolution in self.resolutions

@@ -113,18 +113,17 @@ class AdamW(FiniteUpdates, keras.optimizers.AdamW):
             self.assign(one, ops.where(self._finite, ops.copy(one), value))
 
 
-def with_loss_scaling(optimizer, network, auto_scale_loss):
-    """The optimizer, in a `LossScaleOptimizer` where layers compute in float16.
+def get_optimizer(optimizer, network, auto_scale_loss):
+    """The optimizer that `MDM.compile` was given for a network.
 
-    Args:
-        optimizer: A Keras optimizer, or what `keras.optimizers.get` takes.
-        network: `Denoiser`.
-        auto_scale_loss: bool. See `MDM.compile`.
+    It is in a `LossScaleOptimizer` where layers compute in float16.
 
     Raises:
-        ValueError: if weights are kept in float16.
+        ValueError: if it is none, or weights are kept in float16.
     """
     check_trainable(network)
+    if isinstance(optimizer, str) and optimizer == "auto":
+        optimizer = AdamW()
     wanted = "`optimizer` must be 'auto', a Keras optimizer, or the name of one."
     try:
         optimizer = keras.optimizers.get(optimizer)

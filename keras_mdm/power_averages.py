@@ -40,7 +40,9 @@ class PowerAverage(ExponentialMovingAverage):
 
 
 def check_lengths(lengths):
-    """Raises a `ValueError` unless these are several lengths of averages."""
+    """Raises a `ValueError` unless these are several lengths of averages, or `None`."""
+    if lengths is None:
+        return
     listed = isinstance(lengths, tuple | list) and all(map(between, lengths))
     if not listed or len(set(lengths)) < len(lengths) or not lengths:
         raise ValueError(

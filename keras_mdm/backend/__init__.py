@@ -4,7 +4,6 @@ Everything else in the package is written with `keras.ops` and runs on every bac
 """
 
 from keras_mdm.backend.attention import attention_kernel
-from keras_mdm.backend.batches import belongs_to, host_data
 from keras_mdm.backend.compilation import keep_programs, tell_programs
 from keras_mdm.backend.cpu import in_halves, prepare_cpu
 from keras_mdm.backend.devices import cores, device_kind, name, on_cpu
@@ -34,7 +33,7 @@ from keras_mdm.backend.processes import (
     wait_for_all,
     whole_values,
 )
-from keras_mdm.backend.programs import compile_with_weights, run_stateless
+from keras_mdm.backend.programs import compile_with_weights, run_step
 from keras_mdm.backend.serialization import check_classes, deserialize, serialize
 from keras_mdm.backend.sharding import (
     check_devices,
@@ -43,55 +42,10 @@ from keras_mdm.backend.sharding import (
     rows_per_call,
 )
 from keras_mdm.backend.snapshots import changed_since, snapshot
-from keras_mdm.backend.trainer import keeps_weights, learning_rate, newest, sync_weights
-
-__all__ = [
-    "assign_parts",
-    "attention_kernel",
-    "belongs_to",
-    "changed_since",
-    "bounds_here",
-    "check_classes",
-    "check_devices",
-    "compile_with_weights",
-    "connect",
-    "cores",
-    "deserialize",
-    "device_kind",
-    "divide_rows",
-    "from_all",
-    "has_stepped",
-    "host_data",
-    "in_halves",
-    "inner_optimizer",
-    "is_here",
-    "is_schedule_free",
-    "keep_programs",
-    "keeps_weights",
-    "known_peak",
-    "learning_rate",
-    "measured_peak",
-    "name",
-    "newest",
-    "number_of_devices",
-    "number_of_processes",
-    "on_cpu",
-    "parts_of_a_batch",
-    "parts_to_write",
-    "peak_flops",
-    "prepare_cpu",
-    "process_number",
-    "rows_per_call",
-    "run_stateless",
-    "schedule_free_averages",
-    "serialize",
-    "snapshot",
-    "steps_taken",
-    "sublayers",
-    "sync_weights",
-    "tell_programs",
-    "to_numpy",
-    "wait_for_all",
-    "whole_bounds",
-    "whole_values",
-]
+from keras_mdm.backend.trainer import (
+    host_data,
+    keeps_weights,
+    learning_rate,
+    newest,
+    sync_weights,
+)

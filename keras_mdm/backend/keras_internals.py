@@ -7,14 +7,9 @@ import keras
 
 
 def sublayers(layer, recursive=False):
-    """The layers inside a layer, in the order of their creation.
+    """List of the layers inside a layer, in the order of their creation.
 
-    Args:
-        layer: Keras layer.
-        recursive: bool. Whether those inside them follow, and the layer itself leads.
-
-    Returns:
-        List of layers.
+    With `recursive` those inside them follow, and the layer itself leads.
     """
     return list(layer._flatten_layers(recursive=recursive, include_self=recursive))
 
@@ -22,11 +17,7 @@ def sublayers(layer, recursive=False):
 def has_stepped(optimizer):
     """Whether the optimizer's last call changed weights, not only summed gradients.
 
-    Args:
-        optimizer: Keras optimizer.
-
-    Returns:
-        bool, or a scalar bool tensor.
+    It is a bool, or a scalar bool tensor.
     """
     inner = inner_optimizer(optimizer)
     every = inner.gradient_accumulation_steps
@@ -37,14 +28,7 @@ def has_stepped(optimizer):
 
 
 def steps_taken(optimizer):
-    """Number of batches that an optimizer has seen, accumulated ones among them.
-
-    Args:
-        optimizer: Keras optimizer.
-
-    Returns:
-        Integer variable.
-    """
+    """Variable: batches that an optimizer has seen, accumulated ones among them."""
     return inner_optimizer(optimizer)._iterations
 
 
@@ -55,9 +39,6 @@ def is_schedule_free(optimizer):
 
 def schedule_free_averages(optimizer):
     """The averages x that a schedule-free AdamW trains.
-
-    Args:
-        optimizer: Keras optimizer.
 
     Returns:
         dict of the `id` of each variable that it trains to the average, a tensor; empty

@@ -63,12 +63,7 @@ def bounds_here(variable):
 
 
 def assign_parts(variable, parts):
-    """Gives a variable the value of which each process has its parts.
-
-    Args:
-        variable: Keras variable.
-        parts: dict of numpy arrays by their bounds, those of `bounds_here`.
-    """
+    """Gives a variable a value whose parts here are arrays by their bounds."""
     shape = tuple(variable.shape)
     if name() != "jax" or len(variable.value.sharding.device_set) == 1:
         variable.assign(parts[whole_bounds(shape)])

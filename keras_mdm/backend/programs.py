@@ -1,4 +1,4 @@
-"""How runs of sampling are compiled, and how state passes through a step on JAX."""
+"""How runs of sampling are compiled, and what surrounds a step of Keras."""
 
 import keras
 
@@ -45,28 +45,41 @@ def compile_with_weights(function, variables, jit_compile):
     return torch.no_grad()(with_values)
 
 
-def run_stateless(model, state, function, with_optimizer=False):
-    """Runs `function` on a JAX training state and returns the changed state.
+def run_step(model, step, args, prepare, end=None):
+    """Runs a step of Keras' trainer on prepared data.
 
     Args:
-        model: The `keras.Model` whose state it is.
-        state: Tuple of lists as in `keras.Model.train_step` on JAX, or `test_step`.
-        function: Callable without arguments that reads and assigns variables.
-        with_optimizer: bool. Whether optimizer variables are read and metrics
-            assigned; optimizer and trainable variables must not be.
+        model: `keras.Model`.
+        step: Its `train_step` or `test_step`, as Keras has them.
+        args: What Keras calls that with: the data, on JAX after the state.
+        prepare: Callable that makes the data of the step of the data.
+        end: Optional callable without arguments, called after the step.
 
     Returns:
-        A pair: result of `function`, and the state.
+        What `step` returns. Of variables that `prepare` and `end` assign, the values
+        are in the state.
     """
-    trainable, non_trainable, *rest = state
-    mapping = list(zip(model.trainable_variables, trainable, strict=True))
-    mapping += list(zip(model.non_trainable_variables, non_trainable, strict=True))
-    if with_optimizer:
-        mapping += list(zip(model.optimizer.variables, rest[0], strict=True))
-        mapping += list(zip(model.metrics_variables, rest[1], strict=True))
-    with keras.StatelessScope(state_mapping=mapping) as scope:
-        result = function()
-    non_trainable = [scope.get_current_value(v) for v in model.non_trainable_variables]
-    if with_optimizer:
-        rest[1] = [scope.get_current_value(v) for v in model.metrics_variables]
-    return result, (trainable, non_trainable, *rest)
+    if name() != "jax":
+        logs = step(prepare(*args))
+        if end is not None:
+            end()
+        return logs
+    state, data = args
+    data, state = _run_stateless(model, state, prepare, data)
+    logs, state = step(state, data)
+    if end is not None:
+        _, state = _run_stateless(model, state, end)
+    return logs, state
+
+
+def _run_stateless(model, state, function, *args):
+    """The result of a function that reads and assigns variables, and the new state."""
+    kinds = [model.trainable_variables, model.non_trainable_variables]
+    kinds += [model.optimizer.variables] if len(state) == 4 else []  # Of training.
+    kinds.append(model.metrics_variables)
+    variables = [v for kind in kinds for v in kind]
+    values = [value for kind in state for value in kind]
+    pairs = list(zip(variables, values, strict=True))
+    with keras.StatelessScope(state_mapping=pairs) as scope:
+        result = function(*args)
+    return result, tuple([scope.get_current_value(v) for v in kind] for kind in kinds)

@@ -10,15 +10,17 @@ from keras_mdm.backend.processes import number_of_processes
 
 
 def check_devices(model):
-    """Raises a `ValueError` if a model can't be trained on the devices asked for.
-
-    Args:
-        model: `keras.Model`.
-    """
+    """Raises a `ValueError` if a model can't be trained on the devices asked for."""
     distribution = keras.distribution.distribution()
     if name() == "jax":
         if distribution is not None and model.variables:
-            _check_place(model.variables[0], distribution.device_mesh.backend_mesh)
+            devices = set(distribution.device_mesh.backend_mesh.devices.flat)
+            if model.variables[0].value.sharding.device_set != devices:
+                raise ValueError(
+                    "the model was made before the devices were chosen: call "
+                    "`keras.distribution.set_distribution(...)` first, then make the "
+                    "model."
+                )
         return
     asked = None
     if distribution is not None:
@@ -32,14 +34,6 @@ def check_devices(model):
             f"{asked} asks for several devices, which need the JAX backend: set "
             "KERAS_BACKEND=jax and use `keras.distribution`. Received: the backend "
             f"{name()}"
-        )
-
-
-def _check_place(variable, mesh):
-    if variable.value.sharding.device_set != set(mesh.devices.flat):
-        raise ValueError(
-            "the model was made before the devices were chosen: call "
-            "`keras.distribution.set_distribution(...)` first, then make the model."
         )
 
 

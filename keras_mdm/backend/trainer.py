@@ -3,7 +3,7 @@
 The JAX trainer takes the values out of the variables, keeps them in a local variable of
 `fit`, and donates their memory to each step: an exception anywhere in between would
 lose them. The TensorFlow trainer traces a step for sizes it does not know as soon as a
-batch has another size than the first. Used by `MDM` alone.
+batch has another size than the first. Used by `MDM` and, for its data, by `fitting`.
 """
 
 import itertools
@@ -189,18 +189,12 @@ def _free_memory():
 
 
 def _step_of_each_shape(function, make, count):
-    """A step function of Keras that knows the shapes of its batches on TensorFlow.
-
-    Keras' own is traced for sizes that it does not know as soon as a batch has another
-    size than the first. This one has a program for each, as on JAX.
+    """A step function of Keras with a program for each shape of batch on TensorFlow.
 
     Args:
         function: What Keras made for `fit` or `evaluate`.
         make: Callable that makes another one.
         count: int. Steps of one call.
-
-    Returns:
-        A callable of an iterator of batches.
     """
     if name() != "tensorflow":
         return function
@@ -219,3 +213,23 @@ def _step_of_each_shape(function, make, count):
         return logs
 
     return run
+
+
+def host_data(batches):
+    """Batches, one pass an iteration, as what Keras hands to steps on TensorFlow as it
+    is.
+
+    A `tf.data.Dataset` of them would declare their shapes unknown, so that mixed
+    batches could not be cut, and hide the errors of a batch in errors of its own.
+    """
+    import tensorflow as tf
+
+    class HostData(tf.distribute.DistributedDataset):
+        def __iter__(self):
+            return iter(batches)
+
+        @property
+        def element_spec(self):
+            raise NotImplementedError("the shapes of batches are known one by one.")
+
+    return HostData()

@@ -32,14 +32,6 @@ def choose(mdm, resolution, freeze_inner):
 def active_network(network, resolution, freeze_inner):
     """The network of a level, which must have one inside it if that is frozen.
 
-    Args:
-        network: `Denoiser`, the whole nest.
-        resolution: int or str.
-        freeze_inner: bool.
-
-    Returns:
-        `Denoiser`.
-
     Raises:
         ValueError: see `choose`.
     """
@@ -70,9 +62,6 @@ def trained_numbers(network, level_weights):
     Args:
         network: `Denoiser`.
         level_weights: dict of active level to the weight of its loss, largest first.
-
-    Returns:
-        List of int.
     """
     largest = next(level for level, weight in level_weights.items() if weight > 0)
     return [

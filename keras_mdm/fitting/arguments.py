@@ -5,31 +5,21 @@ by their names, before anything is computed.
 """
 
 import collections.abc
-import numbers
 import warnings
 
 import keras
 import numpy as np
 
-from keras_mdm.checks import check_flags
+from keras_mdm.checks import between, check_whole
 from keras_mdm.fitting import streams
 from keras_mdm.fitting.batches import check_no_targets, pictures_of
-
-
-def check_count(name, value, least=1):
-    """Raises a `ValueError` unless a value is a whole number from `least`."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ValueError(
-            f"`{name}` must be a whole number from {least}. Received: {name}={value!r}"
-        )
 
 
 def check_counts(**counts):
     """Raises a `ValueError` unless each is `None` or a whole number from 1."""
     for name, value in counts.items():
         if value is not None:
-            check_count(name, value)
+            check_whole(**{name: value})
 
 
 def check_no_class_weight(class_weight):
@@ -42,84 +32,10 @@ def check_no_class_weight(class_weight):
         )
 
 
-def check_fit(class_weight, epochs, initial_epoch, shuffle, validation_freq, **counts):
-    """Raises a `ValueError` that names the first argument of `fit` that is wrong."""
-    check_no_class_weight(class_weight)
-    check_count("epochs", epochs, 0)
-    check_count("initial_epoch", initial_epoch, 0)
-    check_counts(**counts)
-    if not isinstance(validation_freq, (list, tuple)):
-        check_count("validation_freq", validation_freq)
-    check_flags(shuffle=shuffle)
-
-
-def prepare_fit(
-    spec,
-    validation_spec,
-    data,
-    validation_data,
-    validation_split,
-    shuffle,
-    epochs,
-    validation_freq,
-    sizes,
-    validation_sizes,
-):
-    """Training and validation data of `fit` for Keras, all of it checked.
-
-    Args:
-        spec: `BatchSpec` of training batches.
-        validation_spec: `BatchSpec` of validation batches.
-        data: Triple of `x`, `y` and `sample_weight`.
-        validation_data, validation_split, shuffle, validation_freq: See `MDM.fit`.
-        epochs: range of the epochs to come.
-        sizes: Pair of `batch_size` and `steps_per_epoch`.
-        validation_sizes: The same of the validation data.
-
-    Returns:
-        A pair of `streams.PreparedData`; the second is `None` without validation data.
-    """
-    x, sample_weight = unpack("x", *data)
-    if validation_split and validation_data is None:
-        x, sample_weight, validation_data = split(
-            x, sample_weight, validation_split, spec
-        )
-    if validation_data is not None:
-        validation, weights = unpack("validation_data", validation_data)
-        batch_size, steps = validation_sizes
-        if isinstance(validation, dict):
-            batch_size = batch_size or sizes[0]
-        if isinstance(validation_freq, int):
-            passes = len(epochs) // validation_freq
-        else:
-            passes = len(validation_freq)
-        validation_data = prepare(
-            validation,
-            validation_spec,
-            "validation data",
-            weights,
-            batch_size,
-            steps,
-            passes,
-            prefix="validation_",
-        )
-    x = prepare(
-        x,
-        spec,
-        "training data",
-        sample_weight,
-        *sizes,
-        len(epochs),
-        shuffle=shuffle,
-        drop_remainder=True,
-    )
-    return x, validation_data
-
-
 def prepare_batch(x, y, sample_weight, spec):
     """One batch for a single step, checked: a dict of arrays, and weights or `None`."""
-    data = unpack("x", x, y, sample_weight)
-    x, _, weight = spec.prepare_element((data[0], None, data[1]), warn=True)
+    x, sample_weight = unpack("x", x, y, sample_weight)
+    x, _, weight = spec.prepare_element((x, None, sample_weight), warn=True)
     spec.check_size(len(pictures_of(x)))
     return x, weight
 
@@ -127,14 +43,8 @@ def prepare_batch(x, y, sample_weight, spec):
 def unpack(argument, value, y=None, sample_weight=None):
     """Data and sample weights of what is given as `x` or `validation_data`.
 
-    Args:
-        argument: str. Name of the argument.
-        value: Data, or a tuple `(data, y, sample_weight)` or a beginning of it.
-        y: Targets that were given apart.
-        sample_weight: Weights that were given apart.
-
-    Returns:
-        A pair: data, and sample weights or `None`.
+    They may be given apart, or as a tuple `(data, y, sample_weight)` or a beginning of
+    it.
     """
     if isinstance(value, tuple):
         if not 1 <= len(value) <= 3 or not (y is None and sample_weight is None):
@@ -151,16 +61,10 @@ def unpack(argument, value, y=None, sample_weight=None):
 def split(x, sample_weight, fraction, spec):
     """Divides arrays into those to train on and the last ones, to validate on.
 
-    Args:
-        x: dict of arrays.
-        sample_weight: Weights of the entries, or `None`.
-        fraction: float. Share of the entries that are not trained on.
-        spec: `BatchSpec`.
-
     Returns:
         A triple: dict of arrays, their weights, and a tuple for `validation_data`.
     """
-    if not isinstance(fraction, numbers.Real) or not 0 < fraction < 1:
+    if not between(fraction, 0, 1) or fraction == 1:
         raise ValueError(
             "`validation_split` must be from 0 to below 1. "
             f"Received: validation_split={fraction!r}"
@@ -196,21 +100,20 @@ def prepare(
     batch_size=None,
     steps=None,
     passes=1,
-    prefix="",
-    **options,
+    shuffle=False,
 ):
     """Makes data for Keras of the data that a user gives, all of it checked.
 
     Args:
         x: dict of arrays, or a data set of batches.
         spec: `BatchSpec`.
-        name: str. What the data are called in errors.
+        name: str. What they are: `"training data"`, of which only whole batches are
+            taken, `"validation data"` or `"evaluation data"`.
         sample_weight: Weights of arrays, or `None`.
         batch_size: int or `None`. Of arrays.
         steps: int or `None`. Batches of an epoch.
         passes: int. How often the data are read from the beginning.
-        prefix: str. What the names of `batch_size` and `steps` begin with.
-        **options: `shuffle` and, of arrays, `drop_remainder`.
+        shuffle: bool. Whether arrays, or batches of a PyDataset, are shuffled.
 
     Returns:
         `streams.PreparedData`.
@@ -219,8 +122,9 @@ def prepare(
         ValueError: if the data are of no kind that `fit` takes, or the first batch, or
             any entry of arrays, does not fit the model.
     """
-    shuffle = options.get("shuffle", False)
-    steps_name = "steps_per_epoch" if name == "training data" else f"{prefix}steps"
+    trains = name == "training data"
+    prefix = "validation_" if name == "validation data" else ""
+    steps_name = "steps_per_epoch" if trains else f"{prefix}steps"
     if isinstance(x, collections.abc.Mapping):
         batch, _, weights = _prepared_arrays(x, sample_weight, spec, name)
         size = len(pictures_of(batch))
@@ -228,7 +132,7 @@ def prepare(
             batch_size = -(-size // steps) if steps else 32
         batch_size = min(batch_size, size)
         left = size % batch_size
-        if left and not options.get("drop_remainder"):
+        if left and not trains:
             try:
                 spec.check_size(left)
             except ValueError as error:
@@ -236,14 +140,16 @@ def prepare(
                 raise ValueError(
                     f"batch {number} of the {name} (the first is 0): {error}"
                 ) from None
-        if left and options.get("drop_remainder") and not shuffle:
+        if left and trains and not shuffle:
             warnings.warn(
                 f"the last {left} of {size} entries of the {name} take no part, fewer "
                 f"than a batch of {batch_size}: with `shuffle=True` they would be "
                 "others in each epoch.",
-                stacklevel=4,
+                stacklevel=3,
             )
-        arrays = streams.ArrayBatches(batch, weights, batch_size, **options)
+        arrays = streams.ArrayBatches(
+            batch, weights, batch_size, shuffle, drop_remainder=trains
+        )
         return streams.PreparedData(arrays, spec, name)
     if (
         isinstance(x, (str, bytes))

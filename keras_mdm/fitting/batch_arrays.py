@@ -8,11 +8,7 @@ import numpy as np
 
 
 def to_array(name, value):
-    """A numpy array of whatever library's tensor, or of a list.
-
-    Args:
-        name: str. What the value is called in the error.
-        value: Array, tensor or nested list of numbers.
+    """A numpy array of whatever library's tensor, or of a nested list of numbers.
 
     Raises:
         ValueError: if it is none, such as a list of pictures of several sizes.
@@ -73,18 +69,3 @@ def as_steps_take_it(key, array):
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
         return array.astype("float32")
     return array
-
-
-def check_parts(size, parts):
-    """Raises a `ValueError` unless a batch can be divided among the devices.
-
-    Args:
-        size: int. Entries of the batch.
-        parts: int. Into how many equal parts it is divided.
-    """
-    if size % parts:
-        raise ValueError(
-            f"a batch must be a multiple of the {parts} parts into which "
-            "`keras.distribution` divides it: choose another batch size, or leave out "
-            f"the last, smaller batch. Received: {size} entries"
-        )

@@ -17,7 +17,6 @@ from keras_mdm.diffusion import losses
 from keras_mdm.fitting.batch_arrays import (
     array_or_none,
     as_steps_take_it,
-    check_parts,
     dtype_name,
     finite_numbers,
     to_array,
@@ -54,14 +53,7 @@ class BatchSpec:
 
     @classmethod
     def of(cls, network):
-        """The batches of a network.
-
-        Args:
-            network: `Denoiser`, the active one.
-
-        Returns:
-            `BatchSpec`.
-        """
+        """The batches of a `Denoiser`, the active one."""
         conditioner = network.conditioner
         return cls(
             resolution=network.level,
@@ -103,7 +95,12 @@ class BatchSpec:
 
     def check_size(self, size):
         """Raises a `ValueError` if a step can not divide a batch of this size."""
-        check_parts(size, self.parts)
+        if size % self.parts:
+            raise ValueError(
+                f"a batch must be a multiple of the {self.parts} parts into which "
+                "`keras.distribution` divides it: choose another batch size, or leave "
+                f"out the last, smaller batch. Received: {size} entries"
+            )
         if self.mixed_fractions is not None:
             # A step divides the batch of all processes.
             size *= backend.number_of_processes()
@@ -128,31 +125,21 @@ class BatchSpec:
             self.check(batch)
         batch = {key: value for key, value in batch.items() if value is not None}
         captions = batch.pop("captions", None)
-        if captions is not None and self.text is not None and self._missing(batch):
+        lacks = missing_features(self.features, batch)
+        if captions is not None and self.text is not None and lacks:
             batch.update(self.text.encode_texts(captions, warn=warn))
-        batch = {
-            key: value if key in self._read else array_or_none(value)
+        read = {self._key, *self.features, *self.optional}
+        arrays = {
+            key: to_array(key, value) if key in read else array_or_none(value)
             for key, value in batch.items()
         }
-        batch = {
-            key: to_array(key, value)
-            for key, value in batch.items()
-            if value is not None
-        }
-        self.check(batch)
-        return {key: as_steps_take_it(key, value) for key, value in batch.items()}
-
-    @property
-    def _read(self):
-        """Names of the entries that the model reads."""
-        return {self._key, *self.features, *self.optional}
+        arrays = {key: array for key, array in arrays.items() if array is not None}
+        self.check(arrays)
+        return {key: as_steps_take_it(key, array) for key, array in arrays.items()}
 
     @property
     def _key(self):
         return "videos" if self.is_video else "images"
-
-    def _missing(self, batch):
-        return missing_features(self.features, batch)
 
     def check(self, batch):
         """Raises a `ValueError` that names what is wrong with a batch of arrays."""
@@ -166,7 +153,7 @@ class BatchSpec:
                 f"`mdm.resolution` is {self.resolution!r}, so the model is trained on "
                 f"{kind}. Received: {found}"
             )
-        missing = self._missing(batch)
+        missing = missing_features(self.features, batch)
         if missing:
             captions = "'captions' (strings) or " if self.text is not None else ""
             raise ValueError(
@@ -261,13 +248,8 @@ def check_labels(labels, num_classes):
 
 
 def check_length(name, array, size, key="images"):
-    """Raises a `ValueError` unless an array has as many entries as there are pictures.
-
-    Args:
-        name: str. What the array is called in the error.
-        array: Array.
-        size: int. Number of the pictures or clips.
-        key: str. What these are called.
+    """Raises a `ValueError` unless an array has as many entries as there are pictures,
+    or whatever `key` calls them.
     """
     if np.ndim(array) == 0:
         raise ValueError(f"'{name}' is a single value for {size} {key}.")

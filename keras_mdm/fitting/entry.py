@@ -9,6 +9,7 @@ import contextlib
 import keras
 
 from keras_mdm import backend
+from keras_mdm.checks import check_flags, check_whole
 from keras_mdm.fitting import arguments, interrupts, step_callbacks
 
 
@@ -68,28 +69,48 @@ def fit(
             `fit`, the model keeps the weights of its last step.
     """
     _check_compiled(self, "fit")
-    arguments.check_fit(
-        class_weight,
-        epochs,
-        initial_epoch,
-        shuffle,
-        validation_freq,
+    arguments.check_no_class_weight(class_weight)
+    check_whole(0, epochs=epochs, initial_epoch=initial_epoch)
+    arguments.check_counts(
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
         validation_steps=validation_steps,
         validation_batch_size=validation_batch_size,
     )
-    x, validation_data = arguments.prepare_fit(
+    check_flags(shuffle=shuffle)
+    passes = max(epochs - initial_epoch, 0)
+    if isinstance(validation_freq, list | tuple):
+        validations = len(validation_freq)
+    else:
+        check_whole(validation_freq=validation_freq)
+        validations = passes // validation_freq
+    x, sample_weight = arguments.unpack("x", x, y, sample_weight)
+    if validation_split and validation_data is None:
+        x, sample_weight, validation_data = arguments.split(
+            x, sample_weight, validation_split, self.batch_spec
+        )
+    if validation_data is not None:
+        validation, weights = arguments.unpack("validation_data", validation_data)
+        if validation_batch_size is None and isinstance(validation, dict):
+            validation_batch_size = batch_size
+        validation_data = arguments.prepare(
+            validation,
+            self.batch_spec,
+            "validation data",
+            weights,
+            validation_batch_size,
+            validation_steps,
+            validations,
+        )
+    x = arguments.prepare(
+        x,
         self.batch_spec.divided(self.mixed_fractions),
-        self.batch_spec,
-        (x, y, sample_weight),
-        validation_data,
-        validation_split,
+        "training data",
+        sample_weight,
+        batch_size,
+        steps_per_epoch,
+        passes,
         shuffle,
-        range(initial_epoch, epochs),
-        validation_freq,
-        (batch_size, steps_per_epoch),
-        (validation_batch_size, validation_steps),
     )
     listed = step_callbacks.listed(
         callbacks,

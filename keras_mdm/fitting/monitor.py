@@ -83,13 +83,7 @@ class StepMonitor(keras.metrics.Metric):
             variable.assign(variable + here * value)
 
     def end_step(self, step, optimizer, moved):
-        """Notes what is known when a step has ended.
-
-        Args:
-            step: Scalar tensor. Number of the step.
-            optimizer: Keras optimizer.
-            moved: bool or scalar bool tensor. Whether it changed weights.
-        """
+        """Notes what is known when a step has ended, and whether it moved weights."""
         finite, last, mean = ops.isfinite(self.last), self.last.value, self.mean.value
         # The first step of an epoch has nothing before it.
         times = ops.where(mean > 0, last / ops.maximum(mean, 1e-30), 1.0)

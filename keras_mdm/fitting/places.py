@@ -6,6 +6,7 @@ has ended.
 """
 
 import collections
+import itertools
 
 # Before the first batch.
 START = {"taken": 0, "epoch": None, "state": None}
@@ -44,14 +45,7 @@ class Places:
         self._known, self._passed = collections.deque([place]), 0
 
     def after(self, count):
-        """The place after so many batches since `begin`; earlier ones are forgotten.
-
-        Args:
-            count: int.
-
-        Returns:
-            dict.
-        """
+        """The place after so many batches since `begin`; earlier ones are forgotten."""
         while self._passed < count:
             self._known.popleft()
             self._passed += 1
@@ -62,14 +56,8 @@ class Places:
         return {**START, "epoch": getattr(self._data, "epoch", None)}
 
     def describe(self, back=0):
-        """Which batch a step took: the last one, whose end is not noted yet, or one
-        so many steps before.
-
-        Args:
-            back: int.
-
-        Returns:
-            str.
+        """Which batch a step took, in words: the last one, whose end is not noted yet,
+        or one so many steps before.
         """
         place = self._known[0] if self._known else START
         number = place["taken"] + 1 - back
@@ -84,14 +72,11 @@ class Places:
         return self._next["taken"]
 
     def noted(self, make_elements, length):
-        """Elements of one pass from its place on; notes the place after each.
+        """Yields elements of one pass from its place on; notes the place after each.
 
         Args:
             make_elements: Callable without arguments that returns an iterator.
             length: int or `None`. Number of elements of a whole pass.
-
-        Yields:
-            Elements.
         """
         place, self._next = self._next, START
         if place["epoch"] is not None:
@@ -128,12 +113,12 @@ def _go_to(elements, place, is_there):
     elif hasattr(elements, "skip"):  # Of `make_dataset`.
         elements.skip(taken)
     else:
-        for number in range(taken):
-            if next(elements, place) is place:
-                raise ValueError(
-                    f"the training data ended after {number} batches, and {taken} were "
-                    "taken before the training was stopped: go on with the same data."
-                )
+        found = sum(1 for _ in itertools.islice(elements, taken))
+        if found < taken:
+            raise ValueError(
+                f"the training data ended after {found} batches, and {taken} were "
+                "taken before the training was stopped: go on with the same data."
+            )
 
 
 def _state_of(elements):

@@ -26,14 +26,7 @@ class StepCallback(keras_callbacks.Callback):
 
 
 class StepCallbackList(keras_callbacks.CallbackList):
-    """Gives tensors to each `StepCallback`, and numbers to others that ask for them.
-
-    Args:
-        callbacks: List of Keras callbacks.
-        clock: `StepClock`.
-        places: `Places` of the data.
-        **params: As in Keras.
-    """
+    """Gives tensors to each `StepCallback`, and numbers to others that ask for them."""
 
     def __init__(self, callbacks, clock, places=None, **params):
         super().__init__(callbacks, **params)

@@ -130,7 +130,7 @@ class PreparedData(DataAdapter):
             elements = enumerate(self._data)
             first = next(elements, None)
             if is_read_once(self._data) and first is not None:
-                self._data = _Once(itertools.chain([first[1]], self._data))
+                self._data = itertools.chain([first[1]], self._data)
         if first is None:
             raise self._no_batch()
         batch = self._prepare(*first, warn=True)[0]
@@ -164,8 +164,6 @@ class PreparedData(DataAdapter):
     def _elements(self):
         if self._adapter is not None:
             return iter(self._adapter.get_numpy_iterator())
-        if isinstance(self._data, _Once):
-            return self._data.elements
         return iter(self._data)
 
     def __iter__(self):
@@ -238,13 +236,6 @@ class PreparedData(DataAdapter):
             raise error from None
 
 
-@dataclasses.dataclass
-class _Once:
-    """Elements of an iterator, which goes on where it was left."""
-
-    elements: collections.abc.Iterator
-
-
 def is_read_once(data):
     """Whether data are an iterator, such as a generator: gone once it is read."""
     return isinstance(data, collections.abc.Iterator)
@@ -258,9 +249,8 @@ def is_endless(data):
         return int(data.cardinality()) == -1
     if isinstance(data, (itertools.cycle, itertools.count)):
         return True
-    if backend.belongs_to(data, "grain"):
-        return _grain_is_endless(data)
-    return False
+    packages = {c.__module__.split(".")[0] for c in type(data).__mro__}
+    return "grain" in packages and _grain_is_endless(data)
 
 
 def _grain_is_endless(data):

@@ -8,13 +8,12 @@ import numpy as np
 from keras import ops
 
 from keras_mdm import backend
-from keras_mdm.checks import check_flags
+from keras_mdm.checks import between, check_flags, check_whole
 from keras_mdm.diffusion.samplers import get_sampler
 from keras_mdm.sampling.known_frames import read_known_frames
 from keras_mdm.sampling.plan import RunKind, plan
 from keras_mdm.sampling.requests import (
     RequestedCondition,
-    check_count,
     read_conditions,
     sample_seeds,
 )
@@ -140,10 +139,14 @@ def generate(
             f"`output` must be 'uint8' or 'float'. Received: output={output!r}"
         )
     check_flags(return_pyramid=return_pyramid, progress=progress)
-    check_count("num_samples", num_samples)
-    check_count("num_resamplings", num_resamplings, 1000)
+    check_whole(num_samples=num_samples)
+    if not between(num_resamplings, 1, 1000, whole=True):
+        raise ValueError(
+            "`num_resamplings` must be a whole number from 1 to 1000. "
+            f"Received: num_resamplings={num_resamplings!r}"
+        )
     if batch_size is not None:
-        check_count("batch_size", batch_size)
+        check_whole(batch_size=batch_size)
     network = self.network.at_level(
         self.resolution if resolution is None else resolution
     )

@@ -22,13 +22,7 @@ _KNOWN, _BACK, _STEP = range(3)
 
 
 def read_known_frames(frames_by_number, level, channels, total):
-    """Known frames of clips as arrays, one row for each clip.
-
-    Args:
-        frames_by_number: dict of frame number to picture, or `None`.
-        level: int or str. Largest level that is drawn.
-        channels: int.
-        total: int. Clips drawn.
+    """Known frames of clips as arrays, one row for each of `total` clips.
 
     Returns:
         dict of float32 arrays: `clips` in [-1, 1], zero where nothing is known, and
@@ -75,8 +69,7 @@ def known_levels(known, levels, pooling, scales):
     """Known frames at every level, and where they hold.
 
     Args:
-        known: dict of `clips` of the largest level in [-1, 1] and `mask` of shape
-            `(batch, frames)`, 1 where they are known; or `None`.
+        known: What `read_known_frames` returned, as tensors.
         levels: Sequence of levels, largest first.
         pooling: str. See `keras_mdm.diffusion.pyramid.pyramid`.
         scales: Sequence of float: by what pictures of a level are divided.

@@ -72,26 +72,8 @@ def read_conditions(requested, unwanted, conditioner, num_samples, guided):
     return *gather_negative(unwanted, condition, conditioner, num_samples), total
 
 
-def check_count(name, value, most=None):
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < 1 or (most is not None and value > most):
-        end = "" if most is None else f" to {most}"
-        raise ValueError(
-            f"`{name}` must be a whole number from 1{end}. Received: {name}={value!r}"
-        )
-
-
 def gather_condition(requested, conditioner, num_samples):
-    """One dict of the condition's arrays, each entry repeated `num_samples` times.
-
-    Args:
-        requested: `RequestedCondition`.
-        conditioner: The network's conditioner, or `None`.
-        num_samples: int.
-
-    Returns:
-        dict of arrays.
-    """
+    """A dict of the condition's arrays, each entry repeated `num_samples` times."""
     text_name, label_name, feature_name = requested.names
     features = requested.features
     if features is not None and not isinstance(features, dict):

@@ -80,7 +80,7 @@ class SamplingRun:
         Known frames stay as they are.
         """
         condition, guided = context["condition"], self.kind.guided
-        if guided and self.kind.interval:
+        if self.kind.interval:
             alone = _second_half(condition, x[0].shape[0])
             clean = ops.cond(
                 ops.take(table["guided"], i) > 0.5,

@@ -35,6 +35,19 @@ class SamplingSettings:
     dynamic_percentile: float = 0.995
     dynamic_maximum: float = 100.0
 
+    @classmethod
+    def of_model(cls, given):
+        """A model's defaults, from a dict or `None`; what can't be saved is refused."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(given, dict | None) or not set(given or ()) <= known:
+            raise ValueError(
+                f"`sampling` must be a dict with keys among {sorted(known)}. "
+                f"Received: sampling={given!r}"
+            )
+        settings = cls(**(given or {}))
+        settings.get_config()
+        return settings
+
     def __post_init__(self):
         get_sampler(self.sampler)
         named = isinstance(self.spacing, str) and self.spacing in SPACINGS

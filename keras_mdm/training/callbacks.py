@@ -152,11 +152,7 @@ class History(StageCallback):
 def average_distance(mdm):
     """Norm of what averaged weights differ from weights, over the norm of these.
 
-    Args:
-        mdm: `MDM`.
-
-    Returns:
-        float, or `None` where the model keeps no average, or processes share it.
+    It is `None` where the model keeps no average, or processes share it.
     """
     if mdm.ema is None or backend.number_of_processes() > 1:
         return None

@@ -87,14 +87,14 @@ def pyramid_grid(pyramid, titles=None, columns=None, size=None, truth=None):
     return grid
 
 
-def pyramid_frames(pyramid, titles=None, columns=None, size=None, truth=None):
+def pyramid_frames(pyramid, titles=None, truth=None):
     """Grids like those of `pyramid_grid`, one for each frame of the longest clips.
 
     Shorter clips keep each frame for as long as it stands for; pictures stay.
 
     Args:
         pyramid: dict of level to uint8 array of pictures or clips.
-        titles, columns, size: See `pyramid_grid`.
+        titles: See `pyramid_grid`.
         truth: Optional uint8 array of real pictures or clips, shown last.
 
     Returns:
@@ -108,8 +108,7 @@ def pyramid_frames(pyramid, titles=None, columns=None, size=None, truth=None):
             level: _frame(array, frame, longest) for level, array in pyramid.items()
         }
         real = None if truth is None else _frame(truth, frame, longest)
-        grid = pyramid_grid(shown, titles, columns, size, real)
-        grids.append(np.asarray(grid))
+        grids.append(np.asarray(pyramid_grid(shown, titles, truth=real)))
     return np.stack(grids)
 
 

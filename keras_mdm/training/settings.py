@@ -44,12 +44,7 @@ def listed(found):
 
 
 def differences(saved, now, name=""):
-    """Yields a text for each value that differs in two JSON values.
-
-    Args:
-        saved, now: JSON values.
-        name: str. What they are called.
-    """
+    """Yields a text for each value that differs in two JSON values called `name`."""
     if isinstance(saved, dict) and isinstance(now, dict):
         for key in sorted({*saved, *now}):
             inside = f"{name}.{key}" if name else key

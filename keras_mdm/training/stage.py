@@ -81,11 +81,10 @@ class Stage:
                 f"Received: steps={self.steps}, epochs={self.epochs}"
             )
         read_level(self.resolution)
-        counts = ("steps", "epochs", "batch_size", "accumulate")
-        for name in (*counts, "steps_per_epoch", "decay_reference"):
-            value = getattr(self, name)
-            if value is not None:
-                check_whole(**{name: value})
+        counts = ("steps", "epochs", "batch_size", "accumulate", "steps_per_epoch")
+        for name in (*counts, "decay_reference"):
+            if getattr(self, name) is not None:
+                check_whole(**{name: getattr(self, name)})
         check_flags(freeze_inner=self.freeze_inner)
         numbers = between(self.learning_rate, 0.0) and between(self.warmup_steps, 0)
         if not numbers or self.learning_rate == 0:
@@ -185,13 +184,8 @@ class StageLearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def default_optimizer(stage):
-    """The optimizer that a stage names, with its learning rate and accumulation.
-
-    Args:
-        stage: `Stage`.
-
-    Returns:
-        A Keras optimizer.
+    """The Keras optimizer that a `Stage` names, with its learning rate and
+    accumulation.
     """
     rate = stage.learning_rate
     if stage.warmup_steps or stage.decay != "constant":

@@ -70,9 +70,6 @@ def listed(folder):
 def remove_later(files):
     """Removes what is not of the training that writes a state: all after it, and the
     same one by another number of processes.
-
-    Args:
-        files: `Files` of the state.
     """
     for other in listed(files.folder):
         same = other.key == files.key and other.count != files.count

@@ -46,13 +46,7 @@ class Joined:
         self._counts = dict.fromkeys(variables, 0)
 
     def add(self, name, array, part=None):
-        """Takes what was written.
-
-        Args:
-            name: str. Of the array.
-            array: Numpy array.
-            part: What `parts_to_write` returned for it, if it is a part.
-        """
+        """Takes an array, and what `parts_to_write` returned for it if it is a part."""
         name, start, shape = part or (name, (0,) * array.ndim, array.shape)
         variable = self._variables.get(name)
         if variable is None or tuple(variable.shape) != tuple(shape):
