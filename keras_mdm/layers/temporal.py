@@ -7,7 +7,6 @@ of frames and look along them. Used by `keras_mdm.networks`.
 
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -16,8 +15,8 @@ from keras_mdm.layers.primitives import (
     Conv3x3,
     Dense,
     FrameConv,
+    Layer,
     LayerNorm,
-    build_children,
     check_divisible,
 )
 
@@ -62,7 +61,7 @@ def rotate(x):
     return ops.reshape(ops.stack(turned, axis=-1), (-1, *x.shape[1:]))
 
 
-class TemporalAttention(keras.layers.Layer):
+class TemporalAttention(Layer):
     """Each place of the picture attends to the same place in every frame.
 
     At half the height and width: 3x3 convolution with stride 2, attention over frames
@@ -106,9 +105,6 @@ class TemporalAttention(keras.layers.Layer):
             channels, channels, zero=True, dtype=policy, name="upsample"
         )
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, x, frames):
         h = self.downsample(x)
         height, width = h.shape[1:3]
@@ -131,15 +127,8 @@ class TemporalAttention(keras.layers.Layer):
     def compute_output_shape(self, input_shape, frames=None):
         return input_shape
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "channels": self.channels,
-            "rotary": self.rotary,
-        }
 
-
-class FrameEmbedding(keras.layers.Layer):
+class FrameEmbedding(Layer):
     """Makes of each sample's embedding one for each of its frames.
 
     Features of the embedding are multiplied by cosines over the frames: what moves
@@ -172,9 +161,6 @@ class FrameEmbedding(keras.layers.Layer):
         waves = np.arange(size) % frames
         self._basis = np.cos(np.pi * np.outer(places, waves)).astype("float32")
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, embedding):
         h = ops.silu(self.hidden(embedding))[:, None]
         h = h * ops.cast(ops.convert_to_tensor(self._basis), h.dtype)
@@ -182,11 +168,8 @@ class FrameEmbedding(keras.layers.Layer):
             embedding[:, None] + self.output_projection(h), (-1, self.size)
         )
 
-    def get_config(self):
-        return {**super().get_config(), "frames": self.frames, "size": self.size}
 
-
-class FrameDownsample(keras.layers.Layer):
+class FrameDownsample(Layer):
     """Halves the number of frames: a convolution over three frames with stride 2.
 
     Args:
@@ -208,17 +191,11 @@ class FrameDownsample(keras.layers.Layer):
             channels, channels, stride=2, dtype=self.dtype_policy, name="conv"
         )
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, x, frames):
         return over_frames(self.conv, x, frames)
 
-    def get_config(self):
-        return {**super().get_config(), "channels": self.channels}
 
-
-class FrameUpsample(keras.layers.Layer):
+class FrameUpsample(Layer):
     """Doubles the number of frames: each twice, then a convolution over three.
 
     Args:
@@ -238,14 +215,8 @@ class FrameUpsample(keras.layers.Layer):
         self.channels = channels
         self.conv = FrameConv(channels, channels, dtype=self.dtype_policy, name="conv")
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, x, frames):
         return over_frames(lambda h: self.conv(ops.repeat(h, 2, axis=1)), x, frames)
-
-    def get_config(self):
-        return {**super().get_config(), "channels": self.channels}
 
 
 def over_frames(function, x, frames):
