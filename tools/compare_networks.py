@@ -25,8 +25,8 @@ class DenseUNet(keras_mdm.UNet):
         - [Zhou et al., 2018](https://arxiv.org/abs/1807.10165)
     """
 
-    def _make_paths(self, token_size):
-        super()._make_paths(token_size)
+    def _make_paths(self):
+        super()._make_paths()
         if set(self.num_residual_blocks) != {1}:
             raise ValueError(
                 "`num_residual_blocks` of a `DenseUNet` must be 1. "
@@ -79,8 +79,8 @@ class SuperResolution(keras_mdm.UNet):
         super().__init__(*args, **kwargs)
         self.sum_levels = sum_levels
 
-    def _make_paths(self, token_size):
-        super()._make_paths(token_size)
+    def _make_paths(self):
+        super()._make_paths()
         self.small_in = Conv3x3(self.image_channels, self.channels[0], name="small_in")
 
     @property

@@ -11,6 +11,7 @@ from compare_files import Rows
 
 import keras_mdm
 from keras_mdm import callbacks, files
+from keras_mdm.training.pictures import save_picture
 
 # Shares of the training FLOPs after which pictures are drawn and measured.
 MEASURED = (0.5,)  # And at the end.
@@ -22,7 +23,7 @@ def run_name(set_name, line, seed):
     return f"{set_name}-{line.name}-{seed}"
 
 
-def train(folder, set_name, line, task, pictures, examiner, seed, verbose=0):
+def train(folder, set_name, line, task, pictures, examiner, seed):
     """Trains a line with a seed, or goes on with it, and writes its rows.
 
     What is there when it ends: `rows.json`, a list with a row for each measure,
@@ -37,7 +38,6 @@ def train(folder, set_name, line, task, pictures, examiner, seed, verbose=0):
         pictures: `compare_quality.Pictures`.
         examiner: `compare_quality.Examiner`.
         seed: int.
-        verbose: As in `keras.Model.fit`.
     """
     keras.utils.set_random_seed(seed)
     parts = compare_arms.build(line, task, seed)
@@ -65,7 +65,7 @@ def train(folder, set_name, line, task, pictures, examiner, seed, verbose=0):
             callbacks=[meter, *_monitors(folder, number)],
             checkpoint_dir=state,
             resume=state.exists(),
-            verbose=verbose,
+            verbose=0,
         )
         before += part_flops(part)
     drawn = measure(before, meter.seconds())
@@ -177,13 +177,7 @@ def draw(models, labels, seed):
 
 def save_grid(path, drawn, labels):
     """Writes the first drawn pictures of each class, a column each."""
-    from PIL import Image
-
     classes = np.unique(labels)[:10]
     rows = min(4, *(int((labels == c).sum()) for c in classes))
     columns = [np.concatenate(drawn[labels == c][:rows]) for c in classes]
-    grid = np.concatenate(columns, axis=1)
-    with files.whole_file(path) as temporary:
-        Image.fromarray(grid.squeeze(-1) if grid.shape[-1] == 1 else grid).save(
-            temporary
-        )
+    save_picture(path, np.concatenate(columns, axis=1))

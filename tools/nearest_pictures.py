@@ -7,11 +7,10 @@ training picture that is nearest to what was drawn. Distances are root mean squa
 pixels in [0, 255]. The folder is one of `get_pictures.py`, or any with captions.
 """
 
-import argparse
 import pathlib
 
 import numpy as np
-from shared import choose_backend, errors_as_lines
+from shared import choose_backend, errors_as_lines, make_parser
 
 
 def read_split(folder, split, resolution):
@@ -87,17 +86,15 @@ def look(mdm, folder, count, prompts=(), resolution=None, **sampling):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("model", help="preset name, preset folder or run folder of a model on text")
     add("folder", type=pathlib.Path, help="folder of pictures with captions")
     add("--output", required=True, help="picture file to write, such as nearest.png")
-    add("--count", type=int, default=12, help="prompts of each split (12)")
+    add("--count", type=int, default=12, help="prompts of each split")
     add("--prompts", nargs="+", default=[], help="further prompts")
     add("--resolution", type=int, help="of the pictures (default: the model's largest)")
-    add("--seed", type=int, default=0, help="of the noise (0)")
+    add("--seed", type=int, default=0, help="of the noise")
     add("--guidance-scale", type=float, help="1 is none (default: the model's)")
     add("--num-steps", type=int, help="sampler steps (default: the model's)")
     add("--backend", help="Keras backend (default: as for the recipes)")

@@ -110,6 +110,16 @@ def draw_columns(axes, rows, prefix, label=str):
             axes.plot(*zip(*points, strict=True), label=label(key), marker=marker)
 
 
+def agg_pyplot():
+    """matplotlib's `pyplot`, set to draw into files alone."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
 def plot_losses(history, path):
     """Draws the loss of each resolution over all stages.
 
@@ -117,14 +127,9 @@ def plot_losses(history, path):
         history: Path of `history.csv`.
         path: Path of the PNG file.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     from keras_mdm.files import whole_file
 
-    rows = read_rows(history, PLACE)
+    pyplot, rows = agg_pyplot(), read_rows(history, PLACE)
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     draw_columns(axes, rows, "loss_", lambda key: f"{key[len('loss_') :]} pixels")
     ends = {
