@@ -17,16 +17,7 @@ from shared import make_parser
 
 
 def measure(mdm, batch, repeat):
-    """Seconds of a prediction with the condition made once, and made anew.
-
-    Args:
-        mdm: `MDM` on text.
-        batch: int.
-        repeat: int.
-
-    Returns:
-        A pair of float, medians.
-    """
+    """Median seconds of a prediction with the condition made once, and made anew."""
     import keras
     from keras import ops
 

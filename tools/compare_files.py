@@ -83,11 +83,7 @@ def write_bounds(output, set_name, bounds):
 
 
 def collect(output):
-    """Writes the CSV files of all finished runs, which reports are made of.
-
-    Args:
-        output: Path.
-    """
+    """Writes the CSV files of all finished runs, which reports are made of."""
     found = sorted((output / "runs").glob("*/rows.json"))
     runs, noise, norms = [], [], []
     for path in found:

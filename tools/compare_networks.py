@@ -89,7 +89,10 @@ class SuperResolution(keras_mdm.UNet):
 
     def encode_condition(self, features, drop=None):
         small = ops.cast(features["small"], "float32")
-        enlarged = _resize(small, self.resolution)
+        size = (self.resolution, self.resolution)
+        enlarged = ops.image.resize(
+            small, size, interpolation="bilinear", data_format="channels_last"
+        )
         return {**super().encode_condition(features, drop), "small": enlarged}
 
     def denoise(self, images, timesteps, condition=None, features=None, **options):
@@ -137,15 +140,6 @@ class OneLevel(Denoiser):
             [images[0], small], timesteps, *args, **options
         )
         return predictions[:1], x
-
-
-def _resize(pictures, resolution):
-    return ops.image.resize(
-        pictures,
-        (resolution, resolution),
-        interpolation="bilinear",
-        data_format="channels_last",
-    )
 
 
 @keras.saving.register_keras_serializable("keras_mdm_compare")

@@ -55,9 +55,6 @@ def verdict(difference, less_is_better):
 def write(folder):
     """Writes `report.md` and plots beside the CSV files of a folder.
 
-    Args:
-        folder: Path.
-
     Raises:
         FileNotFoundError: if no run is finished there.
     """

@@ -62,7 +62,11 @@ def train(folder, set_name, line, task, pictures, examiner, seed):
         keras_mdm.ProgressiveSchedule(part.stages).fit(
             part.mdm,
             lambda stage, part=part: batches(pictures, stage, part, seed),
-            callbacks=[meter, *_monitors(folder, number)],
+            callbacks=[
+                meter,
+                callbacks.History(folder / f"history_{number}.csv", every=50),
+                callbacks.NoiseLevels(folder / f"noise_levels_{number}.csv"),
+            ],
             checkpoint_dir=state,
             resume=state.exists(),
             verbose=0,
@@ -81,13 +85,6 @@ def part_flops(part):
         stage.steps * flops
         for stage, flops in zip(part.stages, part.step_flops, strict=True)
     )
-
-
-def _monitors(folder, number):
-    return [
-        callbacks.History(folder / f"history_{number}.csv", every=50),
-        callbacks.NoiseLevels(folder / f"noise_levels_{number}.csv"),
-    ]
 
 
 class Meter(keras.callbacks.Callback):

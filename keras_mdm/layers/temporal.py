@@ -25,37 +25,27 @@ from keras_mdm.layers.primitives import (
 HEAD_SIZE = 32
 
 
-def rotary_angles(length, size):
-    """Angles by which rotary positions turn each pair of features.
+def rotate(x):
+    """Rotary positions: turns pair i of features by position times a frequency.
+
+    Frequencies are `10000 ** (-2 i / size)`.
 
     Args:
-        length: int. Number of positions.
-        size: int. Features of a head, an even number.
+        x: Tensor of shape `(batch, length, heads, size)`, `size` an even number.
 
     Returns:
-        float32 array of shape `(length, size // 2)`: position times
-        `10000 ** (-2 i / size)`.
+        Tensor of the shape of `x`.
 
     Reference:
         - [Su et al., 2021](https://arxiv.org/abs/2104.09864), 3.2.2
     """
+    length, size = x.shape[1], x.shape[3]
     frequencies = 10000.0 ** (-np.arange(0, size, 2) / size)
-    return np.outer(np.arange(length), frequencies).astype("float32")
-
-
-def rotate(x):
-    """Turns neighboring pairs of features by their position's angles.
-
-    Args:
-        x: Tensor of shape `(batch, length, heads, size)`.
-
-    Returns:
-        Tensor of the shape of `x`.
-    """
-    angles = rotary_angles(x.shape[1], x.shape[3])[None, :, None, :]
+    angles = np.outer(np.arange(length), frequencies).astype("float32")
+    angles = angles[None, :, None, :]  # (1, length, 1, size // 2)
     cosine = ops.cast(ops.convert_to_tensor(np.cos(angles)), x.dtype)
     sine = ops.cast(ops.convert_to_tensor(np.sin(angles)), x.dtype)
-    pairs = ops.reshape(x, (-1, *x.shape[1:3], x.shape[3] // 2, 2))
+    pairs = ops.reshape(x, (-1, *x.shape[1:3], size // 2, 2))
     first, second = ops.unstack(pairs, axis=-1)
     turned = [first * cosine - second * sine, second * cosine + first * sine]
     return ops.reshape(ops.stack(turned, axis=-1), (-1, *x.shape[1:]))
@@ -123,9 +113,6 @@ class TemporalAttention(Layer):
             query, key = rotate(query), rotate(key)
         attended = attend(query, (key, value, None))
         return self.output_projection(ops.reshape(attended, (-1, *h.shape[1:])))
-
-    def compute_output_shape(self, input_shape, frames=None):
-        return input_shape
 
 
 class FrameEmbedding(Layer):

@@ -66,11 +66,7 @@ def prepare(
 
 
 def check_batches(plan):
-    """Raises a `ValueError` if the devices can't share a stage's batches alike.
-
-    Args:
-        plan: List of `Stage`.
-    """
+    """Raises a `ValueError` if the devices can't share a stage's batches alike."""
     from keras_mdm import backend
 
     parts = backend.rows_per_call()

@@ -54,12 +54,7 @@ class Clip:
 
 
 def check(args, mdm):
-    """Raises a `ValueError` if what the flags ask for can't be measured.
-
-    Args:
-        args: Flags of `evaluate.py`.
-        mdm: `MDM`.
-    """
+    """Raises a `ValueError` if what the flags ask for can't be measured."""
     from keras_mdm.levels import read_level
 
     if read_level(mdm.resolution)[0] > 1:

@@ -121,12 +121,7 @@ def agg_pyplot():
 
 
 def plot_losses(history, path):
-    """Draws the loss of each resolution over all stages.
-
-    Args:
-        history: Path of `history.csv`.
-        path: Path of the PNG file.
-    """
+    """Draws the loss of each resolution over all stages of a `history.csv`."""
     from keras_mdm.files import whole_file
 
     pyplot, rows = agg_pyplot(), read_rows(history, PLACE)

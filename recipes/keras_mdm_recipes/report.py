@@ -153,13 +153,7 @@ def figures(paths):
 
 
 def write_report(run):
-    """Writes `report.html` into a run folder.
-
-    Args:
-        run: Path of the run folder.
-
-    Returns:
-        Path of the page.
+    """Writes `report.html` into a run folder, and returns its path.
 
     Raises:
         ValueError: if it is no run folder.
