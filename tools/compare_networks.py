@@ -110,10 +110,7 @@ class OneLevel(Denoiser):
 
     The inner network is shown the noisy picture averaged down. Its prediction is only
     enlarged and added to that of the outer one: it has no noise and no loss of its own.
-    Parameters and FLOPs are those of the nest.
-
-    Args:
-        nest: `NestedUNet` of two levels.
+    Parameters and FLOPs are those of the nest, which has two levels.
     """
 
     def __init__(self, nest, **kwargs):

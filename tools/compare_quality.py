@@ -59,11 +59,7 @@ def _read(sources, resolution, most):
 
 
 class Examiner:
-    """Measures drawn pictures of one set. The same set gives the same examiner.
-
-    Args:
-        pictures: `Pictures`.
-    """
+    """Measures drawn pictures of one set. The same set gives the same examiner."""
 
     def __init__(self, pictures):
         self.pictures = pictures

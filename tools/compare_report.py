@@ -194,15 +194,7 @@ def _plot_quality(path, name, rows):
 
 
 def _plot_levels(path, name, rows, x, y, labels):
-    """Means of a figure of each level of the reference and its kin.
-
-    Args:
-        path: Path of the picture.
-        name: str. The title.
-        rows: List of dicts with `line` and `level`.
-        x, y: str. Keys of both coordinates.
-        labels: Pair of str. What the axes are called.
-    """
+    """Means of column `y` against `x`, of each level of each line."""
     figure, axis = agg_pyplot().subplots(figsize=(8, 4.5), layout="constrained")
     for key in dict.fromkeys((row["line"], row["level"]) for row in rows):
         points = {}

@@ -29,15 +29,6 @@ def train(folder, set_name, line, task, pictures, examiner, seed):
     What is there when it ends: `rows.json`, a list with a row for each measure,
     and `grid.png`, drawn pictures of each class. Of an unfinished run the folder
     `state` is there as well.
-
-    Args:
-        folder: Path of the run's folder.
-        set_name: str.
-        line: `compare_matrix.Line`.
-        task: `compare_arms.Task`.
-        pictures: `compare_quality.Pictures`.
-        examiner: `compare_quality.Examiner`.
-        seed: int.
     """
     keras.utils.set_random_seed(seed)
     parts = compare_arms.build(line, task, seed)

@@ -153,13 +153,8 @@ def encode_here(job):
     return source
 
 
-def encode_with_beam(job, options=()):
-    """Encodes the missing shards as an Apache Beam pipeline.
-
-    Args:
-        job: `Job`.
-        options: List of str: flags of the pipeline.
-    """
+def encode_with_beam(job, options):
+    """Encodes the missing shards as an Apache Beam pipeline with such flags."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 

@@ -15,15 +15,10 @@ from keras_mdm.networks.protocol import Denoiser
 
 
 def per_place(name, values, channels):
-    """Checks an option that has one whole number for each resolution.
+    """Tuple of int, one for each of `channels`, of an option that may have one for all.
 
-    Args:
-        name: str. Name of the option, for the error.
-        values: int (the same at every resolution) or sequence of int.
-        channels: tuple. The network's channels, one for each resolution.
-
-    Returns:
-        A tuple of int.
+    Raises:
+        ValueError: that names the option, if it has anything else.
     """
     if isinstance(values, int):
         values = (values,) * len(channels)
@@ -39,13 +34,7 @@ def per_place(name, values, channels):
 
 
 def check_kinds(channels, micro_conditioning, **switches):
-    """Raises a `ValueError` unless options are of the kinds that they must be.
-
-    Args:
-        channels: As `PathNetwork` is given it: a tuple or list.
-        micro_conditioning: dict or `None`.
-        **switches: bool each.
-    """
+    """Raises a `ValueError` unless options are of the kinds that they must be."""
     kinds = {"channels": (tuple, list), "micro_conditioning": (dict, type(None))}
     given = {"channels": channels, "micro_conditioning": micro_conditioning}
     for argument, value in (given | switches).items():

@@ -134,10 +134,6 @@ def parse(recipe, arguments=None):
 def read_config(recipe, file):
     """Settings in a file, by key: nested sections, or a run's `config.json`.
 
-    Args:
-        recipe: str. Name of the recipe.
-        file: str or path.
-
     Raises:
         ValueError: if it can't be read, or has settings that the recipe has not.
     """

@@ -6,12 +6,7 @@ from keras_mdm_recipes import averages, devices, start
 
 
 def add_flags(parser, sweep=False):
-    """Adds the flags of the sampler, the average, the backend and the devices.
-
-    Args:
-        parser: `argparse.ArgumentParser`.
-        sweep: bool. Whether averages may be compared.
-    """
+    """Adds the flags of the sampler, the average, the backend and the devices."""
     add = parser.add_argument
     add("--sampler", help="such as ddim or dpm_solver (default: the model's)")
     add("--num-steps", type=int, help="sampler steps (default: the model's)")
@@ -31,10 +26,6 @@ def load_model(args, run):
     """The model of a run or preset, with the average and on the devices asked for.
 
     Chooses the backend, so Keras must not be imported before.
-
-    Args:
-        args: Flags.
-        run: str. Folder or name.
     """
     averages.check(args, run)
     start.choose_backend(args.backend)
@@ -49,13 +40,7 @@ def load_model(args, run):
 
 
 def draw(args, mdm, *prompts, **options):
-    """Draws as the flags say.
-
-    Args:
-        args: Flags.
-        mdm: `MDM`.
-        *prompts: Prompts, for a model on text.
-        **options: Arguments of `MDM.generate`; they go before the flags.
+    """Draws as the flags say, and as further arguments of `MDM.generate` do.
 
     Returns:
         A pair: what `MDM.generate` returns, and the seconds that it took.

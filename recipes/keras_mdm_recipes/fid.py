@@ -134,15 +134,7 @@ def read_reference(path, resolution):
 
 
 def write_statistics(args, network):
-    """Writes the statistics of a source's pictures.
-
-    Args:
-        args: Flags of this program.
-        network: `Network` or what has its `features`.
-
-    Returns:
-        int: the number of pictures.
-    """
+    """Writes the statistics of a source's pictures, and returns their number."""
     from keras_mdm import data, files
 
     source = data.open_source(args.source, args.split, args.data_dir)

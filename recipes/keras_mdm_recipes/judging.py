@@ -82,11 +82,7 @@ def measure_distances(judge, drawn, real, base):
 
 
 def print_distances(result):
-    """Prints the feature distances that `evaluate.py` measured, with floor and ceiling.
-
-    Args:
-        result: dict with `frechet` and `kernel`.
-    """
+    """Prints what `measure_distances` found, with floor and ceiling."""
     for name in ("frechet", "kernel"):
         values = result[name]
         print(

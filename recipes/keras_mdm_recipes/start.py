@@ -73,14 +73,7 @@ def is_foreseen(error, folder=FOLDER):
 
 
 def make_parser(description):
-    """A parser of flags.
-
-    Args:
-        description: str. Docstring of the program, which is shown as it was written.
-
-    Returns:
-        `argparse.ArgumentParser`, which shows the defaults of flags.
-    """
+    """A parser that shows the docstring as it was written, and defaults of flags."""
     return argparse.ArgumentParser(
         description=description, formatter_class=_HelpFormatter
     )
