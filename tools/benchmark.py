@@ -36,22 +36,22 @@ import sys
 import benchmark_machine as machine
 from benchmark_model import make_condition, make_model, read_json
 from benchmark_timing import time_forward, time_sampling, time_training
-from shared import errors_as_lines
+from shared import BACKENDS, errors_as_lines, make_parser
 
+# Key of the result, and what takes the time.
 TIMINGS = {
-    "forward": "forward_s",
-    "train": "train_step_s",
-    "sample": "sample_step_s",
+    "forward": ("forward_s", time_forward),
+    "train": ("train_step_s", time_training),
+    "sample": ("sample_step_s", time_sampling),
 }
-BACKENDS = ("jax", "tensorflow", "torch")
+KEYS = tuple(key for key, _ in TIMINGS.values())
 OFFICIAL_TIMES = pathlib.Path(__file__).with_name("official_times.json")
 
 
 def parse_arguments(argv=None):
     """Reads the command line; ends the program with a message if it is wrong."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
+    add = parser.add_argument
     chosen = os.environ.get("KERAS_BACKEND")
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--preset", help="built-in preset, or a preset or run folder")
@@ -61,51 +61,51 @@ def parse_arguments(argv=None):
         help="JSON file: an official configuration (`unet_config`, `px`, `lm_dim`; or "
         "`shipped`), or an MDM as `keras.saving` serializes it; or a preset folder",
     )
-    parser.add_argument(
+    add(
         "--backend",
         choices=BACKENDS,
         default=chosen if chosen in BACKENDS else "jax",
-        help="default: the environment variable KERAS_BACKEND, or jax",
+        help="Keras backend, that of the environment variable KERAS_BACKEND if set",
     )
-    parser.add_argument("--batch", type=_positive, default=1, help="default: 1")
-    parser.add_argument(
+    add("--batch", type=_positive, default=1, help="samples at once")
+    add(
         "--dtype",
         choices=("float32", "mixed_bfloat16", "mixed_float16", "bfloat16"),
         default="float32",
-        help="dtype policy of the network; default: float32",
+        help="dtype policy of the network",
     )
-    parser.add_argument(
+    add(
         "--repeat",
         type=_positive,
         default=5,
-        help="samples of each timing, after one that compiles; default: 5",
+        help="samples of each timing, after one that compiles",
     )
-    parser.add_argument(
+    add(
         "--only",
         nargs="+",
         choices=tuple(TIMINGS),
         default=tuple(TIMINGS),
         help="leave out the other timings (their values are null)",
     )
-    parser.add_argument(
+    add(
         "--jit",
         choices=("auto", "on", "off"),
         default="auto",
         help="`jit_compile` of the model; generate() is always compiled on JAX",
     )
-    parser.add_argument(
+    add(
         "--remat",
         nargs="*",
         metavar="RESOLUTION",
         help="compute the activations of these resolutions again in the backward pass; "
         "without values, of all",
     )
-    parser.add_argument(
+    add(
         "--ema",
         action="store_true",
         help="keep a moving average of the weights; off as in the recorded numbers",
     )
-    parser.add_argument(
+    add(
         "--compare",
         metavar="FILE",
         help="a line printed by this tool: `compared` has ours divided by theirs",
@@ -118,9 +118,6 @@ def _positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1. Received: {text}")
     return value
-
-
-TIMERS = {"forward": time_forward, "train": time_training, "sample": time_sampling}
 
 
 def measure(arguments):
@@ -141,25 +138,24 @@ def measure(arguments):
     step = flops - sum(count_condition_flops(network, features).values())
     guided = network.conditioner is not None
     work = {"forward": flops, "train": 3 * flops, "sample": step * (1 + guided)}
-    device = machine.accelerator()
     rate = machine.matmul_gflops()
     peak, peak_measured = backend.peak_flops(network.compute_dtype)
     load = os.getloadavg()[0]
     timings = {}
-    for what in TIMINGS:
+    for what, (_, timer) in TIMINGS.items():
         if what in arguments.only:
             print(f"timing {what} ...", file=sys.stderr)
-            timings[what] = TIMERS[what](mdm, arguments.batch, arguments.repeat)
+            timings[what] = timer(mdm, arguments.batch, arguments.repeat)
     rate = max(rate, machine.matmul_gflops())
     device = machine.accelerator()
     host = machine.process_peak_bytes()
 
     def per_timing(value):
-        return {TIMINGS[what]: value(what) for what in timings}
+        return {TIMINGS[what][0]: value(what) for what in timings}
 
     result = {
         "configuration": configuration_name(arguments),
-        **{key: None for key in TIMINGS.values()},
+        **dict.fromkeys(KEYS),
         **per_timing(lambda what: timings[what]["median"]),
         "min_s": per_timing(lambda what: timings[what]["min"]),
         "compile_s": sum(timing["compile"] for timing in timings.values()),
@@ -239,7 +235,7 @@ def ratios(ours, theirs):
     machines = ours["matmul_gflops"] / theirs["matmul_gflops"]
     seconds = {
         key: ours[key] / theirs[key]
-        for key in TIMINGS.values()
+        for key in KEYS
         if ours.get(key) and theirs.get(key)
     }
     return {

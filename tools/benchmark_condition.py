@@ -8,42 +8,16 @@ would be without that). The two alternate, and processor time is counted, which 
 programs on the machine disturb little; on an accelerator it is the wall clock.
 """
 
-import argparse
 import statistics
 import time
 from functools import partial
 
-import numpy as np
-
-TEXT = "a red circle at the top on a white background"
-
-
-def make_features(conditioner, batch):
-    """Features of a text, or random embeddings of one as long as may be."""
-    from keras import ops
-
-    if hasattr(conditioner, "encoder"):
-        shape = (batch, conditioner.max_tokens, conditioner.size)
-        features = {
-            "text_embeddings": np.random.default_rng(0).normal(size=shape),
-            "text_mask": np.ones(shape[:2], "bool"),
-        }
-    else:
-        features = conditioner.encode_texts([TEXT] * batch)
-    return {key: ops.convert_to_tensor(value) for key, value in features.items()}
+from benchmark_model import make_condition
+from shared import make_parser
 
 
-def measure(network, batch, repeat):
-    """Seconds of a prediction with the condition made once, and made anew.
-
-    Args:
-        network: `UNet` or `NestedUNet` with a conditioner on text.
-        batch: int.
-        repeat: int.
-
-    Returns:
-        A pair of float, medians.
-    """
+def measure(mdm, batch, repeat):
+    """Median seconds of a prediction with the condition made once, and made anew."""
     import keras
     from keras import ops
 
@@ -53,7 +27,9 @@ def measure(network, batch, repeat):
         program = backend.compile_with_weights(function, network.variables, True)
         return partial(program, list(map(ops.convert_to_tensor, network.variables)))
 
-    features = make_features(network.conditioner, batch)
+    network = mdm.network
+    features, _ = make_condition(mdm, batch, network.conditioner.max_tokens)
+    features = keras.tree.map_structure(ops.convert_to_tensor, features)
     shape = (network.image_channels,)
     images = [ops.zeros((batch, r, r, *shape)) for r in network.levels]
     timesteps = ops.zeros((batch,), "int32")
@@ -69,8 +45,7 @@ def measure(network, batch, repeat):
         ),
     }
     inputs = {"once": encode(features), "anew": features}
-    on_cpu = backend.on_cpu()
-    clock = time.process_time if on_cpu else time.perf_counter
+    clock = time.process_time if backend.on_cpu() else time.perf_counter
     times = {"once": [], "anew": []}
     for _ in range(repeat + 1):
         for name, program in programs.items():
@@ -82,12 +57,11 @@ def measure(network, batch, repeat):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", default="mdm_shapes_64", help="on text")
-    parser.add_argument("--batch", type=int, default=2, help="pictures (default: 2)")
-    parser.add_argument("--repeat", type=int, default=15, help="(default: 15)")
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--preset", default="mdm_shapes_64", help="on text")
+    add("--batch", type=int, default=2, help="pictures")
+    add("--repeat", type=int, default=15, help="samples of each time")
     args = parser.parse_args(arguments)
 
     import keras_mdm
@@ -95,10 +69,10 @@ def main(arguments=None):
 
     mdm = keras_mdm.MDM.from_preset(args.preset, load_weights=False, ema_momentum=None)
     tokens = mdm.network.conditioner.max_tokens
-    features = make_features(mdm.network.conditioner, 1)
+    features, _ = make_condition(mdm, 1, tokens)
     whole = sum(count_flops(mdm.network, features).values())
     share = sum(count_condition_flops(mdm.network, features).values()) / whole
-    once, anew = measure(mdm.network, args.batch, args.repeat)
+    once, anew = measure(mdm, args.batch, args.repeat)
     print(
         f"{args.preset}, {tokens} tokens, batch {args.batch}: {once * 1e3:.1f} ms a "
         f"step with keys and values made once, {anew * 1e3:.1f} ms made anew: "

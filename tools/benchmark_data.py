@@ -12,18 +12,15 @@ has in its memory of files that were just read is faster than a disk: give data 
 that are larger than that memory.
 """
 
-import argparse
 import time
 
-from shared import choose_backend, errors_as_lines
+from shared import choose_backend, errors_as_lines, make_parser
 
 COLUMNS = "{:<32}{:>8}{:>10}{:>12}{:>10}{:>10}"
 
 
 def parse_arguments(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add(
         "--dataset",
@@ -31,10 +28,10 @@ def parse_arguments(argv=None):
         required=True,
         help="sources, as keras_mdm.data.open_source takes them",
     )
-    add("--split", default="train", help="of each; default: train")
+    add("--split", default="train", help="of each")
     add("--data-dir", help="where TFDS keeps its sets")
-    add("--resolution", type=int, default=64, help="side in pixels; default: 64")
-    add("--batch-size", type=int, default=32, help="default: 32")
+    add("--resolution", type=int, default=64, help="side in pixels")
+    add("--batch-size", type=int, default=32, help="pictures in each batch")
     add("--num-frames", type=int, help="frames of each clip")
     add(
         "--num-workers",
@@ -48,7 +45,7 @@ def parse_arguments(argv=None):
         "--seconds",
         type=float,
         default=10.0,
-        help="of each measurement, after the workers have started; default: 10",
+        help="of each measurement, after the workers have started",
     )
     add("--upscale", action="store_true", help="enlarge small pictures, not skip them")
     arguments = parser.parse_args(argv)

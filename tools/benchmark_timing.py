@@ -26,8 +26,8 @@ def time_steps(kind, run, samples):
         samples: int. Batches that `run` sees; the first one compiles.
 
     Returns:
-        A pair: list of seconds of all batches but the first, and seconds from the
-        start of `run` to the end of the first batch.
+        dict of seconds: `median` and `min` of all batches but the first, and `compile`,
+        what the first took beyond the median, from the start of `run`.
     """
     import keras
 
@@ -42,17 +42,19 @@ def time_steps(kind, run, samples):
         ends.append(time.perf_counter())
 
     timer = keras.callbacks.LambdaCallback(
-        **{
-            f"on_{kind}_batch_begin": begin,
-            f"on_{kind}_batch_end": end,
-        }
+        **{f"on_{kind}_batch_begin": begin, f"on_{kind}_batch_end": end}
     )
     start = time.perf_counter()
     run([timer])
     seconds = [e - b for b, e in zip(begins, ends, strict=True)]
     if len(seconds) != samples:
         raise RuntimeError(f"timed {len(seconds)} steps, expected {samples}")
-    return seconds[1:], ends[0] - start
+    median = statistics.median(seconds[1:])
+    return {
+        "median": median,
+        "min": min(seconds[1:]),
+        "compile": max(0.0, ends[0] - start - median),
+    }
 
 
 def time_forward(mdm, batch, repeat):
@@ -68,12 +70,11 @@ def time_forward(mdm, batch, repeat):
     }
     network = mdm.network
     network.compile(jit_compile=mdm.jit_compile)
-    seconds, first = time_steps(
+    return time_steps(
         "predict",
         lambda c: network.predict(data, batch_size=batch, verbose=0, callbacks=c),
         repeat + 1,
     )
-    return _summary(seconds, first)
 
 
 def time_training(mdm, batch, repeat):
@@ -84,12 +85,11 @@ def time_training(mdm, batch, repeat):
         **make_condition(mdm, count)[0],
         "images": _random_pictures(count, mdm.resolution, channels),
     }
-    seconds, first = time_steps(
+    return time_steps(
         "train",
         lambda c: mdm.fit(data, batch_size=batch, verbose=0, callbacks=c),
         repeat + 1,
     )
-    return _summary(seconds, first)
 
 
 def time_sampling(mdm, batch, repeat):
@@ -125,14 +125,4 @@ def time_sampling(mdm, batch, repeat):
         "median": statistics.median((b - a) / steps for a, b in pairs),
         "min": (long - short) / steps,
         "compile": max(0.0, first - statistics.median(a for a, _ in pairs)),
-    }
-
-
-def _summary(seconds, first):
-    """Median and minimum, and what the first step took beyond the median."""
-    median = statistics.median(seconds)
-    return {
-        "median": median,
-        "min": min(seconds),
-        "compile": max(0.0, first - median),
     }

@@ -18,7 +18,6 @@ cores, and timed one after the other; seconds of compilation are those beside th
 others. On a CPU, or with `--quick`, a small network stands for the four. JAX alone.
 """
 
-import argparse
 import concurrent.futures
 import csv
 import functools
@@ -30,6 +29,7 @@ import tempfile
 import time
 
 from limited_process import Failed, TooLong, run
+from shared import make_parser
 
 TOOLS = pathlib.Path(__file__).parent
 ROOT = TOOLS.parent
@@ -234,20 +234,19 @@ class Check:
 
 
 def parse_arguments(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
         "--quick",
         action="store_true",
         help="one small network in place of the four, as on a CPU",
     )
-    parser.add_argument(
+    add(
         "--budget",
         type=float,
         default=460.0,
         metavar="SECONDS",
-        help="that all steps take together at most; default: 460",
+        help="that all steps take together at most",
     )
     arguments = parser.parse_args(argv)
     if not arguments.budget > 0:

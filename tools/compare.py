@@ -14,18 +14,15 @@ All lines of a set have the same parameters and FLOPs of a forward pass to withi
 and get the same training FLOPs, as `keras_mdm.networks.cost` counts them.
 """
 
-import argparse
 import pathlib
 import sys
 
 import compare_matrix
-from shared import choose_backend, errors_as_lines
+from shared import choose_backend, errors_as_lines, make_parser
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--output", type=pathlib.Path, help="folder of runs, CSV files and report")
     add("--report", type=pathlib.Path, help="folder whose report is written anew")
@@ -39,10 +36,10 @@ def parse_arguments(arguments=None):
     )
     add("--lines", nargs="+", help="lines of the matrix to run (default: all)")
     add("--matrix", type=pathlib.Path, help="JSON file with lines of your own")
-    add("--seeds", type=int, default=3, help="runs of each line (default: 3)")
-    add("--resolution", type=int, default=32, help="in pixels (default: 32)")
-    add("--steps", type=int, default=600, help="of the reference (default: 600)")
-    add("--batch-size", type=int, default=16, help="pictures a step (default: 16)")
+    add("--seeds", type=int, default=3, help="runs of each line")
+    add("--resolution", type=int, default=32, help="in pixels")
+    add("--steps", type=int, default=600, help="of the reference")
+    add("--batch-size", type=int, default=16, help="pictures a step")
     add("--backend", choices=("jax", "tensorflow"), help="Keras' backend")
     args = parser.parse_args(arguments)
     if (args.output is None) == (args.report is None):

@@ -187,7 +187,7 @@ def _networks(task, arm, sum_levels):
     return [networks.OneLevel(nest) if arm == "residual" else nest]
 
 
-def _nest(task, sum_levels=True):
+def _nest(task, sum_levels):
     inner = _unet(task, INNER_WIDTHS, task.resolution // 2)
     return keras_mdm.NestedUNet(
         inner, OUTER_WIDTHS, 1, residual_prediction=sum_levels, groups=GROUPS

@@ -44,11 +44,7 @@ class Rows:
 def check_settings(output, sets, tasks, lines):
     """Raises a `ValueError` if a folder has other runs by these names; notes them.
 
-    Args:
-        output: Path.
-        sets: dict of name to source.
-        tasks: dict of name to `Task`.
-        lines: Sequence of `compare_matrix.Line`.
+    `sets` has sources by name, `tasks` what their lines share.
     """
     now = {
         "settings.json": {
@@ -83,11 +79,7 @@ def write_bounds(output, set_name, bounds):
 
 
 def collect(output):
-    """Writes the CSV files of all finished runs, which reports are made of.
-
-    Args:
-        output: Path.
-    """
+    """Writes the CSV files of all finished runs, which reports are made of."""
     found = sorted((output / "runs").glob("*/rows.json"))
     runs, noise, norms = [], [], []
     for path in found:

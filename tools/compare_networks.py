@@ -25,8 +25,8 @@ class DenseUNet(keras_mdm.UNet):
         - [Zhou et al., 2018](https://arxiv.org/abs/1807.10165)
     """
 
-    def _make_paths(self, token_size):
-        super()._make_paths(token_size)
+    def _make_paths(self):
+        super()._make_paths()
         if set(self.num_residual_blocks) != {1}:
             raise ValueError(
                 "`num_residual_blocks` of a `DenseUNet` must be 1. "
@@ -79,8 +79,8 @@ class SuperResolution(keras_mdm.UNet):
         super().__init__(*args, **kwargs)
         self.sum_levels = sum_levels
 
-    def _make_paths(self, token_size):
-        super()._make_paths(token_size)
+    def _make_paths(self):
+        super()._make_paths()
         self.small_in = Conv3x3(self.image_channels, self.channels[0], name="small_in")
 
     @property
@@ -89,7 +89,10 @@ class SuperResolution(keras_mdm.UNet):
 
     def encode_condition(self, features, drop=None):
         small = ops.cast(features["small"], "float32")
-        enlarged = _resize(small, self.resolution)
+        size = (self.resolution, self.resolution)
+        enlarged = ops.image.resize(
+            small, size, interpolation="bilinear", data_format="channels_last"
+        )
         return {**super().encode_condition(features, drop), "small": enlarged}
 
     def denoise(self, images, timesteps, condition=None, features=None, **options):
@@ -107,10 +110,7 @@ class OneLevel(Denoiser):
 
     The inner network is shown the noisy picture averaged down. Its prediction is only
     enlarged and added to that of the outer one: it has no noise and no loss of its own.
-    Parameters and FLOPs are those of the nest.
-
-    Args:
-        nest: `NestedUNet` of two levels.
+    Parameters and FLOPs are those of the nest, which has two levels.
     """
 
     def __init__(self, nest, **kwargs):
@@ -137,15 +137,6 @@ class OneLevel(Denoiser):
             [images[0], small], timesteps, *args, **options
         )
         return predictions[:1], x
-
-
-def _resize(pictures, resolution):
-    return ops.image.resize(
-        pictures,
-        (resolution, resolution),
-        interpolation="bilinear",
-        data_format="channels_last",
-    )
 
 
 @keras.saving.register_keras_serializable("keras_mdm_compare")

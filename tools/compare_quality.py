@@ -59,11 +59,7 @@ def _read(sources, resolution, most):
 
 
 class Examiner:
-    """Measures drawn pictures of one set. The same set gives the same examiner.
-
-    Args:
-        pictures: `Pictures`.
-    """
+    """Measures drawn pictures of one set. The same set gives the same examiner."""
 
     def __init__(self, pictures):
         self.pictures = pictures
@@ -117,12 +113,7 @@ class Examiner:
         return {name: self.measure(shown[name], labels) for name in shown}
 
     def _nearest_train(self, pictures):
-        """Root mean squared difference from the nearest training picture."""
-        flat = [
-            x.reshape(len(x), -1).astype("float32") / 255
-            for x in (pictures, self.pictures.train)
-        ]
-        return np.sqrt(_squares(*flat).min(axis=1) / flat[0].shape[1])
+        return metrics.pixel_distances(pictures, self.pictures.train).min(axis=1)
 
 
 def check_count(features, real):

@@ -6,6 +6,7 @@ import statistics
 import compare_matrix
 from compare_files import read_csv
 from scipy import stats
+from shared import agg_pyplot
 
 from keras_mdm import files
 
@@ -53,9 +54,6 @@ def verdict(difference, less_is_better):
 
 def write(folder):
     """Writes `report.md` and plots beside the CSV files of a folder.
-
-    Args:
-        folder: Path.
 
     Raises:
         FileNotFoundError: if no run is finished there.
@@ -161,24 +159,15 @@ def _markdown(rows):
     return "\n".join([rows[0], "|" + "---|" * (rows[0].count("|") - 1), *rows[1:]])
 
 
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def _save(figure, path):
     with files.whole_file(path) as temporary:
         figure.savefig(temporary, dpi=80)
-    _pyplot().close(figure)
+    agg_pyplot().close(figure)
 
 
 def _plot_quality(path, name, rows):
     """Kernel distance against FLOPs and against CPU seconds, a curve for each line."""
-    figure, axes = _pyplot().subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    figure, axes = agg_pyplot().subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     for line in dict.fromkeys(row["line"] for row in rows):
         points = {}
         for row in rows:
@@ -205,16 +194,8 @@ def _plot_quality(path, name, rows):
 
 
 def _plot_levels(path, name, rows, x, y, labels):
-    """Means of a figure of each level of the reference and its kin.
-
-    Args:
-        path: Path of the picture.
-        name: str. The title.
-        rows: List of dicts with `line` and `level`.
-        x, y: str. Keys of both coordinates.
-        labels: Pair of str. What the axes are called.
-    """
-    figure, axis = _pyplot().subplots(figsize=(8, 4.5), layout="constrained")
+    """Means of column `y` against `x`, of each level of each line."""
+    figure, axis = agg_pyplot().subplots(figsize=(8, 4.5), layout="constrained")
     for key in dict.fromkeys((row["line"], row["level"]) for row in rows):
         points = {}
         for row in rows:

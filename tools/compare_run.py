@@ -11,6 +11,7 @@ from compare_files import Rows
 
 import keras_mdm
 from keras_mdm import callbacks, files
+from keras_mdm.training.pictures import save_picture
 
 # Shares of the training FLOPs after which pictures are drawn and measured.
 MEASURED = (0.5,)  # And at the end.
@@ -22,22 +23,12 @@ def run_name(set_name, line, seed):
     return f"{set_name}-{line.name}-{seed}"
 
 
-def train(folder, set_name, line, task, pictures, examiner, seed, verbose=0):
+def train(folder, set_name, line, task, pictures, examiner, seed):
     """Trains a line with a seed, or goes on with it, and writes its rows.
 
     What is there when it ends: `rows.json`, a list with a row for each measure,
     and `grid.png`, drawn pictures of each class. Of an unfinished run the folder
     `state` is there as well.
-
-    Args:
-        folder: Path of the run's folder.
-        set_name: str.
-        line: `compare_matrix.Line`.
-        task: `compare_arms.Task`.
-        pictures: `compare_quality.Pictures`.
-        examiner: `compare_quality.Examiner`.
-        seed: int.
-        verbose: As in `keras.Model.fit`.
     """
     keras.utils.set_random_seed(seed)
     parts = compare_arms.build(line, task, seed)
@@ -62,10 +53,14 @@ def train(folder, set_name, line, task, pictures, examiner, seed, verbose=0):
         keras_mdm.ProgressiveSchedule(part.stages).fit(
             part.mdm,
             lambda stage, part=part: batches(pictures, stage, part, seed),
-            callbacks=[meter, *_monitors(folder, number)],
+            callbacks=[
+                meter,
+                callbacks.History(folder / f"history_{number}.csv", every=50),
+                callbacks.NoiseLevels(folder / f"noise_levels_{number}.csv"),
+            ],
             checkpoint_dir=state,
             resume=state.exists(),
-            verbose=verbose,
+            verbose=0,
         )
         before += part_flops(part)
     drawn = measure(before, meter.seconds())
@@ -81,13 +76,6 @@ def part_flops(part):
         stage.steps * flops
         for stage, flops in zip(part.stages, part.step_flops, strict=True)
     )
-
-
-def _monitors(folder, number):
-    return [
-        callbacks.History(folder / f"history_{number}.csv", every=50),
-        callbacks.NoiseLevels(folder / f"noise_levels_{number}.csv"),
-    ]
 
 
 class Meter(keras.callbacks.Callback):
@@ -177,13 +165,7 @@ def draw(models, labels, seed):
 
 def save_grid(path, drawn, labels):
     """Writes the first drawn pictures of each class, a column each."""
-    from PIL import Image
-
     classes = np.unique(labels)[:10]
     rows = min(4, *(int((labels == c).sum()) for c in classes))
     columns = [np.concatenate(drawn[labels == c][:rows]) for c in classes]
-    grid = np.concatenate(columns, axis=1)
-    with files.whole_file(path) as temporary:
-        Image.fromarray(grid.squeeze(-1) if grid.shape[-1] == 1 else grid).save(
-            temporary
-        )
+    save_picture(path, np.concatenate(columns, axis=1))

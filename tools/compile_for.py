@@ -25,7 +25,6 @@ several devices the bytes of each kind of collective. With `--no-compile` it onl
 operations, which takes no compiler.
 """
 
-import argparse
 import json
 import pathlib
 import re
@@ -34,23 +33,22 @@ import time
 
 import compile_report
 import compile_targets
-from shared import errors_as_lines
+import train_memory
+from shared import errors_as_lines, make_parser
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     devices = [compile_targets.H100, *compile_targets.TPUS]
-    add("--device", default="tpu-v5e", choices=devices)
+    add("--device", default="tpu-v5e", choices=devices, help="the accelerator")
     add("--devices", type=int, default=1, help="chips; the batch is split over them")
     add("--fsdp", action="store_true", help="split every large variable over them too")
     add("--project", default=None, help="another checkout whose package is compiled")
     add("--config", help="JSON of a network, as tools/benchmark.py takes it")
     add("--preset", help="built-in preset, or a preset or run folder")
-    add("--dtype", default="mixed_bfloat16")
-    add("--batch", type=int, default=8)
+    add("--dtype", default="mixed_bfloat16", help="dtype policy of the network")
+    add("--batch", type=int, default=8, help="samples a step on all devices")
     add("--ema", action="store_true", help="with the moving average")
     add("--remat", nargs="*", help="levels whose activations are computed again")
     add("--no-compile", action="store_true", help="count operations alone")
@@ -64,56 +62,15 @@ def parse_arguments(arguments=None):
     return args
 
 
-class _Caught(Exception):
-    """Ends `fit` once its step is known."""
-
-
-def training_step(args):
-    """The function that Keras would compile for `fit`, and what it is called with.
-
-    Returns:
-        A tuple: the model, the function, and its arguments as shapes.
-    """
+def make_model(args):
+    """The model that the flags name, compiled for training."""
     import benchmark
-    import jax
-    import numpy as np
-    from benchmark_model import make_condition, make_model
-    from keras.src.backend.jax import trainer
+    import benchmark_model
 
     flags = ["--config", args.config] if args.config else ["--preset", args.preset]
-    flags += ["--dtype", args.dtype, "--batch", str(args.batch), "--backend", "jax"]
-    flags += ["--only", "train"] + ["--ema"] * args.ema
+    flags += ["--dtype", args.dtype, "--backend", "jax"] + ["--ema"] * args.ema
     flags += ["--remat", *args.remat] if args.remat is not None else []
-    mdm = make_model(benchmark.parse_arguments(flags))
-    shape = (args.batch, *_picture_shape(mdm))
-    key = "videos" if len(shape) == 5 else "images"
-    data = {**make_condition(mdm, args.batch)[0], key: np.zeros(shape, "float32")}
-    found = {}
-
-    def catch(function, **options):
-        def call(*arguments):
-            found["arguments"] = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments
-            )
-            raise _Caught
-
-        found["function"] = function
-        return call
-
-    own, trainer.jit = trainer.jit, catch
-    try:
-        mdm.fit(data, batch_size=args.batch, verbose=0)
-    except _Caught:
-        pass
-    finally:
-        trainer.jit = own
-    return mdm, found["function"], found["arguments"]
-
-
-def _picture_shape(mdm):
-    from keras_mdm.levels import level_shape
-
-    return level_shape(mdm.resolution, mdm.network.image_channels)
+    return benchmark_model.make_model(benchmark.parse_arguments(flags))
 
 
 def placed(shape, devices, args, is_data):
@@ -143,7 +100,8 @@ def compile_step(args):
     """Lowers the step, compiles it, and returns what is printed."""
     import jax
 
-    mdm, step, arguments = training_step(args)
+    mdm = make_model(args)
+    step, *arguments = train_memory.abstract_step(mdm, args.batch)
     if not args.no_compile:
         devices = compile_targets.find_devices(args.device, args.devices)
         state, *rest = arguments

@@ -33,14 +33,7 @@ def entry_of(program):
 
 
 def collective_bytes(program):
-    """Bytes that each kind of collective delivers on one device in a step.
-
-    Args:
-        program: str. Text of a compiled program.
-
-    Returns:
-        dict of name to int.
-    """
+    """Bytes that each kind of collective delivers on one device in a step, by name."""
     kinds, dtypes = "|".join(_COLLECTIVES), "|".join(_BYTES)
     total = collections.Counter()
     for result, name in re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", program):
@@ -52,9 +45,6 @@ def collective_bytes(program):
 
 def kernels_by_cycles(entry):
     """The kernels of a TPU's program with the cycles that its compiler expects.
-
-    Args:
-        entry: str. See `entry_of`.
 
     Returns:
         List of tuples `(cycles, part, place, kernel)`, the dearest first; `part` is
@@ -78,17 +68,7 @@ def kernels_by_cycles(entry):
 
 
 def times(rows, flops, bytes_accessed, tpu):
-    """The expected time of a step of a TPU.
-
-    Args:
-        rows: What `kernels_by_cycles` returned.
-        flops: float. Operations of a step.
-        bytes_accessed: float.
-        tpu: `compile_targets.Tpu`.
-
-    Returns:
-        dict of JSON values.
-    """
+    """The expected time of a step of a TPU, from the rows of `kernels_by_cycles`."""
     milliseconds = collections.Counter()
     for cycles, part, *_ in rows:
         milliseconds[part] += cycles / tpu.gigahertz / 1e6

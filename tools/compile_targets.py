@@ -174,15 +174,7 @@ def pretend(device):
 
 
 def find_devices(device, count):
-    """The devices of a topology that only the compiler knows.
-
-    Args:
-        device: str.
-        count: int. Number of chips.
-
-    Returns:
-        List of JAX devices.
-    """
+    """JAX's devices of a topology of so many chips, which only the compiler knows."""
     from jax.experimental import topologies
 
     if device == H100:

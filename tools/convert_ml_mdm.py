@@ -19,36 +19,26 @@ back 18 s, 4.5 GB, every weight the same; `MDM.from_preset(DIR, ema_momentum=Non
 8 s, 2.8 GB.
 """
 
-import argparse
 import sys
 import time
 
-from shared import choose_backend, is_foreseen, tensor_bar
+from shared import choose_backend, is_foreseen, make_parser, tensor_bar
 
 
 def parse_arguments(argv=None):
     """Reads the command line; ends the program with a message if it is wrong."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add(
         "checkpoint",
         metavar="CHECKPOINT",
         help="official checkpoint file; with --reverse, a preset (a folder, a built-in "
         "name or hf://user/repository)",
     )
-    parser.add_argument(
-        "--config", metavar="YAML", help="official configuration of the checkpoint"
-    )
-    parser.add_argument(
-        "--output", metavar="DIR", required=True, help="folder to write"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an existing folder there"
-    )
-    parser.add_argument(
-        "--reverse", action="store_true", help="from a preset to the official form"
-    )
+    add("--config", metavar="YAML", help="official configuration of the checkpoint")
+    add("--output", metavar="DIR", required=True, help="folder to write")
+    add("--overwrite", action="store_true", help="replace an existing folder there")
+    add("--reverse", action="store_true", help="from a preset to the official form")
     arguments = parser.parse_args(argv)
     if arguments.reverse and arguments.config:
         parser.error("--config belongs to a checkpoint; a preset has its own")

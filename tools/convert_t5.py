@@ -8,32 +8,24 @@ which `T5Encoder.from_hugging_face(DIR)` reads, and `transformers` too. FLAN-T5-
 shrinks from 11.4 GB to 2.4 GB, which are in memory until they are written.
 """
 
-import argparse
 import sys
 
-from shared import choose_backend, is_foreseen, tensor_bar
+from shared import choose_backend, is_foreseen, make_parser, tensor_bar
 
 
 def parse_arguments(argv=None):
     """Reads the command line; ends the program with a message if it is wrong."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "folder", metavar="FOLDER", help="T5 model, or hf://user/repository"
-    )
-    parser.add_argument(
-        "--output", metavar="DIR", required=True, help="folder to write"
-    )
-    parser.add_argument(
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="T5 model, or hf://user/repository")
+    add("--output", metavar="DIR", required=True, help="folder to write")
+    add(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="bfloat16",
-        help="dtype of the weights; default: bfloat16",
+        help="dtype of the weights",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an existing folder there"
-    )
+    add("--overwrite", action="store_true", help="replace an existing folder there")
     return parser.parse_args(argv)
 
 

@@ -34,12 +34,11 @@ distributed over machines with `--distributor pyspark` or `--distributor ray`, w
 to a shared `--output_folder` (a local one or any fsspec address, such as s3://...).
 """
 
-import argparse
 import dataclasses
 import pathlib
 import time
 
-from shared import errors_as_lines
+from shared import errors_as_lines, make_parser
 
 from keras_mdm.data.embeddings import (
     EmbeddingShards,
@@ -154,13 +153,8 @@ def encode_here(job):
     return source
 
 
-def encode_with_beam(job, options=()):
-    """Encodes the missing shards as an Apache Beam pipeline.
-
-    Args:
-        job: `Job`.
-        options: List of str: flags of the pipeline.
-    """
+def encode_with_beam(job, options):
+    """Encodes the missing shards as an Apache Beam pipeline with such flags."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -189,24 +183,22 @@ def encode_with_beam(job, options=()):
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--dataset", required=True, help="as in train_text_to_image.py")
     add("--output", required=True, help="folder of embeddings; gone on with if there")
     add("--encoder", required=True, help="folder of a Hugging Face T5 model")
-    add("--split", default="train", help="split of the data set (default: train)")
+    add("--split", default="train", help="split of the data set")
     add("--data-dir", help="where TFDS keeps its sets")
-    add("--shard-size", type=int, default=10_000, help="pictures in a shard (10000)")
-    add("--batch-size", type=int, default=32, help="captions encoded at once (32)")
+    add("--shard-size", type=int, default=10_000, help="pictures in a shard")
+    add("--batch-size", type=int, default=32, help="captions encoded at once")
     add(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="of the encoder (default: float32)",
+        help="of the encoder",
     )
-    add("--runner", choices=("local", "beam"), default="local", help="(local)")
+    add("--runner", choices=("local", "beam"), default="local", help="what runs it")
     add("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="for --runner beam")
     return parser.parse_args(arguments)
 

@@ -15,7 +15,6 @@ An interrupted run goes on with the same command, and a finished one is checked.
 the licenses, and name the sources where you show pictures.
 """
 
-import argparse
 import hashlib
 import io
 import json
@@ -26,7 +25,7 @@ import numpy as np
 import picture_groups
 import picture_packages
 from picture_sets import SETS
-from shared import errors_as_lines
+from shared import errors_as_lines, make_parser
 
 from keras_mdm.data.folders import split_of
 from keras_mdm.data.pictures import open_picture, read_picture
@@ -229,13 +228,12 @@ def _bar(items, doing):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
+    add = parser.add_argument
     about = "; ".join(f"{name}: {found.ABOUT}" for name, found in SETS.items())
-    parser.add_argument("set", choices=SETS, help=about)
-    parser.add_argument("--output", required=True, help="folder of the set")
-    parser.add_argument(
+    add("set", choices=SETS, help=about)
+    add("--output", required=True, help="folder of the set")
+    add(
         "--all-variants",
         action="store_true",
         help="emoji of people and hands in five more skin colors, 1,875 pictures",

@@ -12,7 +12,6 @@ Needs a system that can fork. One JSON line with what was found goes to the stan
 output, progress to the standard error.
 """
 
-import argparse
 import collections
 import contextlib
 import csv
@@ -26,7 +25,7 @@ import tempfile
 import time
 import traceback
 
-from shared import errors_as_lines
+from shared import errors_as_lines, make_parser
 
 # Figures of speed, which differ from run to run.
 SPEED = ("images_per_second", "teraflops", "share_of_peak", "waited_for_data")
@@ -35,18 +34,13 @@ _SIZE, _NUMBER = 16, 24  # Pixels of the pictures, and how many.
 
 
 def parse_arguments(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--kills", type=int, default=50, help="default: 50")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--backend", choices=("jax", "tensorflow"), default="jax")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="processes that read (default: 0)"
-    )
-    parser.add_argument(
-        "--output", help="folder to write, kept (default: a temporary one)"
-    )
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--kills", type=int, default=50, help="how many")
+    add("--seed", type=int, default=0, help="of the moments")
+    add("--backend", choices=("jax", "tensorflow"), default="jax", help="of Keras")
+    add("--workers", type=int, default=0, help="processes that read")
+    add("--output", help="folder to write, kept (default: a temporary one)")
     args = parser.parse_args(argv)
     if args.kills < 1:
         raise ValueError(f"--kills must be at least 1. Received: {args.kills}")

@@ -7,22 +7,20 @@ training picture that is nearest to what was drawn. Distances are root mean squa
 pixels in [0, 255]. The folder is one of `get_pictures.py`, or any with captions.
 """
 
-import argparse
 import pathlib
 
 import numpy as np
-from shared import choose_backend, errors_as_lines
+from shared import choose_backend, errors_as_lines, make_parser
 
 
 def read_split(folder, split, resolution):
     """Pictures `(n, resolution, resolution, 3)` and captions of a split of a folder."""
-    from keras_mdm.data import open_source
-    from keras_mdm.data.transforms import prepare
+    from keras_mdm.data import open_source, prepare_picture
 
     source = open_source(f"folder:{folder}", split)
     source.require_captions(f"'{folder}'")
     items = [source[i] for i in range(len(source))]
-    pictures = [prepare(i["image"], resolution, upscale=True) for i in items]
+    pictures = [prepare_picture(i["image"], resolution, upscale=True) for i in items]
     return np.stack(pictures), [item["caption"] for item in items]
 
 
@@ -41,7 +39,7 @@ def look(mdm, folder, count, prompts=(), resolution=None, **sampling):
         A tuple: a Pillow picture, and a list of lines that say how near.
     """
     from keras_mdm.levels import read_level
-    from keras_mdm.metrics import pixel_distances as distances
+    from keras_mdm.metrics import pixel_distances
     from keras_mdm.training.pictures import pyramid_grid
 
     resolution = resolution or read_level(mdm.resolution)[1]
@@ -62,12 +60,12 @@ def look(mdm, folder, count, prompts=(), resolution=None, **sampling):
     given += prompts
     titles += [f"asked: {prompt}" for prompt in prompts]
     drawn = mdm.generate(given, resolution=resolution, **sampling)
-    to_seen = distances(drawn, seen)
+    to_seen = pixel_distances(drawn, seen)
     nearest = to_seen.argmin(1)
     grid = pyramid_grid(
         {resolution: drawn}, titles, truth=[np.stack(real), seen[nearest]]
     )
-    to_real = distances(drawn, np.stack(real)).diagonal()
+    to_real = pixel_distances(drawn, np.stack(real)).diagonal()
     lines = []
     for name in ("seen", "not seen", "asked"):
         of = [i for i, title in enumerate(titles) if title.startswith(name + ": ")]
@@ -81,23 +79,21 @@ def look(mdm, folder, count, prompts=(), resolution=None, **sampling):
             if name != "asked":
                 line += f"; to the real picture {to_real[of].mean():.1f}"
             lines.append(line)
-    held_out = distances(unseen, seen).min(1).mean()
+    held_out = pixel_distances(unseen, seen).min(1).mean()
     lines.append(f"real pictures held out, to the nearest training one: {held_out:.1f}")
     return grid, lines
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("model", help="preset name, preset folder or run folder of a model on text")
     add("folder", type=pathlib.Path, help="folder of pictures with captions")
     add("--output", required=True, help="picture file to write, such as nearest.png")
-    add("--count", type=int, default=12, help="prompts of each split (12)")
+    add("--count", type=int, default=12, help="prompts of each split")
     add("--prompts", nargs="+", default=[], help="further prompts")
     add("--resolution", type=int, help="of the pictures (default: the model's largest)")
-    add("--seed", type=int, default=0, help="of the noise (0)")
+    add("--seed", type=int, default=0, help="of the noise")
     add("--guidance-scale", type=float, help="1 is none (default: the model's)")
     add("--num-steps", type=int, help="sampler steps (default: the model's)")
     add("--backend", help="Keras backend (default: as for the recipes)")

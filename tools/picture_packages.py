@@ -24,6 +24,11 @@ _INSTALL = {
     "dpkg-deb": "dpkg-deb (`apt-get install dpkg`; others: `brew install dpkg`)",
     "pip": "pip in this Python (`python -m ensurepip`)",
 }
+_HINTS = {
+    "npm": "Is its registry reachable from here?",
+    "apt": "Does `apt-get update` help?",
+    "pip": "Is its registry reachable from here?",
+}
 _CLIENTS = {"npm": "npm", "apt": "apt-get", "pip": "pip"}
 
 
@@ -122,8 +127,7 @@ def _download(package, folder):
         if done.returncode or len(files) != 1:
             raise OSError(
                 f"`{' '.join(package.command)}` failed: {_reason(done)} "
-                + _hint(package)
-                + _elsewhere(package, folder)
+                f"{_HINTS[package.client]} {_elsewhere(package, folder)}"
             )
         return files[0].rename(folder / files[0].name)
 
@@ -136,12 +140,6 @@ def _reason(done):
     errors = [line for line in errors if "log of this run" not in line]
     found = errors[:3] or lines[-3:] or ["no reason given"]
     return " / ".join(found)[:300].rstrip(".") + "."
-
-
-def _hint(package):
-    if package.client == "apt":
-        return "Does `apt-get update` help? "
-    return "Is its registry reachable from here? "
 
 
 def _elsewhere(package, folder):
@@ -207,16 +205,13 @@ def _members(file):
     elif file.suffix == ".deb":
         done = subprocess.run(["dpkg-deb", "--fsys-tarfile", file], capture_output=True)
         if done.returncode:
-            raise tarfile.ReadError(_reason_of_bytes(done))
+            reason = done.stderr.decode(errors="replace")
+            raise tarfile.ReadError(reason.strip().replace("\n", " / "))
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
             yield _regular(archive)
     else:
         with tarfile.open(file) as archive:
             yield _regular(archive)
-
-
-def _reason_of_bytes(done):
-    return done.stderr.decode(errors="replace").strip().replace("\n", " / ")
 
 
 def _regular(archive):

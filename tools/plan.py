@@ -22,7 +22,6 @@ Of a GPU's memory JAX takes three quarters unless `XLA_PYTHON_CLIENT_MEM_FRACTIO
 more; the plan fills `--fill` of it.
 """
 
-import argparse
 import importlib.util
 import os
 import re
@@ -30,16 +29,14 @@ import sys
 import tempfile
 
 import compile_targets
-from shared import errors_as_lines
+from shared import errors_as_lines, make_parser
 
 KNOWN = {**compile_targets.CARDS, **compile_targets.TPUS}
 XLA_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--preset", required=True, help="built-in preset, or a preset or run folder")
     add(
@@ -47,15 +44,15 @@ def parse_arguments(arguments=None):
         required=True,
         help=f"one of {', '.join(KNOWN)}, or an amount of memory such as '24 GiB'",
     )
-    add("--devices", type=int, default=1, help="how many of them (default: 1)")
+    add("--devices", type=int, default=1, help="how many of them")
     add(
         "--batch",
         nargs="+",
         help="samples a step on all devices, one number or one for each stage "
         "(default: the recipes')",
     )
-    add("--share", type=float, default=0.3, help="of the peak reached (default: 0.3)")
-    add("--fill", type=float, default=0.9, help="of the memory used (default: 0.9)")
+    add("--share", type=float, default=0.3, help="of the peak reached")
+    add("--fill", type=float, default=0.9, help="of the memory used")
     add(
         "--set",
         nargs="+",

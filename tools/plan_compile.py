@@ -25,7 +25,7 @@ def ask(part, size, compiler):
         ["--device", compiler, "--preset", "of the plan"]
     )
     devices = compile_targets.find_devices(compiler, 1)
-    step, *shapes = part.step(size)
+    step, *shapes = train_memory.abstract_step(part.mdm, size)
     placed = jax.tree.map(
         lambda shape: compile_for.placed(shape, devices, args, False), shapes
     )

@@ -7,12 +7,11 @@ outermost network once more around the largest one. Memory is that of a training
 one sample, as `plan.py` reads it off the trace; nothing is compiled or computed.
 """
 
-import argparse
 import math
 import pathlib
 
 import compile_targets
-from shared import errors_as_lines
+from shared import agg_pyplot, errors_as_lines, make_parser
 
 _HEAD = """# How a nest grows
 
@@ -23,14 +22,11 @@ _HEAD = """# How a nest grows
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", default="mdm_s1024", help="built-in preset")
-    parser.add_argument("--largest", type=int, default=4096, help="in pixels")
-    parser.add_argument(
-        "--output", default="docs/growth", help="path of both files, without ending"
-    )
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--preset", default="mdm_s1024", help="built-in preset")
+    add("--largest", type=int, default=4096, help="in pixels")
+    add("--output", default="docs/growth", help="path of both files, without ending")
     return parser.parse_args(arguments)
 
 
@@ -107,12 +103,7 @@ def table(rows):
 
 def plot(rows, path):
     """Draws both against the resolution, relative to the smallest."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = agg_pyplot().subplots(figsize=(7, 4), layout="constrained")
     sizes = [row["resolution"] for row in rows]
     curves = {
         "pixels": [(size / sizes[0]) ** 2 for size in sizes],

@@ -160,35 +160,13 @@ class StageOnDevices:
             )
         return self.pictures // setting.accumulate
 
-    def step(self, size):
-        """The training step of the prepared model, and the shapes that it is called on.
-
-        Returns:
-            A tuple: function, state and batch of `size` pictures.
-        """
-
-        def shapes(variables):
-            return [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]
-
-        mdm = self.mdm
-        state = (
-            shapes(mdm.trainable_variables),
-            shapes(mdm.non_trainable_variables),
-            shapes(mdm.optimizer.variables),
-            shapes(mdm.metrics_variables),
-        )
-
-        def step(state, data):  # A new one each time: JAX keeps traces by function.
-            return mdm.train_step(state, data)
-
-        return step, state, train_memory.abstract_batch(mdm, size)
-
     def memory(self, setting):
         """`Memory` of a step beside its state, by its trace."""
         # The state does not count, so neither does how it is divided.
         key = (setting.accumulate, setting.remat)
         if key not in self._memory:
-            step, *shapes = self.step(self.prepare(setting))
+            size = self.prepare(setting)
+            step, *shapes = train_memory.abstract_step(self.mdm, size)
             traced = jax.jit(step, donate_argnums=0).trace(*shapes)
             self._memory[key] = planned_memory(traced.jaxpr)
         return self._memory[key]

@@ -15,29 +15,25 @@ plans (its gain is for accelerators), so it is told to leave that pass out. One 
 line goes to the standard output, the table to the standard error.
 """
 
-import argparse
 import json
 import os
 import sys
 import time
 
-from shared import errors_as_lines
+from shared import errors_as_lines, make_parser
 
 
 def parse_arguments(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--preset", required=True, help="built-in preset, or a preset or run folder"
-    )
-    parser.add_argument("--batch", type=int, default=1, help="default: 1")
-    parser.add_argument(
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--preset", required=True, help="built-in preset, or a preset or run folder")
+    add("--batch", type=int, default=1, help="samples a step")
+    add(
         "--dtype",
         default="float32",
-        help="dtype policy of the network, such as mixed_bfloat16; default: float32",
+        help="dtype policy of the network, such as mixed_bfloat16",
     )
-    parser.add_argument(
+    add(
         "--only",
         nargs="+",
         metavar="CHOICE",
@@ -64,6 +60,30 @@ def abstract_batch(mdm, size):
     return batch | {pictures: jax.ShapeDtypeStruct(shape, "uint8")}
 
 
+def abstract_step(mdm, size):
+    """The training step of a compiled model, and the shapes that it is called on.
+
+    Returns:
+        A tuple: function, state and batch of `size` samples.
+    """
+    import jax
+
+    def shapes(variables):
+        return [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]
+
+    state = (
+        shapes(mdm.trainable_variables),
+        shapes(mdm.non_trainable_variables),
+        shapes(mdm.optimizer.variables),
+        shapes(mdm.metrics_variables),
+    )
+
+    def step(state, data):  # A new one each time: JAX keeps traces by function.
+        return mdm.train_step(state, data)
+
+    return step, state, abstract_batch(mdm, size)
+
+
 def measure(mdm, size):
     """Bytes that XLA plans for a training step of the compiled model.
 
@@ -72,17 +92,8 @@ def measure(mdm, size):
     """
     import jax
 
-    def values(variables):
-        return [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in variables]
-
-    state = (
-        values(mdm.trainable_variables),
-        values(mdm.non_trainable_variables),
-        values(mdm.optimizer.variables),
-        values(mdm.metrics_variables),
-    )
     start = time.perf_counter()
-    step = jax.jit(mdm.train_step, donate_argnums=0)
+    step, *shapes = abstract_step(mdm, size)
     options = {}
     if jax.default_backend() == "cpu":
         options = {
@@ -90,7 +101,7 @@ def measure(mdm, size):
             # Buffers are planned before code is made, so the code need not be fast.
             "xla_backend_optimization_level": 0,
         }
-    lowered = step.lower(state, abstract_batch(mdm, size))
+    lowered = jax.jit(step, donate_argnums=0).lower(*shapes)
     plan = lowered.compile(options).memory_analysis()
     return {
         "temporary": plan.temp_size_in_bytes,

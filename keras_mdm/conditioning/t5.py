@@ -12,9 +12,9 @@ from keras_mdm.conditioning.tokenizers import as_strings
 from keras_mdm.files import member
 
 MAX_TOKENS = 128
+_MAX_VOCABULARY = 2**26  # Bytes: that of mT5 has 4 million.
 # Texts are padded to a multiple of this, so that few shapes are compiled. What is
 # padded changes nothing: it is masked, and cut off again.
-_MAX_VOCABULARY = 2**26  # Bytes: that of mT5 has 4 million.
 _LENGTH_STEP = 32
 
 
@@ -154,11 +154,8 @@ class T5Encoder:
 def read_vocabulary(path):
     """The tokenizer of a SentencePiece model.
 
-    Args:
-        path: Path.
-
     Raises:
-        ValueError: if it is none.
+        ValueError: if the file is none.
     """
     from keras_hub.tokenizers import T5Tokenizer
 

@@ -1,6 +1,8 @@
 """The named noise schedules: tables of the share of signal, functions of time.
 
-Plain numpy. `schedules.NoiseSchedule` is made of one of them.
+Plain numpy. `schedules.NoiseSchedule` is made of one of them. A table is a function of
+the number of timesteps N: a float64 array of shape `(N + 1,)`, the share of signal
+variance (alpha-bar); entry 0 is 1, a clean picture.
 """
 
 import math
@@ -14,13 +16,6 @@ def cosine(num_timesteps):
     `beta_i = min(1 - f((i + 1) / N) / f(i / N), 0.999)` with
     `f(s) = cos((s + 0.008) / 1.008 * pi / 2) ** 2` ([Nichol and Dhariwal, 2021](
     https://arxiv.org/abs/2102.09672), eq. 17). The released models use it.
-
-    Args:
-        num_timesteps: int. Number of timesteps N.
-
-    Returns:
-        float64 array of shape `(N + 1,)`: the share of signal variance
-        (alpha-bar); entry 0 is 1, a clean picture.
     """
     s = np.arange(num_timesteps + 1) / num_timesteps
     f = np.cos((s + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -37,12 +32,6 @@ def log_snr_cosine(num_timesteps):
     `log_snr(u) = -2 log(tan(a u + b))` with `b = arctan(exp(-2.5))` and
     `a = arctan(exp(2.5)) - b` ([Kingma and Gao, 2023](
     https://arxiv.org/abs/2303.00848)).
-
-    Args:
-        num_timesteps: int. Number of timesteps N.
-
-    Returns:
-        float64 array of shape `(N + 1,)`; see `cosine`.
     """
     u = np.linspace(0.0, 1.0, num_timesteps)
     b = math.atan(math.exp(-2.5))
@@ -55,14 +44,8 @@ def linear(num_timesteps):
     """Betas linear from 1e-4 to 0.02 for 1000 timesteps ([Ho et al., 2020](
     https://arxiv.org/abs/2006.11239), section 4), and `1000 / N` times these for N.
 
-    Args:
-        num_timesteps: int. Number of timesteps N, above 20.
-
-    Returns:
-        float64 array of shape `(N + 1,)`; see `cosine`.
-
     Raises:
-        ValueError: if a beta would be 1 or more.
+        ValueError: if N is 20 or less: a beta would be 1 or more.
     """
     if num_timesteps <= 20:
         raise ValueError(
@@ -73,17 +56,10 @@ def linear(num_timesteps):
 
 
 def linear_unscaled(num_timesteps, factor=1.0):
-    """Betas linear from 1e-4 to 0.02 for any number of timesteps.
+    """Betas linear from 1e-4 to 0.02, times `factor`, for any number of timesteps.
 
     For models of the official implementation. Below 1000 timesteps the last one is far
     from pure noise, which sampling begins with.
-
-    Args:
-        num_timesteps: int. Number of timesteps N.
-        factor: float. All betas are multiplied by it. Defaults to 1.
-
-    Returns:
-        float64 array of shape `(N + 1,)`; see `cosine`.
     """
     betas = factor * np.linspace(1e-4, 0.02, num_timesteps)
     return np.cumprod(np.concatenate([[1.0], 1.0 - betas]))
@@ -92,12 +68,6 @@ def linear_unscaled(num_timesteps, factor=1.0):
 def sigmoid(num_timesteps):
     """Sigmoid schedule from -3 to 3 with temperature 1 ([Chen, 2023](
     https://arxiv.org/abs/2301.10972), algorithm 1), at least 1e-5.
-
-    Args:
-        num_timesteps: int. Number of timesteps N.
-
-    Returns:
-        float64 array of shape `(N + 1,)`; see `cosine`.
     """
     u = np.linspace(0.0, 1.0, num_timesteps + 1)
     squash = [logistic(x) for x in (3.0, 6.0 * u - 3.0, -3.0)]

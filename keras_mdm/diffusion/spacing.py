@@ -1,4 +1,8 @@
-"""Which timesteps the steps of a sampler visit."""
+"""Which timesteps the steps of a sampler visit.
+
+A spacing is a function of a `NoiseSchedule` and the number of steps: an int array of
+shape `(num_steps + 1,)`, falling to 0.
+"""
 
 import numpy as np
 
@@ -11,13 +15,6 @@ def log_snr_spacing(schedule, num_steps):
 
     It begins at -5, below which all is noise ([Lu et al., 2022](
     https://arxiv.org/abs/2206.00927), 3.3).
-
-    Args:
-        schedule: `NoiseSchedule`.
-        num_steps: int.
-
-    Returns:
-        int array of shape `(num_steps + 1,)`, falling to 0.
     """
     gamma = schedule.alphas_cumprod()[1:].astype("float64")
     with np.errstate(divide="ignore"):
@@ -32,13 +29,6 @@ def index_spacing(schedule, num_steps):
 
     With few steps this begins below the top, and its last step leaves much noise to one
     prediction.
-
-    Args:
-        schedule: `NoiseSchedule`.
-        num_steps: int.
-
-    Returns:
-        int array of shape `(num_steps + 1,)`, falling to 0.
     """
     gap = (schedule.num_timesteps + 1) / (num_steps + 1)
     return np.round(np.arange(num_steps + 1) * gap).astype("int64")[::-1].copy()

@@ -3,7 +3,6 @@
 import functools
 import math
 
-import keras
 from keras import ops
 
 from keras_mdm import backend
@@ -11,8 +10,8 @@ from keras_mdm.layers.flops import record
 from keras_mdm.layers.normalization import GroupNormalization
 from keras_mdm.layers.primitives import (
     Dense,
+    Layer,
     LayerNorm,
-    build_children,
     check_divisible,
 )
 
@@ -82,7 +81,7 @@ def split_heads(h, parts, num_heads):
     return [ops.reshape(part, shape) for part in ops.split(h, parts, axis=-1)]
 
 
-class FeedForward(keras.layers.Layer):
+class FeedForward(Layer):
     """Residual perceptron `x + project(gelu(expand(norm(x))))`, four times as wide.
 
     Args:
@@ -115,22 +114,12 @@ class FeedForward(keras.layers.Layer):
             4 * channels, channels, zero=True, dtype=policy, name="project"
         )
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, x):
         h = ops.gelu(self.expand(self.norm(x)), approximate=False)
         return x + self.project(h)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "channels": self.channels,
-            "spatial": self.spatial,
-        }
 
-
-class SpatialAttention(keras.layers.Layer):
+class SpatialAttention(Layer):
     """Self-attention over pixels plus cross-attention to tokens with the same query.
 
     Both results are summed before one shared output projection, which starts at
@@ -180,9 +169,6 @@ class SpatialAttention(keras.layers.Layer):
         if feed_forward:
             self.feed_forward = FeedForward(channels, dtype=policy, name="feed_forward")
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def keys_values(self, tokens):
         """Keys and values of the cross-attention: the same at every timestep.
 
@@ -211,10 +197,4 @@ class SpatialAttention(keras.layers.Layer):
         return x if self.feed_forward is None else self.feed_forward(x)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "channels": self.channels,
-            "num_heads": self.num_heads,
-            "token_size": self.token_size,
-            "feed_forward": self.feed_forward is not None,
-        }
+        return {**super().get_config(), "feed_forward": self.feed_forward is not None}

@@ -2,10 +2,9 @@
 
 import math
 
-import keras
 from keras import ops
 
-from keras_mdm.layers.primitives import Dense, build_children
+from keras_mdm.layers.primitives import Dense, Layer
 
 
 def sinusoidal_embedding(values, size):
@@ -30,7 +29,7 @@ def sinusoidal_embedding(values, size):
     return ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
 
 
-class ScalarEmbedding(keras.layers.Layer):
+class ScalarEmbedding(Layer):
     """Two-layer perceptron on the sinusoidal embedding of one scalar per sample.
 
     Args:
@@ -58,15 +57,9 @@ class ScalarEmbedding(keras.layers.Layer):
             size, size, zero=zero, dtype=policy, name="output"
         )
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, values):
         features = sinusoidal_embedding(values, self.size // 4)
         return self.output_projection(ops.silu(self.hidden(features)))
-
-    def get_config(self):
-        return {**super().get_config(), "size": self.size, "zero": self.zero}
 
 
 class TimestepEmbedding(ScalarEmbedding):
@@ -108,8 +101,3 @@ class MicroConditioning(ScalarEmbedding):
         else:
             values = values * 1000.0
         return super().call(values)
-
-    def get_config(self):
-        config = super().get_config()
-        del config["zero"]
-        return {**config, "feature": self.feature, "default": self.default}

@@ -11,14 +11,10 @@ _counted = contextvars.ContextVar("counted", default=None)
 
 
 def record(products):
-    """Notes that a layer multiplies and adds `products` times.
-
-    Args:
-        products: int. A multiplication and an addition are two FLOPs.
-    """
+    """Notes that a layer multiplies and adds `products` times."""
     counted = _counted.get()
     if counted is not None:
-        counted.append(2 * products)
+        counted.append(2 * products)  # A multiplication and an addition are two FLOPs.
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ _LEFT = contextvars.ContextVar("numbers and arrays that may still be made")
 
 
 @contextlib.contextmanager
-def at_most(numbers, arrays, blank=False):
+def at_most(numbers, arrays, blank):
     """Within it, weights of so many numbers in so many arrays can be made, not more.
 
     For models of strangers, whose file may ask for any size.
@@ -69,22 +69,14 @@ class _OnHost(keras.initializers.Initializer):
 
 
 class HostConstant(_OnHost):
-    """The same number everywhere.
-
-    Args:
-        number: float.
-    """
+    """The same number everywhere."""
 
     def _values(self, shape):
         return np.full(shape, self.number, "float32")
 
 
 class HostUniform(_OnHost):
-    """Uniform random numbers.
-
-    Args:
-        number: float. They lie between minus and plus this.
-    """
+    """Uniform random numbers between minus and plus `number`."""
 
     def _values(self, shape):
         values = _generator().random(shape, dtype="float32")
@@ -92,11 +84,7 @@ class HostUniform(_OnHost):
 
 
 class HostNormal(_OnHost):
-    """Normal random numbers of mean zero.
-
-    Args:
-        number: float. Their standard deviation.
-    """
+    """Normal random numbers of mean zero and standard deviation `number`."""
 
     def _values(self, shape):
         values = _generator().standard_normal(shape, dtype="float32")

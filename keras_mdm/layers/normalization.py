@@ -1,13 +1,12 @@
 """Group normalization, modulated. Used by the residual block and attention."""
 
-import keras
 from keras import ops
 
 from keras_mdm.layers.initializers import HostConstant
-from keras_mdm.layers.primitives import check_divisible
+from keras_mdm.layers.primitives import Layer, check_divisible
 
 
-class GroupNormalization(keras.layers.Layer):
+class GroupNormalization(Layer):
     """Group normalization, optionally modulated, in float32 and rounded once.
 
     `((x - mean) / std * gamma + beta) * (1 + scale) + shift`, with the gains and the
@@ -88,11 +87,3 @@ class GroupNormalization(keras.layers.Layer):
         mean = ops.mean(grouped, axis=3, keepdims=True)
         mean = ops.broadcast_to(mean, ops.shape(grouped))
         return ops.reshape(mean, (-1, 1, 1, self.channels))
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "channels": self.channels,
-            "groups": self.groups,
-            "epsilon": self.epsilon,
-        }

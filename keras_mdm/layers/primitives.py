@@ -5,6 +5,7 @@ build itself without data (`build_children`). The choice of initializer and of
 padding stands here once. Used by the other layers and by `keras_mdm.networks`.
 """
 
+import inspect
 import math
 
 import keras
@@ -25,6 +26,21 @@ def build_children(layer):
     for child in sublayers(layer):
         if not child.built:
             child.build()
+
+
+class Layer(keras.layers.Layer):
+    """Base of the layers: each builds itself, and is saved by its own arguments.
+
+    What a constructor is given is kept as attributes of the same names.
+    """
+
+    def build(self, input_shape=None):
+        build_children(self)
+
+    def get_config(self):
+        names = inspect.signature(type(self).__init__).parameters
+        own = {n: getattr(self, n) for n in names if n not in ("self", "kwargs")}
+        return {**super().get_config(), **own}
 
 
 def check_divisible(channels, groups, what):
@@ -204,7 +220,7 @@ class FrameConv(keras.layers.Conv2D):
         }
 
 
-class LayerNorm(keras.layers.Layer):
+class LayerNorm(Layer):
     """Layer normalization over the last axis with epsilon 1e-5, in float32.
 
     Args:
@@ -240,9 +256,6 @@ class LayerNorm(keras.layers.Layer):
         x = x if standardized else standardize(x)
         gamma, beta = (ops.cast(v, "float32") for v in (self.gamma, self.beta))
         return ops.cast(x * gamma + beta, self.compute_dtype)
-
-    def get_config(self):
-        return {**super().get_config(), "inputs": self.inputs}
 
 
 def standardize(x):

@@ -1,15 +1,9 @@
 """Halving and doubling of height and width inside a network."""
 
-import keras
-
-from keras_mdm.layers.primitives import (
-    Conv3x3,
-    EnlargingConv3x3,
-    build_children,
-)
+from keras_mdm.layers.primitives import Conv3x3, EnlargingConv3x3, Layer
 
 
-class Downsample(keras.layers.Layer):
+class Downsample(Layer):
     """3x3 convolution with stride 2.
 
     Args:
@@ -30,9 +24,6 @@ class Downsample(keras.layers.Layer):
             channels, channels, stride=2, dtype=self.dtype_policy, name="conv"
         )
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, x):
         return self.conv(x)
 
@@ -40,11 +31,8 @@ class Downsample(keras.layers.Layer):
         batch, height, width, _ = input_shape
         return (batch, height // 2, width // 2, self.channels)
 
-    def get_config(self):
-        return {**super().get_config(), "channels": self.channels}
 
-
-class Upsample(keras.layers.Layer):
+class Upsample(Layer):
     """Nearest-neighbor doubling followed by a 3x3 convolution.
 
     Args:
@@ -65,15 +53,9 @@ class Upsample(keras.layers.Layer):
             channels, channels, dtype=self.dtype_policy, name="conv"
         )
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, x):
         return self.conv(x)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape
         return (batch, 2 * height, 2 * width, self.channels)
-
-    def get_config(self):
-        return {**super().get_config(), "channels": self.channels}

@@ -4,10 +4,10 @@ import keras
 from keras import ops
 
 from keras_mdm.layers.normalization import GroupNormalization
-from keras_mdm.layers.primitives import Conv3x3, Dense, build_children
+from keras_mdm.layers.primitives import Conv3x3, Dense, Layer
 
 
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(Layer):
     """Two 3x3 convolutions, the second modulated by the time embedding.
 
     `h = conv_1(ops.silu(norm_1(x)))`, then
@@ -61,7 +61,7 @@ class ResidualBlock(keras.layers.Layer):
 
     def build(self, input_shape=None):
         self.dropout.build((None,))
-        build_children(self)
+        super().build()
 
     def call(self, x, embedding, training=False):
         h = self.conv_1(ops.silu(self.norm_1(x)))
@@ -74,11 +74,4 @@ class ResidualBlock(keras.layers.Layer):
         return (*input_shape[:-1], self.channels)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "inputs": self.inputs,
-            "channels": self.channels,
-            "embedding_size": self.embedding_size,
-            "groups": self.groups,
-            "dropout": self.dropout_rate,
-        }
+        return {**super().get_config(), "dropout": self.dropout_rate}

@@ -7,7 +7,6 @@ of frames and look along them. Used by `keras_mdm.networks`.
 
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -16,8 +15,8 @@ from keras_mdm.layers.primitives import (
     Conv3x3,
     Dense,
     FrameConv,
+    Layer,
     LayerNorm,
-    build_children,
     check_divisible,
 )
 
@@ -26,43 +25,33 @@ from keras_mdm.layers.primitives import (
 HEAD_SIZE = 32
 
 
-def rotary_angles(length, size):
-    """Angles by which rotary positions turn each pair of features.
+def rotate(x):
+    """Rotary positions: turns pair i of features by position times a frequency.
+
+    Frequencies are `10000 ** (-2 i / size)`.
 
     Args:
-        length: int. Number of positions.
-        size: int. Features of a head, an even number.
+        x: Tensor of shape `(batch, length, heads, size)`, `size` an even number.
 
     Returns:
-        float32 array of shape `(length, size // 2)`: position times
-        `10000 ** (-2 i / size)`.
+        Tensor of the shape of `x`.
 
     Reference:
         - [Su et al., 2021](https://arxiv.org/abs/2104.09864), 3.2.2
     """
+    length, size = x.shape[1], x.shape[3]
     frequencies = 10000.0 ** (-np.arange(0, size, 2) / size)
-    return np.outer(np.arange(length), frequencies).astype("float32")
-
-
-def rotate(x):
-    """Turns neighboring pairs of features by their position's angles.
-
-    Args:
-        x: Tensor of shape `(batch, length, heads, size)`.
-
-    Returns:
-        Tensor of the shape of `x`.
-    """
-    angles = rotary_angles(x.shape[1], x.shape[3])[None, :, None, :]
+    angles = np.outer(np.arange(length), frequencies).astype("float32")
+    angles = angles[None, :, None, :]  # (1, length, 1, size // 2)
     cosine = ops.cast(ops.convert_to_tensor(np.cos(angles)), x.dtype)
     sine = ops.cast(ops.convert_to_tensor(np.sin(angles)), x.dtype)
-    pairs = ops.reshape(x, (-1, *x.shape[1:3], x.shape[3] // 2, 2))
+    pairs = ops.reshape(x, (-1, *x.shape[1:3], size // 2, 2))
     first, second = ops.unstack(pairs, axis=-1)
     turned = [first * cosine - second * sine, second * cosine + first * sine]
     return ops.reshape(ops.stack(turned, axis=-1), (-1, *x.shape[1:]))
 
 
-class TemporalAttention(keras.layers.Layer):
+class TemporalAttention(Layer):
     """Each place of the picture attends to the same place in every frame.
 
     At half the height and width: 3x3 convolution with stride 2, attention over frames
@@ -106,9 +95,6 @@ class TemporalAttention(keras.layers.Layer):
             channels, channels, zero=True, dtype=policy, name="upsample"
         )
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, x, frames):
         h = self.downsample(x)
         height, width = h.shape[1:3]
@@ -128,18 +114,8 @@ class TemporalAttention(keras.layers.Layer):
         attended = attend(query, (key, value, None))
         return self.output_projection(ops.reshape(attended, (-1, *h.shape[1:])))
 
-    def compute_output_shape(self, input_shape, frames=None):
-        return input_shape
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "channels": self.channels,
-            "rotary": self.rotary,
-        }
-
-
-class FrameEmbedding(keras.layers.Layer):
+class FrameEmbedding(Layer):
     """Makes of each sample's embedding one for each of its frames.
 
     Features of the embedding are multiplied by cosines over the frames: what moves
@@ -172,9 +148,6 @@ class FrameEmbedding(keras.layers.Layer):
         waves = np.arange(size) % frames
         self._basis = np.cos(np.pi * np.outer(places, waves)).astype("float32")
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, embedding):
         h = ops.silu(self.hidden(embedding))[:, None]
         h = h * ops.cast(ops.convert_to_tensor(self._basis), h.dtype)
@@ -182,11 +155,8 @@ class FrameEmbedding(keras.layers.Layer):
             embedding[:, None] + self.output_projection(h), (-1, self.size)
         )
 
-    def get_config(self):
-        return {**super().get_config(), "frames": self.frames, "size": self.size}
 
-
-class FrameDownsample(keras.layers.Layer):
+class FrameDownsample(Layer):
     """Halves the number of frames: a convolution over three frames with stride 2.
 
     Args:
@@ -208,17 +178,11 @@ class FrameDownsample(keras.layers.Layer):
             channels, channels, stride=2, dtype=self.dtype_policy, name="conv"
         )
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, x, frames):
         return over_frames(self.conv, x, frames)
 
-    def get_config(self):
-        return {**super().get_config(), "channels": self.channels}
 
-
-class FrameUpsample(keras.layers.Layer):
+class FrameUpsample(Layer):
     """Doubles the number of frames: each twice, then a convolution over three.
 
     Args:
@@ -238,14 +202,8 @@ class FrameUpsample(keras.layers.Layer):
         self.channels = channels
         self.conv = FrameConv(channels, channels, dtype=self.dtype_policy, name="conv")
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, x, frames):
         return over_frames(lambda h: self.conv(ops.repeat(h, 2, axis=1)), x, frames)
-
-    def get_config(self):
-        return {**super().get_config(), "channels": self.channels}
 
 
 def over_frames(function, x, frames):

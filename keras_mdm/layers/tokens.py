@@ -1,18 +1,17 @@
 """Condition tokens: what the innermost network makes of labels or text."""
 
-import keras
 from keras import ops
 
 from keras_mdm.layers.attention import FeedForward, attend, split_heads
 from keras_mdm.layers.primitives import (
     Dense,
+    Layer,
     LayerNorm,
-    build_children,
     check_divisible,
 )
 
 
-class TokenBlock(keras.layers.Layer):
+class TokenBlock(Layer):
     """Pre-norm Transformer block over condition tokens.
 
     Args:
@@ -43,24 +42,14 @@ class TokenBlock(keras.layers.Layer):
             size, spatial=False, dtype=policy, name="feed_forward"
         )
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, tokens, token_mask=None):
         query, key, value = split_heads(self.qkv(self.norm(tokens)), 3, self.num_heads)
         attended = attend(query, (key, value, token_mask))
         attended = ops.reshape(attended, (-1, tokens.shape[1], self.size))
         return self.feed_forward(tokens + self.output_projection(attended))
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "size": self.size,
-            "num_heads": self.num_heads,
-        }
 
-
-class TokenConditioning(keras.layers.Layer):
+class TokenConditioning(Layer):
     """Projects condition tokens, refines them and pools them into one embedding.
 
     Args:
@@ -97,6 +86,7 @@ class TokenConditioning(keras.layers.Layer):
         self.inputs = inputs
         self.embedding_size = embedding_size
         self.projection_size = projection_size
+        self.num_blocks = num_blocks
         self.masked_attention = masked_attention
         policy = self.dtype_policy
         self.token_size = projection_size or inputs
@@ -113,9 +103,6 @@ class TokenConditioning(keras.layers.Layer):
             self.token_size, embedding_size, use_bias=False, dtype=policy, name="pooled"
         )
 
-    def build(self, input_shape=None):
-        build_children(self)
-
     def call(self, tokens, token_mask=None):
         if self.projection is not None:
             tokens = self.projection(tokens)
@@ -131,13 +118,3 @@ class TokenConditioning(keras.layers.Layer):
         total = ops.sum(ops.cast(tokens, "float32") * weights, axis=1)
         count = ops.maximum(ops.sum(weights, axis=1), 1.0)
         return ops.cast(total / count, tokens.dtype)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "inputs": self.inputs,
-            "embedding_size": self.embedding_size,
-            "projection_size": self.projection_size,
-            "num_blocks": len(self.blocks),
-            "masked_attention": self.masked_attention,
-        }

@@ -63,16 +63,15 @@ class ResolutionBlock(keras.layers.Layer):
         feed_forward,
         dropout,
         remat,
-        num_temporal_attention_layers=0,
-        rotary_positions=False,
-        resample=None,
-        temporal_resampling=False,
+        num_temporal_attention_layers,
+        rotary_positions,
+        resample,
+        temporal_resampling,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.num_attention_layers = num_attention_layers
         self.num_temporal_attention_layers = num_temporal_attention_layers
-        self.token_size = token_size
         self.remat = remat
         policy = self.dtype_policy
         self.residuals, self.attentions, self.temporal_attentions = [], [], []
@@ -122,9 +121,7 @@ class ResolutionBlock(keras.layers.Layer):
         """Keys and values of every cross-attention of the block, as a list."""
         return [attention.keys_values(tokens) for attention in self.attentions]
 
-    def down(
-        self, x, skips, embedding, keys_values, mask, training, frames=1, hook=None
-    ):
+    def down(self, x, skips, embedding, keys_values, mask, training, frames, hook):
         """Runs the block on the way down; pushes every result on `skips`.
 
         `hook`, here and in `up` and `middle`, is called with features, the name of
@@ -140,7 +137,7 @@ class ResolutionBlock(keras.layers.Layer):
             skips.append(x)
         return x
 
-    def up(self, x, skips, embedding, keys_values, mask, training, frames=1, hook=None):
+    def up(self, x, skips, embedding, keys_values, mask, training, frames, hook):
         """Runs the block on the way up; pops one of `skips` for each unit."""
         inputs = self._per_frame(embedding, keys_values, mask, frames)
         for i in range(len(self.residuals)):
@@ -148,7 +145,7 @@ class ResolutionBlock(keras.layers.Layer):
             x = self._unit(i, x, *inputs, training, frames, hook)
         return x if self.resample is None else self._resample(x, frames)
 
-    def middle(self, x, embedding, keys_values, mask, training, frames=1, hook=None):
+    def middle(self, x, embedding, keys_values, mask, training, frames, hook):
         """Runs the block without touching the skip connections."""
         inputs = self._per_frame(embedding, keys_values, mask, frames)
         for i in range(len(self.residuals)):

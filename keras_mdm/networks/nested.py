@@ -138,7 +138,7 @@ class NestedUNet(PathNetwork):
             name=name or f"nested_unet_{level}",
         )
         self._option_names = tuple(options)
-        self._make_paths(self.token_size)
+        self._make_paths()
         outer_width, inner_width = self.channels[-1], inner.feature_channels
         self.adapter_in = Conv3x3(
             outer_width,

@@ -15,15 +15,10 @@ from keras_mdm.networks.protocol import Denoiser
 
 
 def per_place(name, values, channels):
-    """Checks an option that has one whole number for each resolution.
+    """Tuple of int, one for each of `channels`, of an option that may have one for all.
 
-    Args:
-        name: str. Name of the option, for the error.
-        values: int (the same at every resolution) or sequence of int.
-        channels: tuple. The network's channels, one for each resolution.
-
-    Returns:
-        A tuple of int.
+    Raises:
+        ValueError: that names the option, if it has anything else.
     """
     if isinstance(values, int):
         values = (values,) * len(channels)
@@ -39,13 +34,7 @@ def per_place(name, values, channels):
 
 
 def check_kinds(channels, micro_conditioning, **switches):
-    """Raises a `ValueError` unless options are of the kinds that they must be.
-
-    Args:
-        channels: As `PathNetwork` is given it: a tuple or list.
-        micro_conditioning: dict or `None`.
-        **switches: bool each.
-    """
+    """Raises a `ValueError` unless options are of the kinds that they must be."""
     kinds = {"channels": (tuple, list), "micro_conditioning": (dict, type(None))}
     given = {"channels": channels, "micro_conditioning": micro_conditioning}
     for argument, value in (given | switches).items():
@@ -142,7 +131,7 @@ class PathNetwork(Denoiser):
             return self.frames >> place, self.resolution
         return self.frames, self.resolution >> place
 
-    def _make_paths(self, token_size):
+    def _make_paths(self):
         """Makes the layers that every network has."""
         size, policy = self.embedding_size, self.dtype_policy
         self.time_embedding = TimestepEmbedding(
@@ -165,7 +154,7 @@ class PathNetwork(Denoiser):
             pairs = [(x if i == 0 else width, width) for i in range(blocks)]
             resample = "down" if level < last else None
             self.down_blocks.append(
-                self._block(pairs, level, token_size, f"down_{level}", resample)
+                self._block(pairs, level, f"down_{level}", resample)
             )
             x = width
             skip_widths += [width] * (blocks + (resample is not None))
@@ -175,9 +164,7 @@ class PathNetwork(Denoiser):
                 pairs.append((x + skip_widths.pop(), width))
                 x = width
             resample = "up" if level > 0 else None
-            self.up_blocks.append(
-                self._block(pairs, level, token_size, f"up_{level}", resample)
-            )
+            self.up_blocks.append(self._block(pairs, level, f"up_{level}", resample))
         self.norm_out = GroupNormalization(
             widths[0], self.groups, dtype=policy, name="norm_out"
         )
@@ -187,7 +174,7 @@ class PathNetwork(Denoiser):
             widths[0], self.image_channels, zero=True, dtype="float32", name="conv_out"
         )
 
-    def _block(self, widths, level, token_size, name, resample=None, layers=None):
+    def _block(self, widths, level, name, resample=None, layers=None):
         temporal = self.num_temporal_attention_layers[level]
         if layers is None:
             layers = self.num_attention_layers[level]
@@ -195,7 +182,7 @@ class PathNetwork(Denoiser):
             widths,
             layers,
             embedding_size=self.embedding_size,
-            token_size=token_size,
+            token_size=self.token_size,
             groups=self.groups,
             num_heads=self.num_heads,
             feed_forward=self.attention_feed_forward,

@@ -151,17 +151,12 @@ class UNet(PathNetwork):
                 name="tokens",
             )
             self.token_size = self.tokens.token_size
-        self._make_paths(self.token_size)
+        self._make_paths()
         self.mid_block = self.mid_residual = None
         if mid_blocks:
             width = self.channels[-1]
-            self.mid_block = self._block(
-                [(width, width)],
-                len(self.channels) - 1,
-                self.token_size,
-                "mid_block",
-                layers=1,
-            )
+            last = len(self.channels) - 1
+            self.mid_block = self._block([(width, width)], last, "mid_block", layers=1)
             self.mid_residual = ResidualBlock(
                 width,
                 width,

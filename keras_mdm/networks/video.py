@@ -110,7 +110,7 @@ class InflatedUNet(Denoiser):
         self.frame_embedding = FrameEmbedding(
             frames, inner.embedding_size, dtype=policy, name="frame_embedding"
         )
-        self.temporal_attentions, self._places = [], []
+        self.temporal_attentions, self.places = [], []
         for place, block in inner.blocks():
             for unit in range(len(block.residuals)):
                 for i in range(counts[place]):
@@ -122,7 +122,7 @@ class InflatedUNet(Denoiser):
                             name=f"{block.name}_{unit}_temporal_attention_{i}",
                         )
                     )
-                    self._places.append((block.name, unit))
+                    self.places.append((block.name, unit))
         self.build()
 
     def encode_condition(self, features, drop=None):
@@ -183,34 +183,32 @@ class InflatedUNet(Denoiser):
         own = ops.reshape(predictions[:rows], (-1, self.frames, *predictions.shape[1:]))
         return [own, predictions[rows:]], x[:rows]
 
-    def attend_over_frames(self, x, block, unit, rows):
-        """What happens to features between two layers of the picture's network.
-
-        Args:
-            x: Tensor of `rows` frames, then pictures, which stay as they are.
-            block: str. Name of a block of `inner`.
-            unit: int. Number of its residual block that made `x`.
-            rows: int or scalar tensor.
-        """
-        layers = [
-            layer
-            for layer, place in zip(self.temporal_attentions, self._places, strict=True)
-            if place == (block, unit)
-        ]
-        if not layers:
-            return x
-        frames = x[:rows]
-        for layer in layers:
-            frames = layer(frames, frames=self.frames)
-        return ops.concatenate([frames, x[rows:]], axis=0)
-
 
 class _TemporalHook:
-    """What `ResolutionBlock` calls after each residual block, for one batch."""
+    """Attention over frames between two layers of the picture's network, for one batch.
+
+    Args:
+        network: `InflatedUNet`.
+        rows: int or scalar tensor. Frames of the batch; pictures follow, and stay as
+            they are.
+    """
 
     def __init__(self, network, rows):
         self.remat = network.remat
         self._network, self._rows = network, rows
 
     def __call__(self, x, block, unit):
-        return self._network.attend_over_frames(x, block, unit, self._rows)
+        network, rows = self._network, self._rows
+        layers = [
+            layer
+            for layer, place in zip(
+                network.temporal_attentions, network.places, strict=True
+            )
+            if place == (block, unit)
+        ]
+        if not layers:
+            return x
+        frames = x[:rows]
+        for layer in layers:
+            frames = layer(frames, frames=network.frames)
+        return ops.concatenate([frames, x[rows:]], axis=0)

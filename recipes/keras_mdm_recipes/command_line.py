@@ -134,10 +134,6 @@ def parse(recipe, arguments=None):
 def read_config(recipe, file):
     """Settings in a file, by key: nested sections, or a run's `config.json`.
 
-    Args:
-        recipe: str. Name of the recipe.
-        file: str or path.
-
     Raises:
         ValueError: if it can't be read, or has settings that the recipe has not.
     """
@@ -203,15 +199,11 @@ def _converted(recipe, key, value, where):
         raise ValueError(f"{where} {error}") from None
 
 
-def _default(recipe, key):
-    """What a setting is if it is not given, or `None` if its help says so."""
-    field = settings.FIELDS[key][0]
-    return {**recipe.SMALL, **recipe.DEFAULTS}.get(key, field.default)
-
-
 def _help(recipe, key):
-    text, default = settings.FIELDS[key][0].metadata["help"], _default(recipe, key)
-    if default is None:
+    field = settings.FIELDS[key][0]
+    text = field.metadata["help"]
+    default = {**recipe.SMALL, **recipe.DEFAULTS}.get(key, field.default)
+    if default is None:  # Then the text says what it is.
         return text
     values = default if isinstance(default, list) else [default]
     # `True` is written as in JSON.

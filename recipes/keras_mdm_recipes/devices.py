@@ -66,11 +66,7 @@ def prepare(
 
 
 def check_batches(plan):
-    """Raises a `ValueError` if the devices can't share a stage's batches alike.
-
-    Args:
-        plan: List of `Stage`.
-    """
+    """Raises a `ValueError` if the devices can't share a stage's batches alike."""
     from keras_mdm import backend
 
     parts = backend.rows_per_call()
@@ -85,11 +81,7 @@ def check_batches(plan):
 
 
 def check_agreement(what):
-    """Raises a `ValueError` in all processes unless they were told the same.
-
-    Args:
-        what: dict of JSON values that must be the same in all of them.
-    """
+    """Raises a `ValueError` in all processes unless a dict is the same in them."""
     from keras_mdm import backend
     from keras_mdm.training.settings import differences
 

@@ -28,7 +28,6 @@ The judge knows only these classes: it tells whether a class can be recognised, 
 whether a picture is beautiful.
 """
 
-import argparse
 import dataclasses
 import functools
 import json
@@ -40,7 +39,7 @@ import numpy as np
 from keras_mdm_recipes import (
     averages,
     command_line,
-    devices,
+    drawing,
     evaluate_clips,
     evaluate_field,
     evaluate_scenes,
@@ -57,9 +56,7 @@ NUM_SAMPLES = 500
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=start.HelpFormatter
-    )
+    parser = start.make_parser(__doc__)
     add = parser.add_argument
     add("run", metavar="RUN", type=start.path, help="run folder of a training recipe")
     add(
@@ -82,9 +79,6 @@ def parse_arguments(arguments=None):
     )
     add("--seed", type=int, default=1000, help="of the pictures drawn")
     add("--batch-size", type=int, default=100, help="pictures drawn at once")
-    add("--sampler", help="such as ddim or dpm_solver (default: the model's)")
-    add("--num-steps", type=int, help="sampler steps (default: the model's)")
-    add("--guidance-scale", type=float, help="1 is none (default: the model's)")
     add("--dataset", help="data set of real pictures (default: that of the run)")
     add("--data-dir", type=start.path, help="where TFDS keeps it (default: the run's)")
     add("--test-split", default="test", help="split of the real test pictures")
@@ -96,9 +90,7 @@ def parse_arguments(arguments=None):
         f"{evaluate_scenes.JUDGE_EPOCHS} for scenes, {evaluate_clips.JUDGE_EPOCHS} for "
         "clips)",
     )
-    averages.add_flag(parser, sweep=True)
-    start.backend_choices(parser)
-    add("--data-parallel", action="store_true", help="draw on all devices (JAX)")
+    drawing.add_flags(parser, sweep=True)
     args = parser.parse_args(arguments)
     if args.num_samples is None:
         args.num_samples = NUM_SAMPLES if args.fid is None else fid.NUM_SAMPLES
@@ -207,7 +199,7 @@ def prepare_classes(args, settings, mdm, class_names):
     wanted = np.repeat(np.arange(num_classes), each)
 
     def run():
-        pyramid, seconds = judging.draw(
+        pyramid, seconds = drawing.draw(
             args,
             mdm,
             labels=list(range(num_classes)),
@@ -246,17 +238,11 @@ def evaluate(args):
             f"'{args.run}' is not a finished run: it lacks config.json or preset/."
         )
     settings = data_settings(args, config)
-    averages.check(args, args.run)
-    start.choose_backend(args.backend)
-    devices.prepare(args.data_parallel)
+    mdm = drawing.load_model(args, args.run)
 
-    import keras_mdm
     from keras_mdm import files
     from keras_mdm.levels import read_level
 
-    mdm = keras_mdm.MDM.from_preset(args.run, dtype=args.dtype or start.default_dtype())
-    if args.ema not in (None, "sweep"):
-        averages.load(mdm, args.run, args.ema)
     if args.fid is not None or args.clip_score is not None:
         evaluate_field.check(args, mdm)
         run = functools.partial(evaluate_field.evaluate, args, settings, mdm)

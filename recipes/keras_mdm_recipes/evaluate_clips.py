@@ -83,16 +83,7 @@ def report(result):
 
 
 def prepare(args, settings, mdm):
-    """Trains the judge.
-
-    Args:
-        args: Flags of `evaluate.py`.
-        settings: dict of the section `data` of the run's settings.
-        mdm: `MDM`.
-
-    Returns:
-        Callable that draws, judges and reports; see `judging.evaluate_splits`.
-    """
+    """Trains the judge; see `evaluate_scenes.prepare`."""
     from keras_mdm import data
     from keras_mdm.levels import read_level
     from keras_mdm.metrics import ClipJudge

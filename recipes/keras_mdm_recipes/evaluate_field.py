@@ -1,11 +1,10 @@
 """FID and CLIP score of a run: `evaluate.py --fid` and `--clip-score`."""
 
 import itertools
-import time
 
 import numpy as np
 
-from keras_mdm_recipes import fid
+from keras_mdm_recipes import drawing, fid
 
 ROUND = 10  # Batches drawn before their features are taken.
 
@@ -55,12 +54,7 @@ class Clip:
 
 
 def check(args, mdm):
-    """Raises a `ValueError` if what the flags ask for can't be measured.
-
-    Args:
-        args: Flags of `evaluate.py`.
-        mdm: `MDM`.
-    """
+    """Raises a `ValueError` if what the flags ask for can't be measured."""
     from keras_mdm.levels import read_level
 
     if read_level(mdm.resolution)[0] > 1:
@@ -170,13 +164,4 @@ def _draw(args, mdm, asked, seed):
         condition = {"labels": asked}
     else:
         condition = {"num_samples": len(asked)}
-    start = time.perf_counter()
-    drawn = mdm.generate(
-        **condition,
-        seed=seed,
-        batch_size=args.batch_size,
-        sampler=args.sampler,
-        num_steps=args.num_steps,
-        guidance_scale=args.guidance_scale,
-    )
-    return drawn, time.perf_counter() - start
+    return drawing.draw(args, mdm, seed=seed, **condition)

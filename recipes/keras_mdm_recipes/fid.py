@@ -12,7 +12,6 @@ FID is of 50,000 drawn pictures. It falls with their number, so `evaluate` refus
 fewer; without `--fid` it prints distances, with those of real pictures beside.
 """
 
-import argparse
 import pathlib
 
 import numpy as np
@@ -26,9 +25,7 @@ NETWORK, LAYER = "inception-v3-compat", "2048"  # Names that torch-fidelity has.
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=start.HelpFormatter
-    )
+    parser = start.make_parser(__doc__)
     add = parser.add_argument
     add("source", help="such as folder:PATH; what --dataset of the recipes takes")
     add("--split", default="train", help="of the source")
@@ -137,15 +134,7 @@ def read_reference(path, resolution):
 
 
 def write_statistics(args, network):
-    """Writes the statistics of a source's pictures.
-
-    Args:
-        args: Flags of this program.
-        network: `Network` or what has its `features`.
-
-    Returns:
-        int: the number of pictures.
-    """
+    """Writes the statistics of a source's pictures, and returns their number."""
     from keras_mdm import data, files
 
     source = data.open_source(args.source, args.split, args.data_dir)

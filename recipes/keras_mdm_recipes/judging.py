@@ -1,34 +1,9 @@
-"""What all evaluations do: draw, train a judge, measure distances."""
+"""What evaluations by a judge do: train it, and measure distances."""
 
-import time
+from keras_mdm_recipes import drawing
 
 # Splits of captions that training has not seen, and what they are called.
 SPLITS = {"test": "seen combinations", "test_held_out": "held-out combinations"}
-
-
-def draw(args, mdm, *captions, **options):
-    """Draws as the flags of `evaluate.py` say.
-
-    Args:
-        args: Flags of `evaluate.py`.
-        mdm: `MDM`.
-        *captions: List of str, unless labels are drawn from.
-        **options: Arguments of `MDM.generate` that are no flags.
-
-    Returns:
-        A pair: what `MDM.generate` returns, and the seconds that it took.
-    """
-    start = time.perf_counter()
-    drawn = mdm.generate(
-        *captions,
-        **options,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        sampler=args.sampler,
-        num_steps=args.num_steps,
-        guidance_scale=args.guidance_scale,
-    )
-    return drawn, time.perf_counter() - start
 
 
 def evaluate_splits(args, mdm, judge, reference, read, measure, report):
@@ -51,7 +26,7 @@ def evaluate_splits(args, mdm, judge, reference, read, measure, report):
     base, results, seconds = judge.features(reference), {}, 0.0
     for split, title in SPLITS.items():
         real, captions, wanted = read(split, args.num_samples)
-        drawn, taken = draw(args, mdm, captions)
+        drawn, taken = drawing.draw(args, mdm, captions)
         seconds += taken
         result = {
             "captions": len(drawn),
@@ -107,11 +82,7 @@ def measure_distances(judge, drawn, real, base):
 
 
 def print_distances(result):
-    """Prints the feature distances that `evaluate.py` measured, with floor and ceiling.
-
-    Args:
-        result: dict with `frechet` and `kernel`.
-    """
+    """Prints what `measure_distances` found, with floor and ceiling."""
     for name in ("frechet", "kernel"):
         values = result[name]
         print(

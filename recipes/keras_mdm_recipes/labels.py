@@ -5,15 +5,7 @@ import re
 
 
 def spread_labels(num_samples, num_classes):
-    """Labels for a grid: classes in turn, or some from all over if they don't fit.
-
-    Args:
-        num_samples: int.
-        num_classes: int.
-
-    Returns:
-        List of `num_samples` int.
-    """
+    """Labels for a grid: classes in turn, or some from all over if they don't fit."""
     stride = 1
     if num_samples < num_classes:
         # Neighboring classes are often alike: colours of a shape, breeds of a dog.
@@ -32,12 +24,7 @@ def class_title(label, class_names):
 
 
 def check_classes(dataset, trained, found):
-    """Raises a `ValueError` unless labels mean what they meant in training.
-
-    Args:
-        dataset: str. Name of the data set.
-        trained, found: Lists of names of classes.
-    """
+    """Raises a `ValueError` unless the names of classes are those of training."""
     if list(trained) != list(found):
         gone, new = (
             ", ".join(repr(n) for n in names if n not in others) or "none"
@@ -53,11 +40,7 @@ def check_classes(dataset, trained, found):
 def find_labels(given, num_classes, class_names, num_samples):
     """Turns `--labels` into numbers; returns them and the pictures of each.
 
-    Args:
-        given: List of str, or `None`.
-        num_classes: int, or `None` for an unconditional model.
-        class_names: List of str, or `None`.
-        num_samples: int.
+    Without `num_classes` the model is unconditional.
     """
     if num_classes is None:
         if given:

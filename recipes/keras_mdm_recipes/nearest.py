@@ -15,7 +15,7 @@ def write_nearest(path, source, pyramid, titles, upscale):
         titles: Sequence of str, one for each picture, or `None`.
         upscale: bool. Whether small pictures are enlarged in training.
     """
-    from keras_mdm.data.transforms import prepare
+    from keras_mdm.data import prepare_picture
     from keras_mdm.metrics import pixel_distances
     from keras_mdm.training.pictures import pyramid_grid, save_picture
 
@@ -24,7 +24,9 @@ def write_nearest(path, source, pyramid, titles, upscale):
     for index in np.linspace(0, len(source) - 1, min(_MOST, len(source))).astype(int):
         try:
             picture = source[int(index)]["image"]
-            picture = prepare(picture, resolution, upscale=upscale, channels=channels)
+            picture = prepare_picture(
+                picture, resolution, upscale=upscale, channels=channels
+            )
         except ValueError:
             continue  # Unusable or too small: training skipped it too.
         pictures.append(picture)

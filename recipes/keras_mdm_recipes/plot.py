@@ -110,21 +110,21 @@ def draw_columns(axes, rows, prefix, label=str):
             axes.plot(*zip(*points, strict=True), label=label(key), marker=marker)
 
 
-def plot_losses(history, path):
-    """Draws the loss of each resolution over all stages.
-
-    Args:
-        history: Path of `history.csv`.
-        path: Path of the PNG file.
-    """
+def agg_pyplot():
+    """matplotlib's `pyplot`, set to draw into files alone."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def plot_losses(history, path):
+    """Draws the loss of each resolution over all stages of a `history.csv`."""
     from keras_mdm.files import whole_file
 
-    rows = read_rows(history, PLACE)
+    pyplot, rows = agg_pyplot(), read_rows(history, PLACE)
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     draw_columns(axes, rows, "loss_", lambda key: f"{key[len('loss_') :]} pixels")
     ends = {

@@ -3,7 +3,6 @@
 Training writes it at its end; this writes it anew, of a run that is not finished too.
 """
 
-import argparse
 import base64
 import dataclasses
 import html
@@ -12,7 +11,7 @@ import pathlib
 import re
 
 from keras_mdm_recipes import command_line, start
-from keras_mdm_recipes.plot import PLACE, draw_columns, read_rows
+from keras_mdm_recipes.plot import PLACE, agg_pyplot, draw_columns, read_rows
 from keras_mdm_recipes.settings import Settings
 
 _MOST_GRIDS = 40
@@ -36,22 +35,10 @@ def shown(value):
     return html.escape(printable(value))
 
 
-def figure_of(draw, size=(8, 3.4)):
-    """A figure as an `img` element.
-
-    Args:
-        draw: Callable of matplotlib's axes.
-        size: Pair of numbers. Inches.
-
-    Returns:
-        str.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+def figure_of(draw):
+    """A figure as an `img` element; `draw` is called with matplotlib's axes."""
+    pyplot = agg_pyplot()
+    figure, axes = pyplot.subplots(figsize=(8, 3.4), layout="constrained")
     draw(axes)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
@@ -166,13 +153,7 @@ def figures(paths):
 
 
 def write_report(run):
-    """Writes `report.html` into a run folder.
-
-    Args:
-        run: Path of the run folder.
-
-    Returns:
-        Path of the page.
+    """Writes `report.html` into a run folder, and returns its path.
 
     Raises:
         ValueError: if it is no run folder.
@@ -232,9 +213,7 @@ def write_report(run):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=start.HelpFormatter
-    )
+    parser = start.make_parser(__doc__)
     parser.add_argument("run", type=start.path, help="run folder")
     args = parser.parse_args(arguments)
     with start.errors_as_lines():

@@ -15,7 +15,7 @@ import sys
 
 from PIL import Image
 
-from keras_mdm_recipes import averages, devices, start
+from keras_mdm_recipes import drawing, start
 from keras_mdm_recipes.labels import class_title, find_labels
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -23,9 +23,7 @@ CLIP_SUFFIXES = (".webp", ".gif", ".mp4")
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=start.HelpFormatter
-    )
+    parser = start.make_parser(__doc__)
     add = parser.add_argument
     add(
         "model",
@@ -50,9 +48,6 @@ def parse_arguments(arguments=None):
     )
     add("--pyramid", action="store_true", help="write every resolution")
     add("--grid", action="store_true", help="write one grid, not a file each")
-    add("--sampler", help="such as ddim or dpm_solver (default: the model's)")
-    add("--num-steps", type=int, help="sampler steps (default: the model's)")
-    add("--guidance-scale", type=float, help="1 is none (default: the model's)")
     add("--frame-rate", type=int, default=8, help="frames a second of clips")
     add("--batch-size", type=int, default=32, help="pictures drawn at once")
     add(
@@ -63,9 +58,7 @@ def parse_arguments(arguments=None):
         "(default: 'drawn' in the run folder, or here)",
     )
     add("--overwrite", action="store_true", help="an existing file is replaced")
-    averages.add_flag(parser)
-    start.backend_choices(parser)
-    add("--data-parallel", action="store_true", help="draw on all devices (JAX)")
+    drawing.add_flags(parser)
     add(
         "--progress",
         action=argparse.BooleanOptionalAction,
@@ -116,36 +109,25 @@ def draw(args):
     folder, file = find_target(args)
     config = start.read_run(args.model)
     class_names = config.get("class_names")
-    averages.check(args, args.model)
-    start.choose_backend(args.backend)
-    devices.prepare(args.data_parallel)
+    mdm = drawing.load_model(args, args.model)
 
-    import keras_mdm
     from keras_mdm.text_files import cut
     from keras_mdm.training.pictures import pyramid_frames
 
-    mdm = keras_mdm.MDM.from_preset(
-        args.model, dtype=args.dtype or start.default_dtype()
-    )
     if mdm.batch_spec.text is not None and not args.prompts:
         raise ValueError("the model draws from sentences: give --prompts.")
-    if args.ema is not None:
-        averages.load(mdm, args.model, args.ema)
     labels, each = find_labels(
         args.labels, mdm.batch_spec.num_classes, class_names, args.num_samples
     )
-    pyramid = mdm.generate(
+    pyramid, _ = drawing.draw(
+        args,
+        mdm,
         args.prompts,
         labels=labels,
         negative_prompt=args.negative_prompt,
         num_samples=each,
         resolution=args.resolution,
         return_pyramid=True,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        sampler=args.sampler,
-        num_steps=args.num_steps,
-        guidance_scale=args.guidance_scale,
         progress=args.progress,
     )
     largest = next(iter(pyramid))

@@ -278,11 +278,7 @@ class Settings:
         setattr(getattr(self, section), name, value)
 
     def fill(self, defaults):
-        """Sets what was not given.
-
-        Args:
-            defaults: dict of key to value.
-        """
+        """Sets what was not given, from a dict of key to value."""
         for key, value in defaults.items():
             if self.get(key) is None:
                 self.set(key, value)

@@ -72,27 +72,21 @@ def is_foreseen(error, folder=FOLDER):
     return ours and (last.line or "").startswith("raise ")
 
 
-class HelpFormatter(
+def make_parser(description):
+    """A parser that shows the docstring as it was written, and defaults of flags."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=_HelpFormatter
+    )
+
+
+class _HelpFormatter(
     argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
 ):
-    """Shows the defaults of flags, and a module's docstring as it was written."""
-
     def _get_help_string(self, action):
         # "default: None" says nothing: those flags explain it in words.
-        if action.default is None or isinstance(action.default, bool):
+        if action.default is None or isinstance(action.default, bool | list | tuple):
             return action.help
         return super()._get_help_string(action)
-
-
-def backend_choices(parser):
-    """Adds the flags `--backend` and `--dtype`."""
-    parser.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        help="Keras backend (default: that of KERAS_BACKEND, or else the first "
-        "installed of jax, tensorflow, torch)",
-    )
-    parser.add_argument("--dtype", help=f"dtype policy {DTYPE_HELP}")
 
 
 def choose_backend(name, cache_dir=None):

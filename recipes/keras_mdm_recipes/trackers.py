@@ -12,12 +12,7 @@ def find(name):
 
 
 def start(tracker, name, config):
-    """Begins a run there.
-
-    Args:
-        tracker: Module with functions `init`, `log` and `finish`.
-        name: str. Of the run.
-        config: dict of settings.
+    """Begins a run there, with a dict of settings.
 
     Raises:
         ValueError: if the tracker can't begin.

@@ -46,7 +46,7 @@ def open_source(settings):
 def make_model(settings, source):
     """The model for the data: a jointly trained encoder takes the tokens asked for."""
     import keras_mdm
-    from keras_mdm.conditioning import TextConditioner
+    from keras_mdm.conditioning import TextConditioner, find_vocabulary
 
     preset, tokens = settings.model.preset, settings.model.tokens
     max_tokens = settings.model.max_tokens
@@ -71,17 +71,13 @@ def make_model(settings, source):
     changes = {}
     if max_tokens is not None or tokens == "bytes":
         changes["max_tokens"] = max_tokens or 128
-    if tokens is not None:
-        changes["vocabulary"] = find_words(source) if tokens == "words" else None
+    if tokens == "bytes":
+        changes["vocabulary"] = None
+    elif tokens == "words":
+        items = training.readable(source, 20_000)
+        changes["vocabulary"] = find_vocabulary(item["caption"] for item in items)
     encoder = keras_mdm.TextEncoder(**{**conditioner.get_config(), **changes})
     return keras_mdm.MDM.from_preset(preset, conditioner=encoder, **options)
-
-
-def find_words(source, limit=20_000):
-    """Words of the first captions of a source."""
-    from keras_mdm.conditioning import find_vocabulary
-
-    return find_vocabulary(item["caption"] for item in training.readable(source, limit))
 
 
 def make_grid(settings, source, mdm):

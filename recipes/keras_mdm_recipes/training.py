@@ -40,12 +40,7 @@ def run(recipe, arguments=None):
 
     Mistakes of the user end it with a line, and an interrupted run is told how to go
     on.
-
-    Args:
-        recipe: Module.
-        arguments: List of str. Defaults to those of the program.
     """
-
     with start.errors_as_lines():
         settings, begin = command_line.parse(recipe, arguments)
         output = pathlib.Path(settings.run.output)
@@ -65,11 +60,7 @@ def run(recipe, arguments=None):
 def train(recipe, settings, output, begin):
     """Runs the stages and writes the run folder, or makes the check alone.
 
-    Args:
-        recipe: Module.
-        settings: `Settings`, whose missing values are filled in.
-        output: Path of the run folder.
-        begin: `command_line.Begin`.
+    Settings that were not given are filled in.
     """
     settings.run.backend = start.choose_backend(
         settings.run.backend, settings.run.cache_dir
