@@ -15,6 +15,7 @@ import numpy as np
 from keras_mdm.checksums import read_arrays
 from keras_mdm.data.file_walk import count_endings, name_some
 from keras_mdm.data.limits import LIMITS
+from keras_mdm.data.packed import unpacker_of
 from keras_mdm.data.pictures import EXTENSIONS
 from keras_mdm.files import cache_folder, leads_out, local_path, whole_file
 from keras_mdm.text_files import printable
@@ -30,16 +31,6 @@ _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 # Bytes at both ends that tell shards of one size apart; tar ends in 10 KB of zeros.
 _SAMPLED = 16 * 1024
 
-_UNPACKERS = {
-    b"\x1f\x8b": "gunzip",
-    b"BZh": "bunzip2",
-    b"\xfd7zXZ\0": "unxz",
-    b"(\xb5/\xfd": "unzstd",
-    b"\x04\x22\x4d\x18": "unlz4",
-    b"PK\x03\x04": "unzip",
-    b"7z\xbc\xaf\x27\x1c": "7z x",
-    b"Rar!": "unrar x",
-}
 _PACKED = tuple(
     ".tar.gz .tar.bz2 .tar.xz .tar.zst .tar.lz4 .tar.lzma .tar.Z "
     ".tgz .tbz .tbz2 .txz .tzst .zip .7z .rar".split()
@@ -95,9 +86,9 @@ def _refuse_packed(shard):
     """Raises a `ValueError` if a file is compressed: it can't be read at random."""
     with shard.open("rb") as file:
         start = file.read(8)
-    tools = [tool for magic, tool in _UNPACKERS.items() if start.startswith(magic)]
-    if tools or shard.name.endswith(_PACKED):
-        how = f", such as with `{tools[0]}`" if tools else ""
+    tool = unpacker_of(start)
+    if tool or shard.name.endswith(_PACKED):
+        how = f", such as with `{tool}`" if tool else ""
         raise ValueError(
             f"'{printable(shard)}' is compressed, and its pictures can't be read at "
             f"random. Unpack it first{how}, to a plain .tar file."
