@@ -9,6 +9,7 @@ import html
 import io
 import pathlib
 import re
+import warnings
 
 from keras_mdm_recipes import command_line, start
 from keras_mdm_recipes.plot import PLACE, agg_pyplot, draw_columns, read_rows
@@ -121,14 +122,19 @@ def flat(tree, name=""):
 
 def grids(folder):
     """The grids of samples in the order of training, as figures."""
+    from keras_mdm.text_files import printable
 
     def order(path):
         found = re.match(r"stage(\d+)_.*?(?:_step(\d+))?$", path.stem)
         place = (int(found[1]), int(found[2] or 10**12)) if found else (10**6, 0)
         return *place, path.stem
 
-    paths = [p for p in folder.glob("stage*") if p.suffix in _TYPES and p.is_file()]
-    paths = sorted(paths, key=order)
+    paths = sorted((p for p in folder.glob("stage*") if p.suffix in _TYPES), key=order)
+    for path in paths:
+        if not path.is_file():
+            name = printable(path)
+            warnings.warn(f"'{name}' is left out: it is no file.", stacklevel=2)
+    paths = [path for path in paths if path.is_file()]
     last = _newest(paths[-_MOST_GRIDS:])
     left = len(paths) - len(last)
     more = f"<p>{left} earlier ones are in {shown(folder)}.</p>"
