@@ -68,7 +68,7 @@ def oracle():
 
 def _draw(mdm, known, **options):
     drawn = mdm.generate(
-        num_samples=128,
+        num_samples=64,
         known_frames=known,
         threshold="none",
         output="float",
@@ -95,7 +95,7 @@ def test_known_frames_on_rectified_flow():
 
 
 def check_conditional(oracle, number, sampler, num_steps):
-    given = np.random.default_rng(0).normal(MEAN, SPREAD, (128, 8, 8, 1))
+    given = np.random.default_rng(0).normal(MEAN, SPREAD, (64, 8, 8, 1))
     given = given.clip(-1, 1).astype("float32")
     drawn = _draw(oracle, {number: given}, sampler=sampler, num_steps=num_steps)
     np.testing.assert_array_equal(drawn[:, number], given)
@@ -109,7 +109,7 @@ def check_conditional(oracle, number, sampler, num_steps):
 
 def test_one_passage_is_not_enough(oracle):
     """What resampling is for: each step taken once hardly binds the other frame."""
-    given = np.random.default_rng(0).normal(MEAN, SPREAD, (128, 8, 8, 1))
+    given = np.random.default_rng(0).normal(MEAN, SPREAD, (64, 8, 8, 1))
     given = given.clip(-1, 1).astype("float32")
     drawn = _draw(oracle, {0: given}, sampler="ddim", num_steps=50, num_resamplings=1)
     slope = np.cov(given.ravel(), drawn[:, 1].ravel())[0, 1] / given.var()
