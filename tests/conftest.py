@@ -77,3 +77,15 @@ def fixed_seeds():
     """Seeds initializers; `keras.utils.set_random_seed` would import TensorFlow."""
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope="module")
+def eager_functions():
+    """Functions of TensorFlow run as they stand: for modules whose models take a few
+    steps each, which tracing would make take ten times as long."""
+    if os.environ.get("KERAS_BACKEND") != "tensorflow":
+        yield
+        return
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

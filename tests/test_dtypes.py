@@ -6,6 +6,8 @@ from helpers import batch_of, run_python, tiny_mdm, tiny_nest, uncompiled
 
 import keras_mdm
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 DTYPES = ("bfloat16", "mixed_bfloat16", "float64")
 
 

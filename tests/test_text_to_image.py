@@ -8,6 +8,8 @@ from text_helpers import FakeEncoder, text_mdm, word_encoder
 
 import keras_mdm
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 TEXTS = ["a red circle", "a blue square", "", "red"]
 
 

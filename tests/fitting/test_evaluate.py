@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from helpers import batch_of, equal_values, randomize, to_numpy, trainer, values_of
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 
 @pytest.fixture(scope="module")
 def mdm():

@@ -18,6 +18,8 @@ from helpers import (
 
 import keras_mdm
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 DATA = batch_of(8, 8)
 BATCHES = [{k: v[i : i + 4] for k, v in DATA.items()} for i in (0, 4)]
 

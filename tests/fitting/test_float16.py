@@ -17,6 +17,8 @@ from helpers import (
 from keras_mdm import ProgressiveSchedule, Stage, callbacks
 from keras_mdm.training import default_optimizer
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 LossScale = keras.optimizers.LossScaleOptimizer
 
 

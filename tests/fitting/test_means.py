@@ -7,6 +7,8 @@ from helpers import batch_of, randomize, tiny_nest, tiny_unet, to_numpy, trainer
 
 from keras_mdm.diffusion.noise import sample_noise
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 WEIGHTS = {8: 2.0, 4: 0.5}
 DATA = batch_of(6, 8)
 SAMPLE_WEIGHT = np.array([0.0, 1.0, 2.0, 0.5, 3.0, 1.0], "float32")

@@ -14,6 +14,8 @@ from keras_mdm.fitting.batches import BatchSpec
 from keras_mdm.fitting.places import START
 from keras_mdm.fitting.streams import ArrayBatches, PreparedData
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 SPEC = BatchSpec.of(tiny_nest(1))
 BATCHES = [batch_of(3, 8, seed=number) for number in range(5)]
 

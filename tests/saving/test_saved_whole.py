@@ -10,6 +10,8 @@ from helpers import batch_of, equal_values, tiny_mdm, tiny_nest, values_of
 
 import keras_mdm
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 BATCH = batch_of(4, 8)
 
 

@@ -15,6 +15,8 @@ from helpers import (
 import keras_mdm
 from keras_mdm.layers import TemporalAttention
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 FRAMES = 4
 
 

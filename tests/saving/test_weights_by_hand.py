@@ -18,6 +18,8 @@ from helpers import (
 
 import keras_mdm
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 BATCH = batch_of(4, 8)
 
 

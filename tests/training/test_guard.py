@@ -11,6 +11,8 @@ import keras_mdm
 from keras_mdm import ProgressiveSchedule, Stage, callbacks
 from keras_mdm.fitting.monitor import EDGES, StepMonitor
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 TOO_LARGE = 3e38  # Times an error of more than about 1, infinite in float32.
 
 

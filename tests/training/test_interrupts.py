@@ -17,6 +17,8 @@ from keras_mdm import ProgressiveSchedule, Stage
 from keras_mdm.fitting import interrupts
 from keras_mdm.training import state
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 ROOT = pathlib.Path(__file__).parents[2]
 BATCH = batch_of(4, 8)
 ENDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}

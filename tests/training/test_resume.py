@@ -11,6 +11,8 @@ from helpers import batch_of, equal_values, tiny_mdm, values_of
 from keras_mdm import ProgressiveSchedule, Stage
 from keras_mdm.training import state, state_file
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 STAGES = [
     Stage(8, steps=2, steps_per_epoch=1, batch_size=4, learning_rate=0.01),
     Stage(

@@ -9,6 +9,8 @@ import keras_mdm
 from keras_mdm import ProgressiveSchedule, Stage
 from keras_mdm.training import StageLearningRate, default_optimizer, state
 
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
 
 def forever(stage):
     """A generator of one batch for a stage, and no more than the stage takes."""
