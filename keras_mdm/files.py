@@ -228,16 +228,19 @@ def clear_leftovers(folder):
 @contextlib.contextmanager
 def _locked(path):
     """Within it, a temporary file or folder is that of a living writer."""
-    if fcntl is None:
-        yield
-        return
-    file = os.open(path, os.O_RDONLY)
+    file = None
+    # Another process may have taken it for a leftover before it was locked: it is
+    # written all the same.
+    with contextlib.suppress(FileNotFoundError):
+        file = os.open(path, os.O_RDONLY) if fcntl else None
     try:
-        with contextlib.suppress(OSError):  # A file system without locks.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if file is not None:
+            with contextlib.suppress(OSError):  # A file system without locks.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
-        os.close(file)
+        if file is not None:
+            os.close(file)
 
 
 def finish_replacement(folder):

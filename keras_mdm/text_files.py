@@ -108,7 +108,8 @@ def parse_json(text, name):
     except (ValueError, RecursionError) as error:
         raise ValueError(f"'{printable(name)}' is not JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise ValueError(f"'{printable(name)}' is no JSON object.")
+        kind = type(value).__name__
+        raise ValueError(f"'{printable(name)}' is no JSON object, but a {kind}.")
     return value
 
 

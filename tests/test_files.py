@@ -227,3 +227,17 @@ def test_rows_are_not_added_through_a_link(tmp_path):
     assert not (tmp_path / "precious").exists()
     with pytest.raises(ValueError, match="is a link"):
         files.own_folder(tmp_path, "history.csv")
+
+
+def test_a_file_that_another_process_took_for_a_leftover(tmp_path, monkeypatch):
+    """Between being made and being locked it has no living writer."""
+    touch = pathlib.Path.touch
+
+    def cleared(path, **options):
+        touch(path, **options)
+        path.unlink()
+
+    monkeypatch.setattr(pathlib.Path, "touch", cleared)
+    files.write_text(tmp_path / "x", "written")
+    assert (tmp_path / "x").read_text() == "written"
+    assert os.listdir(tmp_path) == ["x"]

@@ -125,7 +125,7 @@ class Source:
         # Whatever one odd item makes a library raise, it does not end a run.
         except Exception as error:
             what, why = self.describe(index), str(error)
-            if not isinstance(error, ValueError):
+            if not isinstance(error, ValueError) or not why:
                 why = f"{type(error).__name__}: {why}"
             self.skip(what, why)
             raise UnusablePicture(what, why) from error

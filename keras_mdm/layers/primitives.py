@@ -38,9 +38,11 @@ class Layer(keras.layers.Layer):
         build_children(self)
 
     def get_config(self):
-        names = inspect.signature(type(self).__init__).parameters
-        own = {n: getattr(self, n) for n in names if n not in ("self", "kwargs")}
-        return {**super().get_config(), **own}
+        parameters = inspect.signature(type(self)).parameters.values()
+        several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+        names = [p.name for p in parameters if p.kind not in several]
+        config = super().get_config()
+        return {name: getattr(self, name) for name in names} | config
 
 
 def check_divisible(channels, groups, what):

@@ -131,6 +131,6 @@ def read_part(folder, name):
         return read_json(member(folder, name))
     except ValueError as error:
         raise ValueError(
-            f"preset '{printable(folder)}' is damaged: {name} is not JSON. "
-            f"Cause: {error}"
+            f"preset '{printable(folder)}' is damaged: {name} can't be "
+            f"read. Cause: {error}"
         ) from error

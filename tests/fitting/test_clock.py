@@ -10,8 +10,6 @@ from helpers import batch_of, counting, trainer
 from keras_mdm.fitting import clock, step_callbacks
 from keras_mdm.fitting.clock import StepClock
 
-pytestmark = pytest.mark.usefixtures("eager_functions")
-
 
 class Losses:
     """Losses of a step that is running until `end` is called."""
