@@ -5,7 +5,7 @@
 The folder is one of `get_pictures.py`, or any with captions, classes and splits. A
 judge learns the classes of its training pictures. The model draws as many captions that
 training saw as there are held-out pictures, then the captions of these. One JSON line
-has, for real held-out pictures, both kinds of drawn ones, blurred ones and noise:
+has, for real pictures, both kinds of drawn ones, blurred held-out ones and noise:
 
 - `accuracy`: share whose class, to the judge, is that of the caption.
 - `frechet`, `kernel`: distances from the held-out pictures in the judge's features.
@@ -19,25 +19,13 @@ import json
 import pathlib
 
 import numpy as np
-from shared import choose_backend, errors_as_lines, make_parser
-
-
-def read_pictures(folder, resolution, *splits):
-    """Pictures, their classes and captions, and the number of classes."""
-    from keras_mdm import data
-
-    sources = [data.open_source(f"folder:{folder}", split) for split in splits]
-    for source in sources:
-        source.require_captions(f"'{folder}'")
-        if source.num_classes is None:
-            raise ValueError(f"'{folder}' has no classes, which a judge learns.")
-    items = [source[i] for source in sources for i in range(len(source))]
-    pictures = [
-        data.prepare_picture(item["image"], resolution, upscale=True) for item in items
-    ]
-    labels = np.array([item["label"] for item in items])
-    captions = [item["caption"] for item in items]
-    return np.stack(pictures), labels, captions, sources[0].num_classes
+from shared import (
+    choose_backend,
+    errors_as_lines,
+    make_parser,
+    read_captioned,
+    text_model,
+)
 
 
 def measure(mdm, folder, epochs, seed):
@@ -48,40 +36,43 @@ def measure(mdm, folder, epochs, seed):
     from keras_mdm.levels import read_level
 
     resolution = read_level(mdm.resolution)[1]
-    train, labels, captions, classes = read_pictures(folder, resolution, "train")
-    real, real_labels, real_captions, _ = read_pictures(
-        folder, resolution, "validation", "test"
-    )
+    train, items, classes = read_captioned(folder, resolution, "train")
+    real, real_items, _ = read_captioned(folder, resolution, "validation", "test")
+    if classes is None:
+        raise ValueError(f"'{folder}' has no classes, which a judge learns.")
+    labels = np.array([item["label"] for item in items])
+    real_labels = np.array([item["label"] for item in real_items])
     judge = metrics.Judge(resolution, train.shape[-1], classes, seed=seed)
     # Asked now, not after an hour of drawing.
     check_count(judge.features(real), judge.features(train))
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(train), min(len(real), len(train)), replace=False)
+    captions = [item["caption"] for item in items]
     asked = [captions[i] for i in chosen]
+    held_out = [item["caption"] for item in real_items]
     judge.fit(train, labels, epochs=epochs)
+    seen = mdm.generate(asked, seed=seed, batch_size=32)
     shown = {
-        "held_out": (real, real_labels),
-        "seen": (mdm.generate(asked, seed=seed, batch_size=32), labels[chosen]),
+        "train": (train[chosen], labels[chosen]),
+        "seen": (seen, labels[chosen]),
         "unseen": (
-            mdm.generate(real_captions, seed=seed + 1, batch_size=32),
+            mdm.generate(held_out, seed=seed + 1, batch_size=32),
             real_labels,
         ),
         "blurred": (blur(real), real_labels),
         "noise": (rng.integers(0, 256, real.shape).astype("uint8"), real_labels),
     }
+    features = judge.features(real)
     found = {"pictures": len(real)}
+    found["accuracy_held_out"] = judge.accuracy(real, real_labels)
     for name, (pictures, wanted) in shown.items():
+        own = judge.features(pictures)
         found[f"accuracy_{name}"] = judge.accuracy(pictures, wanted)
-    held_out = judge.features(real)
-    compared = {"train": train[chosen]} | {k: p for k, (p, _) in shown.items()}
-    del compared["held_out"]
-    for name, pictures in compared.items():
-        features = judge.features(pictures)
-        found[f"frechet_{name}"] = metrics.frechet_distance(features, held_out)
-        found[f"kernel_{name}"] = metrics.kernel_distance(features, held_out)
-    nearest = metrics.pixel_distances(shown["seen"][0], train).argmin(axis=1)
-    own = [captions[i] == caption for i, caption in zip(nearest, asked, strict=True)]
-    return {**found, "own_nearest": float(np.mean(own))}
+        found[f"frechet_{name}"] = metrics.frechet_distance(own, features)
+        found[f"kernel_{name}"] = metrics.kernel_distance(own, features)
+    nearest = metrics.pixel_distances(seen, train).argmin(axis=1)
+    named = [captions[i] == caption for i, caption in zip(nearest, asked, strict=True)]
+    return {**found, "own_nearest": float(np.mean(named))}
 
 
 def main(arguments=None):
@@ -97,12 +88,7 @@ def main(arguments=None):
         if given.epochs < 1:
             raise ValueError(f"--epochs must be at least 1. Received: {given.epochs}")
         choose_backend(given.backend)
-
-        import keras_mdm
-
-        mdm = keras_mdm.MDM.from_preset(given.model)
-        if mdm.batch_spec.text is None:
-            raise ValueError(f"'{given.model}' does not draw from text.")
+        mdm = text_model(given.model)
         found = measure(mdm, given.folder.expanduser(), given.epochs, given.seed)
     print(json.dumps({k: round(value, 4) for k, value in found.items()}))
 

@@ -10,18 +10,13 @@ pixels in [0, 255]. The folder is one of `get_pictures.py`, or any with captions
 import pathlib
 
 import numpy as np
-from shared import choose_backend, errors_as_lines, make_parser
-
-
-def read_split(folder, split, resolution):
-    """Pictures `(n, resolution, resolution, 3)` and captions of a split of a folder."""
-    from keras_mdm.data import open_source, prepare_picture
-
-    source = open_source(f"folder:{folder}", split)
-    source.require_captions(f"'{folder}'")
-    items = [source[i] for i in range(len(source))]
-    pictures = [prepare_picture(i["image"], resolution, upscale=True) for i in items]
-    return np.stack(pictures), [item["caption"] for item in items]
+from shared import (
+    choose_backend,
+    errors_as_lines,
+    make_parser,
+    read_captioned,
+    text_model,
+)
 
 
 def look(mdm, folder, count, prompts=(), resolution=None, **sampling):
@@ -43,8 +38,10 @@ def look(mdm, folder, count, prompts=(), resolution=None, **sampling):
     from keras_mdm.training.pictures import pyramid_grid
 
     resolution = resolution or read_level(mdm.resolution)[1]
-    seen, seen_captions = read_split(folder, "train", resolution)
-    unseen, unseen_captions = read_split(folder, "test", resolution)
+    seen, items, _ = read_captioned(folder, resolution, "train")
+    seen_captions = [item["caption"] for item in items]
+    unseen, items, _ = read_captioned(folder, resolution, "test")
+    unseen_captions = [item["caption"] for item in items]
     real, titles, given = [], [], []
     for name, pictures, captions in (
         ("seen", seen, seen_captions),
@@ -108,14 +105,10 @@ def main(arguments=None):
             raise ValueError(f"--count must be at least 1. Received: {given.count}")
         choose_backend(given.backend)
 
-        import keras_mdm
         from keras_mdm.training.pictures import save_picture
 
-        mdm = keras_mdm.MDM.from_preset(given.model)
-        if mdm.batch_spec.text is None:
-            raise ValueError(f"'{given.model}' does not draw from text.")
         grid, lines = look(
-            mdm,
+            text_model(given.model),
             given.folder.expanduser(),
             given.count,
             given.prompts,

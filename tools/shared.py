@@ -38,3 +38,34 @@ def tensor_bar(doing):
             bar.close()
 
     return update
+
+
+def read_captioned(folder, resolution, *splits):
+    """Pictures of a folder with captions, as they are trained on at a resolution.
+
+    Returns:
+        A tuple: uint8 array `(n, resolution, resolution, 3)`, the list of what the
+        source says of each, and the number of classes or `None`.
+    """
+    import numpy as np
+
+    from keras_mdm import data
+
+    sources = [data.open_source(f"folder:{folder}", split) for split in splits]
+    for source in sources:
+        source.require_captions(f"'{folder}'")
+    items = [source[i] for source in sources for i in range(len(source))]
+    pictures = [
+        data.prepare_picture(item["image"], resolution, upscale=True) for item in items
+    ]
+    return np.stack(pictures), items, sources[0].num_classes
+
+
+def text_model(name):
+    """The `MDM` of a preset or run, which must draw from text."""
+    import keras_mdm
+
+    mdm = keras_mdm.MDM.from_preset(name)
+    if mdm.batch_spec.text is None:
+        raise ValueError(f"'{name}' does not draw from text.")
+    return mdm

@@ -6,7 +6,7 @@ from keras_mdm.data.pictures import picture_extensions
 from keras_mdm.text_files import printable
 
 # Programs that unpack, by what the files begin with.
-UNPACKERS = {
+_UNPACKERS = {
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
     b"\xfd7zXZ\0": "unxz",
@@ -23,7 +23,7 @@ _ALWAYS = 2**24  # but a few may be of one color.
 
 def unpacker_of(start):
     """The program that unpacks a file which begins with these bytes, or `None`."""
-    tools = (tool for magic, tool in UNPACKERS.items() if start.startswith(magic))
+    tools = (tool for magic, tool in _UNPACKERS.items() if start.startswith(magic))
     return next(tools, None)
 
 

@@ -122,23 +122,28 @@ def flat(tree, name=""):
 
 def grids(folder):
     """The grids of samples in the order of training, as figures."""
-    from keras_mdm.text_files import printable
 
     def order(path):
         found = re.match(r"stage(\d+)_.*?(?:_step(\d+))?$", path.stem)
         place = (int(found[1]), int(found[2] or 10**12)) if found else (10**6, 0)
         return *place, path.stem
 
-    paths = sorted((p for p in folder.glob("stage*") if p.suffix in _TYPES), key=order)
-    for path in paths:
-        if not path.is_file():
-            name = printable(path)
-            warnings.warn(f"'{name}' is left out: it is no file.", stacklevel=2)
-    paths = [path for path in paths if path.is_file()]
+    paths = (p for p in folder.glob("stage*") if p.suffix in _TYPES)
+    paths = sorted(filter(_is_file, paths), key=order)
     last = _newest(paths[-_MOST_GRIDS:])
     left = len(paths) - len(last)
     more = f"<p>{left} earlier ones are in {shown(folder)}.</p>"
     return (more if left else "") + "".join(figures(last))
+
+
+def _is_file(path):
+    """Whether a picture is a file; if it is anything else, a warning says so."""
+    from keras_mdm.text_files import printable
+
+    found = path.is_file()
+    if not found:
+        warnings.warn(f"'{printable(path)}' is left out: it is no file.", stacklevel=3)
+    return found
 
 
 def _newest(paths):
@@ -195,8 +200,7 @@ def write_report(run):
     if levels:
         parts.append(("Loss by noise level", noise_levels(levels)))
     parts.append(("Samples over time", grids(run / "samples")))
-    nearest = run / "samples" / "nearest.png"
-    if nearest.is_file():
+    for nearest in filter(_is_file, (run / "samples").glob("nearest.png")):
         words = (
             "<p>What the run draws at its end, each beside the training picture "
             "that is nearest to it by its pixels.</p>"

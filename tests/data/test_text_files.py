@@ -306,12 +306,18 @@ def test_embeddings_with_a_mark_and_files_of_macs(embeddings):
     assert len(EmbeddingShards(embeddings)) == 5
 
 
-@pytest.mark.parametrize("about", ["[]", "{}", "{", '{"format": 1, "size": "4"}'])
-def test_a_damaged_description_of_embeddings_is_named(embeddings, about):
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ("[]", "no JSON object, but a list"),
+        ("{}", "damaged: it must have"),
+        ("{", "not JSON"),
+        ('{"format": 1, "size": "4"}', "damaged: it must have"),
+    ],
+)
+def test_a_damaged_description_of_embeddings_is_named(embeddings, about, words):
     (embeddings / "embeddings.json").write_text(about)
-    with pytest.raises(
-        ValueError, match=r"embeddings\.json' is (damaged|not JSON|no JSON object)"
-    ):
+    with pytest.raises(ValueError, match=rf"embeddings\.json' is {words}"):
         EmbeddingShards(embeddings)
 
 

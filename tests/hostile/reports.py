@@ -64,6 +64,7 @@ REPORTS = {
         samples__stage1_png=lambda p, o: p.symlink_to(o / "secret.png")
     ),
     "grid-fifo": reported(samples__stage1_png=lambda p, o: os.mkfifo(p)),
+    "nearest-fifo": reported(samples__nearest_png=lambda p, o: os.mkfifo(p)),
     "nearest-link": reported(
         samples__nearest_png=lambda p, o: p.symlink_to(o / "secret.png")
     ),
