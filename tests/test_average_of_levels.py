@@ -37,7 +37,9 @@ def _losses(mdm, batch):
     ]
 
 
-@pytest.mark.parametrize("freeze_inner", [True, False])
+@pytest.mark.parametrize(
+    "freeze_inner", [True, pytest.param(False, marks=pytest.mark.once)]
+)
 def test_a_level_that_begins_late_is_averaged_from_then_on(freeze_inner):
     """Fifty steps of a new level after many of the inner one."""
     mdm = tiny_mdm(network=tiny_nest(2, classes=0, resolution=4), **SMOOTH)

@@ -17,6 +17,8 @@ from keras_mdm.data.embeddings import EmbeddingShards, write_about, write_shard
 from keras_mdm.text_files import cut, printable, read_text
 from keras_mdm.training.pictures import pyramid_grid
 
+pytestmark = pytest.mark.once
+
 
 def test_checksums_are_those_of_zip_archives(tmp_path):
     data = bytes(range(256)) * 9000  # more than is read at once

@@ -13,6 +13,8 @@ import pytest
 from keras_mdm import files
 from keras_mdm.files import as_path, check_free, whole_file, whole_folder, write_text
 
+pytestmark = pytest.mark.once
+
 PARTS = ("config", "weights", "vocabulary")
 
 # For each line of its input, a process of its own writes version 2 of a folder or a

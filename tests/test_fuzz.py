@@ -4,6 +4,8 @@ import fuzz
 import keras
 import pytest
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="arguments, not numbers")
 @pytest.mark.parametrize("seed", [0])

@@ -84,6 +84,8 @@ MATRIX = (
     Line("dense", "architecture", arm="dense"),
     Line("sigmoid", "schedule", schedule="sigmoid"),
     Line("log_snr_cosine", "schedule", schedule="log_snr_cosine"),
+    # At 2, noise of the larger level averages to that of the smaller one.
+    Line("inner_ahead", "shift", shift_power=4.0),
     Line("no_sum", "architecture", sum_levels=False),
 )
 

@@ -16,6 +16,8 @@ import pytest
 
 from keras_mdm.convert.checkpoint import read_checkpoint, write_checkpoint
 
+pytestmark = pytest.mark.once
+
 torch = pytest.importorskip("torch")
 
 

@@ -12,6 +12,8 @@ from keras_mdm.convert.config import complete, model_options, read_config
 from keras_mdm.convert.config_writer import write_config
 from keras_mdm.convert.ml_mdm import network_from_config
 
+pytestmark = pytest.mark.once
+
 FILE = """
 sample_image_size: 64
 unet_config: {resolution_channels: [32]}

@@ -13,6 +13,8 @@ from PIL import Image
 from keras_mdm.data import EmbeddingShards, Source, make_dataset, open_source
 from keras_mdm.data.embeddings import write_about, write_shard
 
+pytestmark = pytest.mark.once
+
 
 def _png(number, size=(12, 10)):
     file = io.BytesIO()

@@ -14,6 +14,8 @@ from video_helpers import CODECS, numbers_of, write_greys, write_one
 from keras_mdm.data import UnusablePicture, make_dataset, open_source, video_files
 from keras_mdm.data.video_files import READABLE, read_clip
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("suffix", READABLE)
 def test_frames_are_picked_by_time_from_the_start(tmp_path, suffix):

@@ -6,6 +6,8 @@ from sklearn.datasets import load_digits
 
 from keras_mdm.data import open_source
 
+pytestmark = pytest.mark.once
+
 
 def test_splits_are_stratified_and_disjoint():
     train, test = open_source("digits"), open_source("digits", split="test")

@@ -12,6 +12,8 @@ from keras_mdm.data import (
     pictures,
 )
 
+pytestmark = pytest.mark.once
+
 
 def test_subfolders_are_classes(picture_folder):
     source = open_source(f"folder:{picture_folder}", split="all")

@@ -16,6 +16,8 @@ from PIL import Image
 
 from keras_mdm.data import UnusablePicture, at_level, make_dataset, open_source
 
+pytestmark = pytest.mark.once
+
 datasets = pytest.importorskip("datasets")
 
 CAPTIONS = ("images", "captions")

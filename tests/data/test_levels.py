@@ -6,6 +6,8 @@ import pytest
 
 from keras_mdm import data, diffusion
 
+pytestmark = pytest.mark.once
+
 
 class Counting(data.Source):
     """Clips of 4 frames; frame f of clip c has the value 10 c + f. Clip 1 is broken."""

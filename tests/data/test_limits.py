@@ -11,6 +11,8 @@ from video_helpers import write_greys
 from keras_mdm.data import Limits, UnusablePicture, open_source
 from keras_mdm.data.video_files import read_clip
 
+pytestmark = pytest.mark.once
+
 
 def _png(side):
     file = io.BytesIO()

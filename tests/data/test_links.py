@@ -8,6 +8,8 @@ from video_helpers import write_greys
 
 from keras_mdm.data import open_source
 
+pytestmark = pytest.mark.once
+
 
 def _save(path):
     path.parent.mkdir(parents=True, exist_ok=True)

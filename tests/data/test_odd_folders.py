@@ -23,6 +23,8 @@ from keras_mdm.data import (
 from keras_mdm.data.levels import at_level
 from keras_mdm.data.pictures import read_picture
 
+pytestmark = pytest.mark.once
+
 POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
 %%BoundingBox: 0 0 16 16
 %%EndComments

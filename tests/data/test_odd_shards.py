@@ -16,6 +16,8 @@ from PIL import Image
 from keras_mdm.data import UnusablePicture, open_source
 from keras_mdm.data.shards import index_path
 
+pytestmark = pytest.mark.once
+
 BLOCK = 512
 
 

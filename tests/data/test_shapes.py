@@ -7,6 +7,8 @@ import pytest
 
 from keras_mdm.data import shapes
 
+pytestmark = pytest.mark.once
+
 
 def scenes_of(config, split, count=150):
     return [shapes.make_scene(config, split, index) for index in range(count)]

@@ -8,6 +8,8 @@ import pytest
 from keras_mdm.data import shapes
 from keras_mdm.data.shapes_drawing import draw, draw_clips
 
+pytestmark = pytest.mark.once
+
 WHITE = np.array(shapes.BACKGROUNDS["white"], float)
 RED = np.array(shapes.COLOURS["red"], float)
 

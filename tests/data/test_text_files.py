@@ -16,6 +16,8 @@ from keras_mdm.data import EmbeddingShards, Limits, make_dataset, open_source
 from keras_mdm.data.embeddings import write_about, write_shard
 from keras_mdm.text_files import decode_text, printable, read_json, split_lines
 
+pytestmark = pytest.mark.once
+
 SEPARATORS = "a\x85cat\u2028and\u2029a\x0bdog\x1c"
 
 

@@ -13,6 +13,8 @@ from helpers import run_python
 from keras_mdm.data import make_dataset, open_source, shapes, tfds_source
 from keras_mdm.data.shapes_drawing import draw, draw_clips
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("config", ["single", "scenes"])
 def test_prepared_shapes_are_the_drawn_scenes(shapes_dir, config):

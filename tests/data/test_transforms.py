@@ -7,6 +7,8 @@ import pytest
 
 from keras_mdm.data import transforms
 
+pytestmark = pytest.mark.once
+
 
 def noise(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

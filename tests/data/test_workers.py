@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 PROGRAM = """
     from keras_mdm import data
 

@@ -10,6 +10,8 @@ from PIL import Image, ImageSequence
 
 import keras_mdm
 
+pytestmark = pytest.mark.once
+
 
 def colours(count=6, height=32, width=48):
     """A bar of 16 colours on a ramp that brightens from frame to frame."""

@@ -12,6 +12,8 @@ from PIL import Image
 import keras_mdm
 from keras_mdm import data
 
+pytestmark = pytest.mark.once
+
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
 

@@ -9,6 +9,8 @@ from PIL import Image
 
 from keras_mdm import data
 
+pytestmark = pytest.mark.once
+
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "own_source.py"
 
 

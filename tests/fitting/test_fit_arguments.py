@@ -101,6 +101,7 @@ ENDS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_endless_data_need_steps(mdm, kind):
     make = ENDLESS[kind]

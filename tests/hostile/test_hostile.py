@@ -17,6 +17,8 @@ from hostile import proof
 from hostile.cases import CASES
 from hostile.damage import check
 
+pytestmark = pytest.mark.once
+
 TESTS = pathlib.Path(__file__).parents[1]
 
 

@@ -8,6 +8,8 @@ import pytest
 from keras_mdm.data import shapes, shapes_drawing
 from keras_mdm.metrics import ClipJudge, frame_change, to_label
 
+pytestmark = pytest.mark.once
+
 
 def drawn(split, count, resolution=16):
     """Clips of four frames, and what moves in them."""

@@ -5,6 +5,8 @@ import pytest
 
 from keras_mdm.metrics import frame_change, frechet_distance, kernel_distance
 
+pytestmark = pytest.mark.once
+
 
 def standardized(count, size, seed):
     """Samples whose mean is exactly 0 and whose covariance is exactly 1."""

@@ -6,6 +6,8 @@ import pytest
 from keras_mdm.data import draw, make_scene
 from keras_mdm.metrics import SceneJudge, score, summarize, to_cells
 
+pytestmark = pytest.mark.once
+
 
 def _item(colour, shape, place, x=0.5, y=0.5):
     return {"colour": colour, "shape": shape, "place": place, "x": x, "y": y}

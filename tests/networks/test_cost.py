@@ -12,6 +12,8 @@ from keras_mdm.convert.ml_mdm import network_from_config
 from keras_mdm.layers.primitives import Conv3x3, EnlargingConv3x3
 from keras_mdm.networks.cost import count_condition_flops, count_flops
 
+pytestmark = pytest.mark.once
+
 
 def text(network, tokens):
     """Features of a network on text."""

@@ -17,6 +17,8 @@ from recorded import Case, cases, to_ours, to_theirs
 import keras_mdm
 from keras_mdm.sampling import run as sampling
 
+pytestmark = pytest.mark.once
+
 torch = pytest.importorskip("torch")
 yaml = pytest.importorskip("yaml")
 

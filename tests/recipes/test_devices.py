@@ -6,6 +6,8 @@ from keras_mdm_recipes import devices
 
 from keras_mdm import Stage, backend
 
+pytestmark = pytest.mark.once
+
 ON_JAX = keras.backend.backend() == "jax"
 
 

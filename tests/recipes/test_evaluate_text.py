@@ -12,6 +12,8 @@ from keras_mdm.data import shapes, shapes_drawing
 from keras_mdm.data.source import Source
 from keras_mdm.levels import read_level
 
+pytestmark = pytest.mark.once
+
 TRAIN, TEST = 320, 60
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 
 from keras_mdm.fitting.batches import BatchSpec
 
+pytestmark = pytest.mark.once
+
 torch = pytest.importorskip("torch")
 
 

@@ -12,7 +12,10 @@ import pytest
 from recipe_runs import ROOT
 
 setuptools = int(importlib.metadata.version("setuptools").partition(".")[0])
-pytestmark = pytest.mark.skipif(setuptools < 77, reason="the build needs setuptools 77")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(setuptools < 77, reason="the build needs setuptools 77"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from keras_mdm_recipes import start
 from keras_mdm import Stage
 from keras_mdm.data import open_source
 
+pytestmark = pytest.mark.once
+
 
 def ends(function):
     """The line that the recipe ended with, or the error that came through."""

@@ -14,6 +14,8 @@ from keras_mdm_recipes import (
 )
 from keras_mdm_recipes.values import Path
 
+pytestmark = pytest.mark.once
+
 # What a stranger's run may name, by key.
 FOREIGN = {
     "run.cache_dir": "/programs",

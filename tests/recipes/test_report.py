@@ -7,6 +7,8 @@ import pytest
 from keras_mdm_recipes import plot, report
 from PIL import Image
 
+pytestmark = pytest.mark.once
+
 HEAD = "stage,resolution,step,loss,loss_8,learning_rate\n"
 ROWS = "1,8,25,0.5,0.5,0.001\n1,8,50,0.25,0.25,\n"
 SCRIPT = "<script>alert(1)</script>"

@@ -18,6 +18,7 @@ def run(finished, tmp_path_factory):
     return shutil.copytree(finished[0], tmp_path_factory.mktemp("copy") / "run")
 
 
+@pytest.mark.once
 def test_draws_numbered_files_and_never_over_them(run, tmp_path, capsys):
     flags = [str(run), "--labels", "3", "7", "--num-samples", "2", "--output"]
     flags += [str(tmp_path), "--no-progress"]
@@ -39,6 +40,7 @@ def test_draws_numbered_files_and_never_over_them(run, tmp_path, capsys):
     assert "numbered from 00004" in capsys.readouterr().out
 
 
+@pytest.mark.once
 def test_grid_is_not_replaced_unless_asked(run, tmp_path):
     file = tmp_path / "grid.png"
     flags = [str(run), "--num-samples", "2", "--grid", "--output", str(file)]
@@ -50,6 +52,7 @@ def test_grid_is_not_replaced_unless_asked(run, tmp_path):
     assert Image.open(file).size == (129 + 8, 2 * 82 + 4)
 
 
+@pytest.mark.once
 def test_a_grid_is_a_file_in_other_formats_too(run, tmp_path):
     flags = [str(run), "--num-samples", "2", "--grid", "--output"]
     sample.main([*flags, str(tmp_path / "grid.jpg")])
@@ -59,6 +62,7 @@ def test_a_grid_is_a_file_in_other_formats_too(run, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["grid.jpg"]
 
 
+@pytest.mark.once
 def test_home(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -72,6 +76,7 @@ def test_draws_at_an_inner_resolution_into_the_run_by_default(run):
     assert [e.name for e in (run / "drawn").iterdir()] == ["00000_0_8px.png"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -160,6 +165,7 @@ def test_evaluation_of_a_run(run, capsys):
             assert result[name]["real_test"] < result[name]["drawn"]
 
 
+@pytest.mark.once
 def test_evaluation_of_several_lengths(run, capsys, monkeypatch):
     monkeypatch.setattr(averages, "SWEEP", (0.05, 0.1))
     flags = ["--num-samples", "20", "--judge-epochs", "1", "--max-real", "40"]

@@ -20,6 +20,8 @@ from recipe_runs import ROOT
 
 import keras_mdm
 
+pytestmark = pytest.mark.once
+
 RECIPES = [train_image, train_text_to_image, train_video]
 FLAGS = (
     "output resume backend seed dataset preset resolutions steps max-steps batch-size "

@@ -55,6 +55,7 @@ def test_run_folder_is_whole(finished):
     assert not [e for e in folder.rglob("*") if e.name.endswith(".part")]
 
 
+@pytest.mark.once
 def test_report_is_one_page_that_needs_no_network(finished, tmp_path, monkeypatch):
     folder = shutil.copytree(finished[0], tmp_path / "run <b>")
     written = (folder / "report.html").read_text(encoding="utf-8")
@@ -127,6 +128,7 @@ def test_preset_of_the_run_draws(finished):
     assert mdm.generate(labels=[3], seed=0).shape == (1, 16, 16, 1)
 
 
+@pytest.mark.once
 def test_refuses_a_folder_that_holds_a_run(finished, training_flags):
     before = sorted(finished[0].rglob("*"))
     done = run_recipe("train_image.py", "--output", finished[0], *training_flags)
@@ -161,6 +163,7 @@ def test_resume_goes_on_where_the_state_was_saved(finished, tmp_path):
     assert all(map(np.array_equal, weights, again))
 
 
+@pytest.mark.once
 def test_a_second_process_is_refused(finished, tmp_path, main):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
@@ -188,6 +191,7 @@ def test_a_second_process_is_refused(finished, tmp_path, main):
         pass
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
     folder = tmp_path / "run"
@@ -216,6 +220,7 @@ def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
     assert 2 * progress["epoch"] + progress["step"] == done > 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -251,6 +256,7 @@ def test_bad_input_is_told_before_anything_is_written(
     assert not folder.exists()
 
 
+@pytest.mark.once
 def test_a_tracker_that_cannot_begin_is_told_before_anything_is_written(
     training_flags, tmp_path, main, monkeypatch
 ):
@@ -265,6 +271,7 @@ def test_a_tracker_that_cannot_begin_is_told_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
+@pytest.mark.once
 def test_resume_refuses_other_settings(finished, main):
     with pytest.raises(SystemExit, match="learning_rate"):
         main(["--output", str(finished[0]), "--resume", "--learning-rate", "0.5"])
@@ -272,11 +279,13 @@ def test_resume_refuses_other_settings(finished, main):
         main(["--output", str(finished[0]), "--resume", "--set", "data.flip=true"])
 
 
+@pytest.mark.once
 def test_resume_refuses_the_run_of_another_recipe(finished):
     with pytest.raises(SystemExit, match="is a run of train-image"):
         train_text_to_image.main(["--output", str(finished[0]), "--resume"])
 
 
+@pytest.mark.once
 def test_check_says_whether_anything_is_learned(
     training_flags, tmp_path, main, capsys, monkeypatch
 ):
@@ -289,11 +298,13 @@ def test_check_says_whether_anything_is_learned(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.once
 def test_resume_needs_a_run(tmp_path, main):
     with pytest.raises(SystemExit, match="no run"):
         main(["--output", str(tmp_path), "--resume"])
 
 
+@pytest.mark.once
 def test_folder_with_a_corrupt_picture_is_reported(preset, tmp_path):
     rng = np.random.default_rng(0)
     for i in range(30):

@@ -16,6 +16,8 @@ import keras_mdm
 from keras_mdm.data.embeddings import write_about, write_shard
 from keras_mdm.training.stage import default_optimizer
 
+pytestmark = pytest.mark.once
+
 TEXTS = [f"{colour} square" for colour in ("red", "blue", "green")] * 4
 
 

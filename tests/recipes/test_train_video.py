@@ -94,6 +94,7 @@ def test_run_from_pictures_to_clips(finished, tmp_path):
         sample.main([*flags, "--grid", "--output", str(tmp_path / "grid.png")])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

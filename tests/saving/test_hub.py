@@ -15,6 +15,8 @@ from keras_mdm import convert
 from keras_mdm.convert.ml_mdm import official_weights
 from keras_mdm.saving import presets
 
+pytestmark = pytest.mark.once
+
 huggingface_hub = pytest.importorskip("huggingface_hub")
 MDM = keras_mdm.MDM
 

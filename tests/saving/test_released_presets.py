@@ -12,6 +12,8 @@ from keras_mdm.convert.ml_mdm import (
     official_shape,
 )
 
+pytestmark = pytest.mark.once
+
 # Parameters and tensors as counted in the official implementation, and steps and eta
 # of its demo.
 MODELS = {

@@ -8,6 +8,8 @@ import types
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.once
+
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 

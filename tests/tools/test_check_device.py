@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 RESULT = {
     "train_step_s": 0.25,

@@ -11,6 +11,8 @@ from keras import ops
 
 import keras_mdm
 
+pytestmark = pytest.mark.once
+
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 

@@ -4,6 +4,8 @@ import pathlib
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 

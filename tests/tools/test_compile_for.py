@@ -8,6 +8,8 @@ import sys
 import keras
 import pytest
 
+pytestmark = pytest.mark.once
+
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 PROGRAM = """HloModule step

@@ -19,6 +19,8 @@ from PIL import Image
 
 from keras_mdm.data import open_source
 
+pytestmark = pytest.mark.once
+
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 needs_dpkg = pytest.mark.skipif(
     shutil.which("dpkg-deb") is None, reason="dpkg-deb is missing"

@@ -12,6 +12,8 @@ from PIL import Image
 
 from keras_mdm.metrics import pixel_distances
 
+pytestmark = pytest.mark.once
+
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
 

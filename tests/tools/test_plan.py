@@ -11,9 +11,12 @@ from released import RELEASED, SMALL_NESTED
 import keras_mdm
 from keras_mdm.convert.ml_mdm import network_from_config
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="the tool plans with JAX"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        keras.backend.backend() != "jax", reason="the tool plans with JAX"
+    ),
+]
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 GIB = 2**30

@@ -10,9 +10,12 @@ from helpers import tiny_mdm
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="the tool plans with JAX"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        keras.backend.backend() != "jax", reason="the tool plans with JAX"
+    ),
+]
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from PIL import Image
 
 from keras_mdm.training.pictures import pyramid_grid, save_picture
 
+pytestmark = pytest.mark.once
+
 
 def pyramid(count, resolutions, channels=3):
     """Pictures of one colour each: 10 times their number, plus the level's."""

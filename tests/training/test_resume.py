@@ -162,6 +162,7 @@ def resumed(folder, stages=STAGES, mdm=None, **options):
     )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -182,6 +183,7 @@ def test_resume_refuses_other_stages(changes, told, whole):
         resumed(whole[1], stages)
 
 
+@pytest.mark.once
 def test_resume_lists_every_difference(whole):
     changes = {"learning_rate": 0.5, "warmup_steps": 3}
     stages = [STAGES[0], dataclasses.replace(STAGES[1], **changes)]
@@ -196,6 +198,7 @@ def test_resume_refuses_another_optimizer(whole):
         resumed(whole[1], make_optimizer=lambda stage: keras.optimizers.SGD(0.1))
 
 
+@pytest.mark.once
 def test_changed_data_are_refused_unless_allowed(whole, tmp_path):
     folder = shutil.copytree(whole[1], tmp_path / "state")
     schedule = ProgressiveSchedule([STAGES[0], dataclasses.replace(STAGES[1], steps=4)])
@@ -219,6 +222,7 @@ def test_changed_data_are_refused_unless_allowed(whole, tmp_path):
         schedule.fit(mdm, one_batch, data={"class_names": ["b", "a"]}, **options)
 
 
+@pytest.mark.once
 def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch, capsys):
     write, calls = state_file.write, []
 
@@ -256,6 +260,7 @@ def test_what_is_written_is_of_the_moment_it_was_taken(tmp_path):
     assert equal_values(before, values_of(other.variables))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -273,6 +278,7 @@ def test_resume_refuses_another_model(options, told, whole):
     assert equal_values(before, values_of(mdm.variables))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("damage", ["cut", "emptied", "swapped", "gone", "newer"])
 def test_a_damaged_state_is_named_and_the_one_before_it_used(damage, whole, tmp_path):
     folder = shutil.copytree(whole[1], tmp_path / "state")

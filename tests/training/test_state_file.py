@@ -11,6 +11,8 @@ from helpers import batch_of, randomize, tiny_mdm
 from keras_mdm import ProgressiveSchedule, Stage
 from keras_mdm.training import state, state_file
 
+pytestmark = pytest.mark.once
+
 STAGES = [Stage(4, steps=3, steps_per_epoch=1, batch_size=4)]
 
 
