@@ -299,6 +299,7 @@ class MDM(keras.Model):
             inner.group_gradients({w.path: number for w, number in weights})
         # Variables made in the first step would make TensorFlow trace it twice.
         self.optimizer.build(self.trainable_variables)
+        self._compiled_for = {v.path for v in self.trainable_variables}
 
     def train_step(self, *args):
         step = super().train_step

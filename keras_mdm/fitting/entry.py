@@ -68,7 +68,7 @@ def fit(
         KeyboardInterrupt: after Ctrl-C, when the step has ended. Whatever ends
             `fit`, the model keeps the weights of its last step.
     """
-    _check_compiled(self, "fit")
+    _check_compiled(self, "fit", trains=True)
     arguments.check_no_class_weight(class_weight)
     check_whole(0, epochs=epochs, initial_epoch=initial_epoch)
     arguments.check_counts(
@@ -189,7 +189,7 @@ def train_on_batch(
     self, x, y=None, sample_weight=None, class_weight=None, return_dict=False
 ):
     """One training step on one batch; see `keras.Model.train_on_batch`."""
-    _check_compiled(self, "train_on_batch")
+    _check_compiled(self, "train_on_batch", trains=True)
     arguments.check_no_class_weight(class_weight)
     spec = self.batch_spec.divided(self.mixed_fractions)
     x, weight = arguments.prepare_batch(x, y, sample_weight, spec)
@@ -219,11 +219,18 @@ def predict(self, *args, **kwargs):
     )
 
 
-def _check_compiled(self, method):
+def _check_compiled(self, method, trains=False):
     backend.check_devices(self)
     if not self.compiled:
         raise ValueError(
             f"`{method}` needs a compiled model: call `mdm.compile(...)` before."
+        )
+    changed = self._compiled_for ^ {v.path for v in self.trainable_variables}
+    if trains and changed:
+        raise ValueError(
+            f"{len(changed)} weights were frozen or made trainable after `compile`, "
+            f"such as {min(changed)!r}, and its optimizer does not know of it: call "
+            f"`mdm.compile(...)` again before `{method}`."
         )
 
 

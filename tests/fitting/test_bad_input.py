@@ -162,3 +162,16 @@ def test_compile_has_no_loss_or_metrics(option):
 def test_model_options(options, words):
     with pytest.raises(ValueError, match=words):
         keras_mdm.MDM(**{"network": tiny_nest(1, resolution=4), **options})
+
+
+@pytest.mark.parametrize("method", ["fit", "train_on_batch"])
+def test_what_is_frozen_after_compile_asks_for_it_again(method):
+    mdm = tiny_mdm(network=tiny_nest(2, resolution=4))
+    mdm.compile("sgd")
+    mdm.network.inner.trainable = False
+    with pytest.raises(ValueError, match=r"unet_4/.*again before `" + method):
+        getattr(mdm, method)(batch_of(4, 8))
+    mdm.network.inner.trainable = True
+    mdm.network.trainable = False
+    with pytest.raises(ValueError, match="weights were frozen"):
+        getattr(mdm, method)(batch_of(4, 8))
