@@ -80,7 +80,7 @@ def test_own_sampler_draws(example, tmp_path, capsys):
 def test_own_schedule_is_trained_saved_and_loaded(example, tmp_path, capsys):
     module = example("own_schedule")
     folder, path = tmp_path / "preset", tmp_path / "drawn.png"
-    module.main(["--steps", "2", "--output", str(path), "--preset", str(folder)])
+    module.main(["--steps", "1", "--output", str(path), "--preset", str(folder)])
     assert Image.open(path).size == (320, 32)
     loaded = keras_mdm.MDM.from_preset(folder)
     alpha, sigma = loaded.schedule.levels()

@@ -23,7 +23,7 @@ def example():
 
 
 def test_it_trains(example, tmp_path, capsys):
-    example.main(["--steps", "2", "--output", str(tmp_path / "out.png")])
+    example.main(["--steps", "1", "--output", str(tmp_path / "out.png")])
     assert "on 1295 pictures" in capsys.readouterr().out
     assert Image.open(tmp_path / "out.png").size == (320, 32)
 
