@@ -1,32 +1,23 @@
-"""Matryoshka Diffusion Models in Keras 3.
+"""Matryoshka Diffusion Models in Keras 3; `public` lists the names."""
 
-Public names only. What needs a package that not everybody has is imported where it is
-used.
-"""
-
-from keras_mdm import (
-    backend,
-    callbacks,
-    conditioning,
-    data,
-    diffusion,
-    distribution,
-    layers,
-    metrics,
-    networks,
-)
-from keras_mdm.conditioning import ClassLabels, TextEmbeddings, TextEncoder
-from keras_mdm.data.video_files import write_video
-from keras_mdm.diffusion import NoiseSchedule
-from keras_mdm.mdm import MDM
-from keras_mdm.muon import Muon
-from keras_mdm.networks import Denoiser, InflatedUNet, NestedUNet, UNet
-from keras_mdm.optimizer import AdamW
-from keras_mdm.saving import presets
-from keras_mdm.schedule_free import ScheduleFreeAdamW
-from keras_mdm.training import ProgressiveSchedule, Stage
+import importlib.util
+import multiprocessing
 
 __version__ = "0.1.0"
 
-# By name, so that what stands on top is imported when it is needed.
-presets.register_reader("keras_mdm.convert")
+
+def __getattr__(name):
+    """Imports a module of the package alone, or else all public names."""
+    if not name.startswith("_"):
+        if importlib.util.find_spec(f"keras_mdm.{name}"):
+            return importlib.import_module(f"keras_mdm.{name}")
+        public = vars(importlib.import_module("keras_mdm.public"))
+        if name in public:
+            return public[name]
+    raise AttributeError(f"module 'keras_mdm' has no attribute {name!r}")
+
+
+# Worker processes that read pictures have no need of Keras, which would cost each two
+# seconds and 200 MB. (They have no `parent_process` yet while they run the main file.)
+if multiprocessing.current_process().name == "MainProcess":
+    from keras_mdm.public import *  # noqa: F403

@@ -21,7 +21,6 @@ try:
 except ImportError:  # Windows, where an open file can't be removed anyway.
     fcntl = None
 
-from keras_mdm import backend
 from keras_mdm.text_files import printable
 
 # A finished replacement of a folder's files that only has to be moved into place.
@@ -72,12 +71,12 @@ def whole_file(path, by_all=False):
     processes writes a file of its own.
     """
     path = as_path(path)
-    if backend.process_number() > 0 and not by_all:
+    if _process_number() > 0 and not by_all:
         with tempfile.TemporaryDirectory() as folder:
             yield pathlib.Path(folder) / path.name
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    if backend.process_number() == 0:
+    if _process_number() == 0:
         clear_leftovers(path.parent)
     temporary = _beside(path, path.suffix)
     temporary.touch(exist_ok=False)
@@ -115,7 +114,7 @@ def whole_folder(path, is_ours, overwrite=False):
         OSError: if writing fails.
     """
     path = as_path(path)
-    if backend.process_number() > 0:
+    if _process_number() > 0:
         with tempfile.TemporaryDirectory() as folder:
             yield pathlib.Path(folder)
         return
@@ -259,7 +258,7 @@ def finish_replacement(folder):
 def check_free(path, is_ours, overwrite=False):
     """Raises a `ValueError` if `whole_folder` would refuse `path`."""
     path = as_path(path)
-    if backend.process_number() > 0 or not os.path.lexists(path):
+    if _process_number() > 0 or not os.path.lexists(path):
         return
     if path.is_dir() and not path.is_symlink():
         finish_replacement(path)
@@ -287,6 +286,13 @@ def reserve(folder, size):
         return
     with tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _process_number():
+    # Imported by who writes: what only reads has no need of Keras.
+    from keras_mdm import backend
+
+    return backend.process_number()
 
 
 def _beside(path, suffix=""):

@@ -15,7 +15,6 @@ import subprocess
 import sys
 
 import filelock
-import keras
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -154,6 +153,8 @@ def _has_read_splits(builder):
 
 
 def _prepare(builder, name):
+    import keras  # Not at the top: processes that only read have no need of it.
+
     if builder.name == "shapes" or keras.config.backend() == "tensorflow":
         builder.download_and_prepare()
         return

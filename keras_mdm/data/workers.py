@@ -11,8 +11,6 @@ import os
 import sys
 import threading
 
-from keras_mdm import backend
-
 
 def default_workers():
     """Number of worker processes where nobody chose one.
@@ -22,6 +20,9 @@ def default_workers():
     where workers would take the time of what they work for, and none in a program that
     can't start them.
     """
+    # Workers themselves, which import this module, have no need of Keras.
+    from keras_mdm import backend
+
     cores = backend.cores()
     if cores <= 2:
         return 0

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_mdm import backend
 from keras_mdm.data import make_dataset, open_source, pipeline, steps_per_epoch, workers
 
 
@@ -286,7 +287,7 @@ def test_how_many_workers_there_are_by_default(numbered, monkeypatch):
         return dataset.num_workers
 
     for cores, expected in ((1, 0), (2, 0), (3, 1), (8, 4), (64, 8)):
-        monkeypatch.setattr(workers.backend, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(backend, "cores", lambda cores=cores: cores)
         assert count() == expected
     assert count(num_workers=0) == 0 and count(num_workers=3) == 3
     # They would start anew at each pass, or have nothing to do after the first.

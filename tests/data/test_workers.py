@@ -11,13 +11,24 @@ import pytest
 
 pytestmark = pytest.mark.once
 
+# Its pictures are white where they are read by a process that has imported Keras.
 PROGRAM = """
+    import sys
+    import numpy as np
     from keras_mdm import data
 
+    class Pictures(data.Source):
+        def __len__(self):
+            return 4
+
+        def _read(self, index):
+            white = 255 * ("keras" in sys.modules)
+            return {"image": np.full((16, 16, 3), white, "uint8")}
+
     def read():
-        source = data.open_source("shapes")
-        dataset = data.make_dataset(source, 16, 4, num_workers=1)
-        print("shape", next(iter(dataset))["images"].shape)
+        dataset = data.make_dataset(Pictures("seen", 3), 16, 4, num_workers=1)
+        images = next(iter(dataset))["images"]
+        print("shape", images.shape, "white", images.any())
 """
 GUARDED = PROGRAM + "\n    if __name__ == '__main__':\n        read()\n"
 BARE = PROGRAM + "\n    read()\n"
@@ -73,7 +84,7 @@ def test_programs_that_can_have_no_workers(code, way, told, tmp_path):
 )
 def test_programs_that_can_have_workers(code, way, tmp_path):
     done = run(code, way, tmp_path)
-    assert "shape (4, 16, 16, 3)" in done.stdout, done.stderr
+    assert "shape (4, 16, 16, 3) white False" in done.stdout, done.stderr
 
 
 def test_workers_end_with_a_program_that_is_killed(tmp_path):
