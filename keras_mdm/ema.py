@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_mdm import backend
-from keras_mdm.checks import between, check_flags
+from keras_mdm.checks import check_flags, check_number
 from keras_mdm.layers.initializers import HostConstant
 
 
@@ -36,11 +36,7 @@ class ExponentialMovingAverage(keras.layers.Layer):
 
     def __init__(self, variables, momentum, warmup=True, levels=None, name="ema"):
         super().__init__(name=name, trainable=False, dtype="float32")
-        if not between(momentum, 0.0) or momentum >= 1.0:
-            raise ValueError(
-                "`ema_momentum` must be at least 0 and below 1, or None for no "
-                f"moving average. Received: ema_momentum={momentum!r}"
-            )
+        check_number(0, below=1, ema_momentum=momentum)
         check_flags(ema_warmup=warmup)
         self.momentum = momentum
         self.warmup = warmup

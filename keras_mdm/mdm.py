@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from keras_mdm import backend
-from keras_mdm.checks import between
+from keras_mdm.checks import check_number
 from keras_mdm.diffusion import losses
 from keras_mdm.diffusion.process import Process
 from keras_mdm.ema import ExponentialMovingAverage
@@ -124,18 +124,9 @@ class MDM(keras.Model):
                 " no other prediction resembles that of a smaller resolution. "
                 f"Received: prediction={prediction!r}"
             )
-        if not between(condition_dropout, 0.0, 1.0):
-            raise ValueError(
-                "`condition_dropout` must be from 0 to 1. "
-                f"Received: condition_dropout={condition_dropout!r}"
-            )
-        if output_limit is not None and not (
-            between(output_limit) and output_limit > 0
-        ):
-            raise ValueError(
-                "`output_limit` must be above 0 and finite. "
-                f"Received: output_limit={output_limit!r}"
-            )
+        check_number(0, 1, condition_dropout=condition_dropout)
+        if output_limit is not None:
+            check_number(above=0, output_limit=output_limit)
         self.turns = Turns()
         self.network = network
         self.process = Process(

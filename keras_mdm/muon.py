@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_mdm.checks import between
+from keras_mdm.checks import check_number
 from keras_mdm.optimizer import AdamW
 
 # Coefficients and number of iterations of Jordan et al., 2024, and of Keras.
@@ -52,10 +52,7 @@ class Muon(AdamW):
         exclude=("conv_in", "conv_out"),
         **kwargs,
     ):
-        if not between(momentum, 0.0) or momentum >= 1.0:
-            raise ValueError(
-                f"`momentum` must be at least 0 and below 1. Received: {momentum!r}"
-            )
+        check_number(0, below=1, momentum=momentum)
         if isinstance(exclude, str) or not all(isinstance(n, str) for n in exclude):
             raise ValueError(
                 "`exclude` must be a sequence of names of layers. Received: "

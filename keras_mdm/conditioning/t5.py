@@ -5,7 +5,7 @@ Needs `keras-mdm[text]`, which is imported when an encoder is made.
 
 import numpy as np
 
-from keras_mdm.checks import between
+from keras_mdm.checks import check_whole
 from keras_mdm.conditioning import t5_files
 from keras_mdm.conditioning.t5_model import load_encoder, mask_is_an_argument
 from keras_mdm.conditioning.tokenizers import as_strings
@@ -67,10 +67,7 @@ class T5Encoder:
                 "`dtype` must be 'float32' or 'bfloat16'; T5 overflows in float16. "
                 f"Received: dtype={dtype!r}"
             )
-        if not between(max_tokens, 2, whole=True):
-            raise ValueError(
-                f"`max_tokens` must be at least 2. Received: max_tokens={max_tokens!r}"
-            )
+        check_whole(2, max_tokens=max_tokens)
         folder = t5_files.find_folder(folder)
         vocabulary = member(folder, t5_files.VOCABULARY)
         if not vocabulary.is_file():

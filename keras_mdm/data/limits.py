@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_mdm.checks import between
+from keras_mdm.checks import check_number
 from keras_mdm.data.transforms import check_positive
 
 
@@ -50,11 +50,8 @@ class Limits:
             value = getattr(self, field.name)
             if field.type is int:
                 check_positive(field.name, value)
-            elif not between(value, 0, 1):
-                raise ValueError(
-                    f"`{field.name}` must be in [0, 1]. "
-                    f"Received: {field.name}={value!r}"
-                )
+            else:
+                check_number(0, 1, **{field.name: value})
 
 
 LIMITS = Limits()

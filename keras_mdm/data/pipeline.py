@@ -7,7 +7,13 @@ channels)`, uint8 in [0, 255], and, if wanted, `labels` `(batch,)`, int32, `capt
 micro-conditioning `(batch,)`, float32, by their names.
 """
 
-from keras_mdm.checks import between, check_flags, check_whole
+from keras_mdm.checks import (
+    between,
+    check_choice,
+    check_flags,
+    check_number,
+    check_whole,
+)
 from keras_mdm.data.preparation import Preparation
 from keras_mdm.data.transforms import check_positive, check_resolution
 from keras_mdm.data.workers import default_workers
@@ -116,10 +122,7 @@ def make_dataset(
     resolution = check_resolution(resolution)
     batch_size = check_positive("batch_size", batch_size)
     check_flags(shuffle=shuffle, repeat=repeat, flip=flip, upscale=upscale)
-    if not isinstance(crop, str) or crop not in ("center", "random"):
-        raise ValueError(
-            f"`crop` must be 'center' or 'random'. Received: crop={crop!r}"
-        )
+    check_choice(("center", "random"), crop=crop)
     pair = isinstance(crop_scale, tuple | list) and len(crop_scale) == 2
     pair = pair and all(between(scale, 0.0, 1.0) for scale in crop_scale)
     if not pair or not 0 < crop_scale[0] <= crop_scale[1]:
@@ -127,16 +130,12 @@ def make_dataset(
             "`crop_scale` must be a pair (low, high) with 0 < low <= high <= 1. "
             f"Received: crop_scale={crop_scale}"
         )
-    if not between(seed, 0, 2**32 - 1, whole=True):
-        raise ValueError(f"`seed` must be in [0, 2**32). Received: seed={seed!r}")
+    check_whole(0, 2**32 - 1, seed=seed)
     if num_workers is not None:
         check_whole(0, num_workers=num_workers)
     if channels is not None and not (between(channels) and channels in (1, 3)):
         raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels!r}")
-    if not between(max_unusable, 0.0, 1.0):
-        raise ValueError(
-            f"`max_unusable` must be in [0, 1]. Received: max_unusable={max_unusable!r}"
-        )
+    check_number(0, 1, max_unusable=max_unusable)
     _check_keep(keep, source)
     if source.is_video and source.num_frames is None:
         raise ValueError(

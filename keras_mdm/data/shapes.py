@@ -10,6 +10,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_mdm.checks import check_choice
+
 SHAPES = ("circle", "square", "triangle", "star", "ring")
 COLOURS = {
     "red": (222, 40, 44),
@@ -148,10 +150,8 @@ def make_scene(config, split, index, seed=0):
     >>> make_scene("single", "train", 0).caption
     'a yellow triangle at the top right on a white background'
     """
-    if config not in CONFIGS:
-        raise ValueError(f"`config` must be one of {CONFIGS}. Received: {config!r}")
-    if split not in SPLITS:
-        raise ValueError(f"`split` must be one of {SPLITS}. Received: {split!r}")
+    check_choice(CONFIGS, config=config)
+    check_choice(SPLITS, split=split)
     rng = np.random.default_rng(
         (seed, CONFIGS.index(config), SPLITS.index(split), index)
     )

@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from keras_mdm.checks import between
+from keras_mdm.checks import check_number
 from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.source import UnusablePicture
 from keras_mdm.data.transforms import to_channels
@@ -212,11 +212,7 @@ def write_video(path, frames, frame_rate=8):
 
 def check_frame_rate(frame_rate):
     """Raises a `ValueError` if a frame rate is no number in [0.001, 1000]."""
-    if not between(frame_rate, 0.001, 1000):
-        raise ValueError(
-            "`frame_rate` must be a number of frames a second in [0.001, 1000]. "
-            f"Received: frame_rate={frame_rate!r}"
-        )
+    check_number(0.001, 1000, frame_rate=frame_rate)
 
 
 def _check_frames(frames):

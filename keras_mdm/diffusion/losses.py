@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_mdm.checks import between
+from keras_mdm.checks import between, check_choice
 
 WEIGHTINGS = ("uniform", "snr", "min_snr", "sigmoid", "vdm")
 
@@ -44,11 +44,7 @@ def noise_level_weights(weighting, error_ratio, alpha, sigma, base_alpha, base_s
     Raises:
         ValueError: if `weighting` is unknown.
     """
-    if not isinstance(weighting, str) or weighting not in WEIGHTINGS:
-        raise ValueError(
-            f"`loss_weighting` must be one of {WEIGHTINGS}. "
-            f"Received: loss_weighting={weighting!r}"
-        )
+    check_choice(WEIGHTINGS, loss_weighting=weighting)
     if weighting == "uniform":
         return np.ones(len(alpha))
     snr = (alpha / sigma) ** 2

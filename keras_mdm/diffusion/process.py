@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mdm.checks import check_choice
 from keras_mdm.diffusion import losses
 from keras_mdm.diffusion.noise import noise_stream, sample_noise, sample_uniform
 from keras_mdm.diffusion.pyramid import FRAME_POOLINGS, pyramid
@@ -57,20 +58,8 @@ class Process:
         frame_pooling="first",
     ):
         loss_target = prediction if loss_target is None else loss_target
-        for argument, value in (
-            ("prediction", prediction),
-            ("loss_target", loss_target),
-        ):
-            if not isinstance(value, str) or value not in PREDICTIONS:
-                raise ValueError(
-                    f"`{argument}` must be one of {PREDICTIONS}. "
-                    f"Received: {argument}={value!r}"
-                )
-        if not isinstance(frame_pooling, str) or frame_pooling not in FRAME_POOLINGS:
-            raise ValueError(
-                f"`frame_pooling` must be one of {FRAME_POOLINGS}. "
-                f"Received: frame_pooling={frame_pooling!r}"
-            )
+        check_choice(PREDICTIONS, prediction=prediction, loss_target=loss_target)
+        check_choice(FRAME_POOLINGS, frame_pooling=frame_pooling)
         named = isinstance(timesteps, str) and timesteps == "uniform"
         if not named and not callable(timesteps):
             raise ValueError(

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from keras_mdm.backend import deserialize, serialize
-from keras_mdm.checks import between, check_flags
+from keras_mdm.checks import check_choice, check_flags, check_number, check_whole
 from keras_mdm.diffusion.schedule_tables import (
     SCHEDULES,
     TABLES,
@@ -75,17 +75,10 @@ class NoiseSchedule:
                 f"`schedule` must be one of {sorted(SCHEDULES)}, or a function that "
                 f"returns the log-SNR. Received: schedule={name!r}{_hint(name)}"
             )
-        if not between(num_timesteps, 2, _MOST_TIMESTEPS, whole=True):
-            raise ValueError(
-                f"`num_timesteps` must be from 2 to {_MOST_TIMESTEPS}. "
-                f"Received: num_timesteps={num_timesteps!r}"
-            )
-        if not between(shift_power, 0.0):
-            raise ValueError(
-                f"`shift_power` must be at least 0. Received: {shift_power!r}"
-            )
-        if path is not None and (not isinstance(path, str) or path not in PATHS):
-            raise ValueError(f"`path` must be one of {PATHS}. Received: path={path!r}")
+        check_whole(2, _MOST_TIMESTEPS, num_timesteps=num_timesteps)
+        check_number(0, shift_power=shift_power)
+        if path is not None:
+            check_choice(PATHS, path=path)
         self.name = name
         self.num_timesteps = num_timesteps
         self.shift_power = shift_power

@@ -10,7 +10,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_mdm.checks import between, check_whole
+from keras_mdm.checks import check_number, check_whole
 from keras_mdm.fitting import streams
 from keras_mdm.fitting.batches import check_no_targets, pictures_of
 
@@ -64,11 +64,7 @@ def split(x, sample_weight, fraction, spec):
     Returns:
         A triple: dict of arrays, their weights, and a tuple for `validation_data`.
     """
-    if not between(fraction, 0, 1) or fraction == 1:
-        raise ValueError(
-            "`validation_split` must be from 0 to below 1. "
-            f"Received: validation_split={fraction!r}"
-        )
+    check_number(0, below=1, validation_split=fraction)
     if not isinstance(x, collections.abc.Mapping):
         raise ValueError(
             "`validation_split` is for a dict of arrays: of a data set, give a part as "

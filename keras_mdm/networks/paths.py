@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_mdm.checks import between, check_flags, check_whole
+from keras_mdm.checks import between, check_flags, check_number, check_whole
 from keras_mdm.layers import (
     Conv3x3,
     GroupNormalization,
@@ -87,11 +87,7 @@ class PathNetwork(Denoiser):
         # Keras' layers take no whole numbers of NumPy.
         for name in names:
             setattr(self, name, int(getattr(self, name)))
-        if not between(self.dropout, 0.0) or self.dropout >= 1.0:
-            raise ValueError(
-                "`dropout` must be at least 0 and below 1. "
-                f"Received: dropout={self.dropout!r}"
-            )
+        check_number(0, below=1, dropout=self.dropout)
         for key in (
             "num_residual_blocks",
             "num_attention_layers",
@@ -103,17 +99,9 @@ class PathNetwork(Denoiser):
                 "`num_residual_blocks` must be at least 1 at every resolution. "
                 f"Received: num_residual_blocks={self.num_residual_blocks}"
             )
-        if not between(self.image_channels, 1, whole=True):
-            raise ValueError(
-                "`image_channels` must be at least 1. "
-                f"Received: image_channels={self.image_channels!r}"
-            )
+        check_whole(image_channels=self.image_channels)
         for name, default in self.micro_conditioning.items():
-            if not between(default):
-                raise ValueError(
-                    "`micro_conditioning` must have finite defaults. "
-                    f"Received: micro_conditioning={{{name!r}: {default}}}"
-                )
+            check_number(**{f"micro_conditioning[{name!r}]": default})
         check_temporal_attention(
             self.num_temporal_attention_layers,
             [self.level_shape(place) for place in range(len(channels))],

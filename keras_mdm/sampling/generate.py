@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_mdm import backend
-from keras_mdm.checks import between, check_flags, check_whole
+from keras_mdm.checks import check_choice, check_flags, check_whole
 from keras_mdm.diffusion.samplers import get_sampler
 from keras_mdm.sampling.known_frames import read_known_frames
 from keras_mdm.sampling.plan import RunKind, plan
@@ -134,17 +134,10 @@ def generate(
         dynamic_percentile=dynamic_percentile,
         dynamic_maximum=dynamic_maximum,
     )
-    if not isinstance(output, str) or output not in ("uint8", "float"):
-        raise ValueError(
-            f"`output` must be 'uint8' or 'float'. Received: output={output!r}"
-        )
+    check_choice(("uint8", "float"), output=output)
     check_flags(return_pyramid=return_pyramid, progress=progress)
     check_whole(num_samples=num_samples)
-    if not between(num_resamplings, 1, 1000, whole=True):
-        raise ValueError(
-            "`num_resamplings` must be a whole number from 1 to 1000. "
-            f"Received: num_resamplings={num_resamplings!r}"
-        )
+    check_whole(high=1000, num_resamplings=num_resamplings)
     if batch_size is not None:
         check_whole(batch_size=batch_size)
     network = self.network.at_level(

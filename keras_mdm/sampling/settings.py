@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_mdm.checks import between
+from keras_mdm.checks import between, check_choice, check_number, check_whole
 from keras_mdm.diffusion.guidance import THRESHOLDS
 from keras_mdm.diffusion.samplers import Sampler, get_sampler
 from keras_mdm.diffusion.spacing import SPACINGS
@@ -56,29 +56,12 @@ class SamplingSettings:
                 f"`spacing` must be one of {sorted(SPACINGS)}, or a function of the "
                 f"schedule and `num_steps`. Received: spacing={self.spacing!r}"
             )
-        if not isinstance(self.threshold, str) or self.threshold not in THRESHOLDS:
-            raise ValueError(
-                f"`threshold` must be one of {THRESHOLDS}. "
-                f"Received: threshold={self.threshold!r}"
-            )
-        if not between(self.num_steps, whole=True):
-            raise ValueError(
-                "`num_steps` must be a whole number. "
-                f"Received: num_steps={self.num_steps!r}"
-            )
-        for name, low, high in (
-            ("eta", 0.0, 1.0),
-            ("guidance_scale", 0.0, _LARGEST),
-            ("guidance_rescale", 0.0, 1.0),
-            ("dynamic_percentile", 0.0, 1.0),
-            ("dynamic_maximum", 1.0, _LARGEST),
-        ):
-            value = getattr(self, name)
-            if not between(value, low, high):
-                raise ValueError(
-                    f"`{name}` must be from {low:g} to {high:g}. "
-                    f"Received: {name}={value!r}"
-                )
+        check_choice(THRESHOLDS, threshold=self.threshold)
+        check_whole(num_steps=self.num_steps)
+        for name in ("eta", "guidance_rescale", "dynamic_percentile"):
+            check_number(0, 1, **{name: getattr(self, name)})
+        check_number(0, _LARGEST, guidance_scale=self.guidance_scale)
+        check_number(1, _LARGEST, dynamic_maximum=self.dynamic_maximum)
         if self.guidance_interval is not None:
             interval = self.guidance_interval
             pair = isinstance(interval, tuple | list) and len(interval) == 2

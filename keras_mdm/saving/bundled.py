@@ -37,15 +37,14 @@ def write_bundled_weights(mdm, path):
         np.savez_compressed(temporary, **values)
 
 
-def read_bundled_weights(mdm, file):
-    """Loads what `write_bundled_weights` wrote, if it belongs to an `MDM`'s network."""
-    wanted = {variable.path: tuple(variable.shape) for variable in mdm.network.weights}
-    values = read_arrays(file, 2 * mdm.network.count_params() + 4096 * len(wanted))
+def read_bundled_weights(network, file):
+    """Loads what `write_bundled_weights` wrote, if it belongs to this network."""
+    wanted = {variable.path: tuple(variable.shape) for variable in network.weights}
+    values = read_arrays(file, 2 * network.count_params() + 4096 * len(wanted))
     if wanted != {name: value.shape for name, value in values.items()}:
         raise ValueError(
             f"the weights in '{file}' belong to another network; they differ in "
             f"{sorted(wanted.keys() ^ values.keys())[:5] or 'their shapes'}"
         )
-    for variable in mdm.network.weights:
+    for variable in network.weights:
         variable.assign(values[variable.path].astype("float32"))
-    mdm.reset_ema()

@@ -22,6 +22,7 @@ from keras_mdm.files import (
     write_text,
 )
 from keras_mdm.saving.finite import check_finite
+from keras_mdm.saving.serialized import renamed
 from keras_mdm.text_files import printable, read_json
 
 FORMAT_VERSION = 2
@@ -94,6 +95,15 @@ def check_metadata(folder):
         )
     check_values(metadata, folder / METADATA_FILE)
     return metadata
+
+
+def read_config(folder, metadata):
+    """The serialized `MDM` of a preset folder, with today's names."""
+    config = read_part(folder, CONFIG_FILE)
+    check_file(folder, CONFIG_FILE, metadata)
+    if metadata["format_version"] == 1:
+        config = {**config, "config": renamed(config["config"])}
+    return config
 
 
 def check_file(folder, name, metadata):

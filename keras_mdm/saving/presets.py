@@ -21,13 +21,7 @@ from keras_mdm.files import as_path, check_free, member
 from keras_mdm.saving import hub, preset_folder
 from keras_mdm.saving.bundled import bundled_weights, read_bundled_weights
 from keras_mdm.saving.limits import check_nest, no_larger_than
-from keras_mdm.saving.serialized import (
-    deserialized,
-    innermost,
-    renamed,
-    set_dtype,
-    set_num_classes,
-)
+from keras_mdm.saving.serialized import change_network, deserialized, set_dtype
 
 _told = set()
 _readers = []
@@ -146,38 +140,18 @@ def from_preset(
     """
     check_flags(load_weights=load_weights)
     name = str(preset)
-    builtin = builtin_presets()
-    folder = bundled = None
-    if name in builtin:
-        config = builtin[name]["config"]
-        wanted = load_weights and weights is None
-        bundled = bundled_weights(name) if wanted else None
-        published = builtin[name].get("weights")
-        if published is not None and wanted:
-            folder = hub.published_preset(
-                name,
-                published,
-                lambda file: from_preset(
-                    cls, name, dtype="float32", weights=file, ema_momentum=None
-                ),
-            )
-            metadata = preset_folder.check_metadata(folder)
-        elif wanted and bundled is None and name not in _told:
-            _told.add(name)
-            warnings.warn(
-                f"No trained weights are published for preset '{name}': the network "
-                "starts from random weights. Train it with `mdm.compile(...)` and "
-                "`mdm.fit(...)`, or with "
-                f"`python recipes/train_image.py --preset {name}`.",
-                stacklevel=2,
-            )
-    else:
-        folder = _find_folder(name, builtin)
-        config = preset_folder.read_part(folder, preset_folder.CONFIG_FILE)
+    builtin = builtin_presets().get(name)
+    folder = bundled = metadata = None
+    if builtin is None:
+        folder = _find_folder(name)
+    elif load_weights and weights is None:
+        folder, bundled = _weights_of(cls, name, builtin.get("weights"))
+    if folder is not None:
         metadata = preset_folder.check_metadata(folder)
-        preset_folder.check_file(folder, preset_folder.CONFIG_FILE, metadata)
-        if metadata["format_version"] == 1:
-            config = {**config, "config": renamed(config["config"])}
+    if builtin is None:
+        config = preset_folder.read_config(folder, metadata)
+    else:
+        config = builtin["config"]
     if config.get("class_name") != "MDM":
         raise ValueError(
             f"preset '{name}' holds a {config.get('class_name')!r}, not an 'MDM'."
@@ -198,12 +172,7 @@ def from_preset(
             "built-in one take the architecture alone, with `load_weights=False`. "
             f"Received: {changes}, preset={name!r}"
         )
-    if conditioner is not None:
-        innermost(network)["config"]["conditioner"] = serialize(conditioner)
-    if num_classes is not None:
-        set_num_classes(network, num_classes)
-    if image_channels is not None:
-        innermost(network)["config"]["image_channels"] = image_channels
+    change_network(network, **changes)
     set_dtype(network, keras.config.dtype_policy().name if dtype is None else dtype)
     limit = contextlib.nullcontext()
     if folder is not None:
@@ -217,13 +186,39 @@ def from_preset(
         mdm.network.set_remat(remat)
     if weights is not None:
         _read_foreign(mdm.network, weights)
-        mdm.reset_ema()
     elif folder is not None and load_weights:
         preset_folder.load_network(mdm.network, folder)
-        mdm.reset_ema()
-    if bundled is not None:
-        read_bundled_weights(mdm, bundled)
+    elif bundled is not None:
+        read_bundled_weights(mdm.network, bundled)
+    else:
+        return mdm
+    mdm.reset_ema()
     return mdm
+
+
+def _weights_of(cls, name, published):
+    """The preset folder of a built-in preset's published weights, and the file of those
+    that come with the package; each `None` if there are none."""
+    bundled = bundled_weights(name)
+    if published is not None:
+        folder = hub.published_preset(
+            name,
+            published,
+            lambda file: from_preset(
+                cls, name, dtype="float32", weights=file, ema_momentum=None
+            ),
+        )
+        return folder, bundled
+    if bundled is None and name not in _told:
+        _told.add(name)
+        warnings.warn(
+            f"No trained weights are published for preset '{name}': the network "
+            "starts from random weights. Train it with `mdm.compile(...)` and "
+            "`mdm.fit(...)`, or with "
+            f"`python recipes/train_image.py --preset {name}`.",
+            stacklevel=3,
+        )
+    return None, bundled
 
 
 def has_weights(preset):
@@ -236,7 +231,7 @@ def has_weights(preset):
     )
 
 
-def _find_folder(name, builtin):
+def _find_folder(name):
     """The preset folder that a path or a hub address means."""
     if name.startswith("hf://"):
         # Repositories may hold samples and other forms, which are not needed.
@@ -249,7 +244,7 @@ def _find_folder(name, builtin):
     if not folder.is_dir():
         raise ValueError(
             f"Unknown preset '{name}'. It must be a folder, an address 'hf://user/"
-            f"repository', or one of the built-in presets {sorted(builtin)}."
+            f"repository', or one of the built-in presets {sorted(builtin_presets())}."
         )
     if not (folder / preset_folder.CONFIG_FILE).is_file():
         for reader in _readers_of(folder):

@@ -5,6 +5,7 @@ Presets are read in this form; `presets.py` changes them before a network is bui
 
 import keras
 
+from keras_mdm.backend import serialize
 from keras_mdm.checks import check_whole
 
 
@@ -43,10 +44,20 @@ def innermost(network):
     return network
 
 
-def set_num_classes(network, num_classes):
-    """Replaces the classes of a serialized network; 0 leaves none."""
-    check_whole(0, num_classes=num_classes)
+def change_network(network, conditioner=None, num_classes=None, image_channels=None):
+    """Replaces what `from_preset` may of a serialized network without weights."""
     config = innermost(network)["config"]
+    if conditioner is not None:
+        config["conditioner"] = serialize(conditioner)
+    if num_classes is not None:
+        _set_num_classes(config, num_classes)
+    if image_channels is not None:
+        config["image_channels"] = image_channels
+
+
+def _set_num_classes(config, num_classes):
+    """Replaces the classes of the innermost network; 0 leaves none."""
+    check_whole(0, num_classes=num_classes)
     conditioner = config.get("conditioner")
     if num_classes == 0:
         config["conditioner"] = None

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 
 from keras_mdm import backend
-from keras_mdm.checks import between, check_whole
+from keras_mdm.checks import check_number, check_whole
 from keras_mdm.fitting.monitor import EDGES
 from keras_mdm.training.stage_callback import StageCallback
 
@@ -32,10 +32,7 @@ class LossGuard(StageCallback):
     def __init__(self, patience=20, spike=5.0, every=25):
         super().__init__()
         check_whole(patience=patience, every=every)
-        if not between(spike, 1.0):
-            raise ValueError(
-                f"`spike` must be a number from 1. Received: spike={spike!r}"
-            )
+        check_number(1, spike=spike)
         self.patience, self.spike, self.every = patience, spike, every
         self.skipped = 0.0
 

@@ -5,7 +5,7 @@ import math
 
 import keras
 
-from keras_mdm.checks import between, check_flags, check_whole
+from keras_mdm.checks import check_choice, check_flags, check_number, check_whole
 from keras_mdm.levels import read_level
 from keras_mdm.muon import Muon
 from keras_mdm.optimizer import AdamW
@@ -86,22 +86,10 @@ class Stage:
             if getattr(self, name) is not None:
                 check_whole(**{name: getattr(self, name)})
         check_flags(freeze_inner=self.freeze_inner)
-        numbers = between(self.learning_rate, 0.0) and between(self.warmup_steps, 0)
-        if not numbers or self.learning_rate == 0:
-            raise ValueError(
-                "`learning_rate` must be above 0, `warmup_steps` at least 0, both "
-                f"finite. Received: learning_rate={self.learning_rate!r}, "
-                f"warmup_steps={self.warmup_steps!r}"
-            )
-        if not isinstance(self.decay, str) or self.decay not in DECAYS:
-            raise ValueError(
-                f"`decay` must be one of {DECAYS}. Received: decay={self.decay!r}"
-            )
-        if not isinstance(self.optimizer, str) or self.optimizer not in OPTIMIZERS:
-            raise ValueError(
-                f"`optimizer` must be one of {tuple(OPTIMIZERS)}. Received: "
-                f"optimizer={self.optimizer!r}"
-            )
+        check_number(above=0, learning_rate=self.learning_rate)
+        check_number(0, warmup_steps=self.warmup_steps)
+        check_choice(DECAYS, decay=self.decay)
+        check_choice(OPTIMIZERS, optimizer=self.optimizer)
         if self.decay != "constant" and self.optimizer == "schedule_free_adamw":
             raise ValueError(
                 "`optimizer='schedule_free_adamw'` averages weights instead of letting "

@@ -172,7 +172,7 @@ def test_bad_arguments(flan, tmp_path):
         encoder.encode([])
     with pytest.raises(ValueError, match="overflows in float16"):
         T5Encoder.from_hugging_face(folder, dtype="float16")
-    with pytest.raises(ValueError, match="`max_tokens` must be at least 2"):
+    with pytest.raises(ValueError, match="`max_tokens` must be a whole number from 2"):
         T5Encoder.from_hugging_face(folder, max_tokens=1)
     with pytest.raises(ValueError, match="must be a folder or 'hf://"):
         T5Encoder.from_hugging_face(tmp_path / "none")

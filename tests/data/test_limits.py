@@ -145,7 +145,7 @@ def test_a_limit_is_a_positive_integer(value):
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, "a", None, float("nan")])
 def test_a_share_is_a_share(value):
-    with pytest.raises(ValueError, match=r"`unusable_rows` must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match="`unusable_rows` must be from 0 to 1"):
         Limits(unusable_rows=value)
 
 

@@ -138,7 +138,7 @@ def test_config_round_trip():
     ("options", "words"),
     [
         ({"name": "quadratic"}, "`schedule` must be one of .*quadratic"),
-        ({"num_timesteps": 1}, "`num_timesteps` must be from 2"),
+        ({"num_timesteps": 1}, "`num_timesteps` must be a whole number from 2 to"),
         ({"shift_power": -1}, "`shift_power` must be at least 0"),
     ],
 )

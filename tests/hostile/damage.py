@@ -73,7 +73,7 @@ def _read_bundled(folder):
     from keras_mdm.saving.bundled import read_bundled_weights
 
     mdm = _mdm(9)
-    read_bundled_weights(mdm, folder / "weights.npz")
+    read_bundled_weights(mdm.network, folder / "weights.npz")
     return _digest(mdm.network.weights)
 
 

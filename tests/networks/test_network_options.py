@@ -166,7 +166,7 @@ def test_predictions_are_float32():
         ({"num_residual_blocks": (1, 1)}, "`num_residual_blocks` must have one whole"),
         ({"num_attention_layers": -1}, "`num_attention_layers` must have one whole"),
         ({"num_attention_layers": 1}, "multiple of the 32 attention groups"),
-        ({"image_channels": 0}, "`image_channels` must be at least 1"),
+        ({"image_channels": 0}, "`image_channels` must be a whole number from 1"),
         ({"embedding_size": 20}, "`size` must be a multiple of 8"),
     ],
 )

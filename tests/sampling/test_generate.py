@@ -253,7 +253,7 @@ def test_unconditional():
         ({"negative_labels": [1, 1, 1]}, "one entry, or one for each"),
         ({"negative_labels": 1, "guidance_scale": 1}, "negative condition needs"),
         ({"resolution": 16}, r"resolutions \(8, 4\).*resolution=16"),
-        ({"num_steps": 0}, "`num_steps` must be from 1 to the 1000"),
+        ({"num_steps": 0}, "`num_steps` must be a whole number from 1"),
         ({"num_steps": 1001}, "`num_steps` must be from 1 to the 1000"),
         ({"sampler": "euler"}, "`sampler` must be one of .*'euler'"),
         ({"threshold": "clip"}, "`threshold` must be one of .*'clip'"),
@@ -268,7 +268,7 @@ def test_unconditional():
         ({"seed": [1, 2, 3]}, "`seed` must be one number, or one for each of the 2"),
         ({"seed": -1}, r"`seed` must be from 0 to 2\*\*31 - 1"),
         ({"seed": 0.5}, "`seed` must be whole numbers"),
-        ({"output": "int"}, "`output` must be 'uint8' or 'float'"),
+        ({"output": "int"}, "`output` must be one of .'uint8', 'float'"),
     ],
 )
 def test_bad_options(mdm, options, words):

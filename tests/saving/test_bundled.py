@@ -14,15 +14,13 @@ def test_round_trip_of_the_averaged_weights(tmp_path):
         average.assign(average.value * 0.5)
     write_bundled_weights(mdm, tmp_path / "x.npz")
     other = tiny_mdm(network=tiny_nest(2), ema_momentum=0.5)
-    read_bundled_weights(other, tmp_path / "x.npz")
+    read_bundled_weights(other.network, tmp_path / "x.npz")
     for mine, theirs in zip(
         values_of(other.network.variables), values_of(mdm.ema.averages), strict=True
     ):
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-6)
-    for mine, average in zip(other.ema.sources, other.ema.averages, strict=True):
-        np.testing.assert_array_equal(*values_of([mine, average]))
     with pytest.raises(ValueError, match="belong to another network"):
-        read_bundled_weights(tiny_mdm(3), tmp_path / "x.npz")
+        read_bundled_weights(tiny_mdm(3).network, tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
