@@ -90,7 +90,8 @@ def connect(coordinator=None, num_processes=None, process_id=None, timeout=300):
             SLURM, Open MPI), it and the two below may be `None`.
         num_processes: int.
         process_id: int. The number of this process, from 0.
-        timeout: int. Seconds until processes that do not find each other give up.
+        timeout: int. Seconds until processes that do not find each other give up. All
+            end where one was silent for as long, or for 100 seconds. Defaults to 300.
 
     Returns:
         A pair: the number of this process, and how many there are.

@@ -176,6 +176,85 @@ def test_a_coordinator_that_does_not_answer():
         distribution.connect(address, 2, 1, timeout=1)
 
 
+ATTENDS = """
+import functools, os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+import jax, keras, numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
+from keras_mdm.backend import attention
+
+make = splash_attention_kernel.make_splash_mha
+interpreted = functools.partial(make, interpret=True)
+splash_attention_kernel.make_splash_mha = interpreted
+distribution = keras.distribution.DataParallel()
+keras.distribution.set_distribution(distribution)
+jax.default_backend = lambda: "tpu"
+rng = np.random.default_rng(0)
+query, key, value = rng.normal(size=(3, 8, 128, 1, 64)).astype("float32")
+mask = rng.random((8, 128)) < 0.5
+rows = distribution.get_data_layout(query.shape).backend_layout
+arguments = [jax.device_put(x, rows) for x in (query, key, value)]
+for keep in (None, mask):
+    kernel = attention.attention_kernel(query, key)
+    program = jax.jit(kernel).lower(*arguments, keep).compile()
+    result = program(*arguments, keep)
+    assert result.sharding.is_equivalent_to(rows, 4), result.sharding
+    assert "all-gather" not in program.as_text()
+    scores = np.einsum("bqhd,bkhd->bhqk", query, key) / 8
+    if keep is not None:
+        scores = np.where(keep[:, None, None], scores, -np.inf)
+    scores = np.exp(scores - scores.max(-1, keepdims=True))
+    scores /= scores.sum(-1, keepdims=True)
+    expected = np.einsum("bhqk,bkhd->bqhd", scores, value)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+assert attention.attention_kernel(query[:6], key[:6]) is None
+"""
+
+
+@ON_JAX
+def test_each_device_attends_to_its_rows():
+    """By the kernel for TPUs, which XLA can't divide."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": PATHS}
+    subprocess.run(
+        [sys.executable, "-c", ATTENDS], env=environment, check=True, timeout=120
+    )
+
+
+JOINS = """
+import sys, time
+from keras_mdm import distribution
+distribution.connect(sys.argv[1], 2, int(sys.argv[2]), timeout=10)
+print("joined", flush=True)
+time.sleep(300)
+"""
+
+
+@ON_JAX
+@pytest.mark.parametrize("dead", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_that_dies_ends_the_other(dead):
+    address = f"127.0.0.1:{_free_port()}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOINS, address, str(number)],
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": PATHS},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "joined\n"
+        processes[dead].kill()
+        text, _ = processes[1 - dead].communicate(timeout=60)
+        assert processes[1 - dead].returncode != 0
+        assert "Terminating process" in text
+    finally:
+        for process in processes:
+            process.kill()
+
+
 @ON_JAX
 @pytest.mark.parametrize("devices", [[], ["cpu:99"], ["gpu:0", "cpu:0"]])
 def test_devices_that_are_not_there(devices):

@@ -104,6 +104,8 @@ def compile_step(args):
     step, *arguments = train_memory.abstract_step(mdm, args.batch)
     if not args.no_compile:
         devices = compile_targets.find_devices(args.device, args.devices)
+        if len(devices) > 1:
+            compile_targets.divide_batches(devices)
         state, *rest = arguments
         arguments = (
             jax.tree.map(lambda s: placed(s, devices, args, False), state),

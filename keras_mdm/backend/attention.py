@@ -10,6 +10,7 @@ import math
 import keras
 
 from keras_mdm.backend.devices import name, on_cpu
+from keras_mdm.backend.sharding import batch_mesh
 
 # Queries and keys, and features of a head, from which on the kernel for TPUs is faster
 # than plain products. It fills heads up to 128 features.
@@ -36,12 +37,30 @@ def attention_kernel(query, key):
     import jax
 
     if jax.default_backend() == "tpu":
-        # A program for several chips can't be divided inside of the kernel.
-        alone = keras.distribution.distribution() is None
         long = min(query.shape[1], key.shape[1]) >= _LEAST_FOR_TPU
         wide = query.shape[-1] >= _LEAST_SIZE_FOR_TPU
-        return attend_on_tpu if alone and long and wide else None
+        return on_each_device(attend_on_tpu, query) if long and wide else None
     return attend_on_gpu if _suits_cudnn(query) else None
+
+
+def on_each_device(kernel, query):
+    """A kernel that XLA can't divide, which each device runs on its rows of a batch.
+
+    `None` if the devices do not divide the rows, as of part of a mixed batch.
+    """
+    divided = batch_mesh()
+    if divided is None:
+        return kernel
+    import jax
+
+    mesh, axis = divided
+    if query.shape[0] is None or query.shape[0] % mesh.shape[axis]:
+        return None
+    rows = jax.sharding.PartitionSpec(axis)
+    # Pallas' kernels do not say over which axes their results vary.
+    return jax.shard_map(
+        kernel, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False
+    )
 
 
 def _suits_cudnn(query):

@@ -16,6 +16,8 @@ import keras
 from keras_mdm.backend.devices import name
 
 _calls = itertools.count()
+# Seconds of silence after which another process is taken for dead, at most.
+_LONGEST_SILENCE = 100
 
 
 def number_of_processes():
@@ -53,7 +55,11 @@ def connect(coordinator, num_processes, process_id, timeout):
         _wait_for(coordinator, timeout)
     try:
         jax.distributed.initialize(
-            coordinator, num_processes, process_id, initialization_timeout=timeout
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=timeout,
+            heartbeat_timeout_seconds=min(timeout, _LONGEST_SILENCE),
         )
     except (RuntimeError, ValueError) as error:
         given = (

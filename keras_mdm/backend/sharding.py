@@ -37,14 +37,24 @@ def check_devices(model):
         )
 
 
-def parts_of_a_batch():
-    """Into how many equal parts this process divides its batches."""
+def batch_mesh():
+    """JAX's mesh of the devices, and the name of its axis that divides batches.
+
+    `None` if there is one device alone.
+    """
     distribution = keras.distribution.distribution()
     if distribution is None:
+        return None
+    return distribution.device_mesh.backend_mesh, distribution.batch_dim_name
+
+
+def parts_of_a_batch():
+    """Into how many equal parts this process divides its batches."""
+    divided = batch_mesh()
+    if divided is None:
         return 1
-    mesh = distribution.device_mesh
-    parts = mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
-    return max(1, parts // number_of_processes())
+    mesh, axis = divided
+    return max(1, mesh.shape[axis] // number_of_processes())
 
 
 def rows_per_call():
