@@ -5,7 +5,6 @@ import types
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_mdm import backend
@@ -113,7 +112,7 @@ class ExponentialMovingAverage(keras.layers.Layer):
         moved = ops.cast(moved, "float32")
         count = self.num_updates.shape[0]
         trained = [int(levels is None or level in levels) for level in range(count)]
-        trained = np.array(trained, "int32")
+        trained = ops.convert_to_tensor(trained, "int32")
         rates = self.rates(ops.cast(self.num_updates, "float32"), trained) * moved
         rates = [rates[level] for level in range(count)]
         wanted = None if variables is None else {id(v) for v in variables}
@@ -133,7 +132,7 @@ class ExponentialMovingAverage(keras.layers.Layer):
 
         Args:
             counts: float32 tensor of shape `(levels,)`. Updates of each level.
-            trained: int32 array of shape `(levels,)`. 1 for levels that are trained.
+            trained: int32 tensor of shape `(levels,)`. 1 for levels that are trained.
 
         Returns:
             float32 tensor of shape `(levels,)`.

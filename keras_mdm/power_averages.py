@@ -34,9 +34,8 @@ class PowerAverage(ExponentialMovingAverage):
 
     def rates(self, counts, trained):
         # As 1 - (1 - 1/n)^(gamma + 1), which float32 would round off.
-        return trained * -ops.expm1(
-            (self.gamma + 1.0) * ops.log1p(-1.0 / (counts + 1.0))
-        )
+        share = -ops.expm1((self.gamma + 1.0) * ops.log1p(-1.0 / (counts + 1.0)))
+        return ops.cast(trained, "float32") * share
 
 
 def check_lengths(lengths):

@@ -80,7 +80,7 @@ class StepMonitor(keras.metrics.Metric):
         sums = ops.unstack(ops.matmul(values, bins))
         kinds = (self.losses, self.counts, self.not_finite)
         for variable, value in zip(kinds, sums, strict=True):
-            variable.assign(variable + here * value)
+            variable.assign(variable + ops.convert_to_tensor(here) * value)
 
     def end_step(self, step, optimizer, moved):
         """Notes what is known when a step has ended, and whether it moved weights."""
