@@ -233,6 +233,7 @@ class MDM(keras.Model):
         steps_per_execution=1,
         jit_compile="auto",
         auto_scale_loss=True,
+        **others,
     ):
         """Prepares the model for `fit`, `evaluate` and `train_on_batch`.
 
@@ -255,8 +256,15 @@ class MDM(keras.Model):
 
         Raises:
             ValueError: if weights are kept in float16, which can't be trained, or if a
-                schedule-free optimizer's average has no place.
+                schedule-free optimizer's average has no place; or if there are others,
+                such as `loss` and `metrics`, which this model has of its own.
         """
+        if others:
+            raise ValueError(
+                "`compile` of an `MDM` takes no loss and no metrics: it has the losses "
+                "of its levels, chosen by `loss_target` and `loss_weighting` of `MDM` "
+                f"and by `loss_weights` here. Received: {others}"
+            )
         backend.check_devices(self)
         self._compile_arguments = {
             "run_eagerly": run_eagerly,
@@ -422,6 +430,10 @@ class MDM(keras.Model):
         idle = [m for level, m in self._loss_trackers.items() if level not in active]
         return [m for m in super().metrics if not any(m is other for other in idle)]
 
+    @property
+    def metrics_names(self):
+        return [name for name in super().metrics_names if name != self.monitor.name]
+
     def _end_step(self):
         moved = backend.has_stepped(self.optimizer)
         step = backend.steps_taken(self.optimizer)
@@ -496,6 +508,7 @@ class MDM(keras.Model):
 
     predict = entry.predict
     predict_on_batch = predict
+    export = entry.export
 
     # === Pictures and files out ===
 

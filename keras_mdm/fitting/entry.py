@@ -219,6 +219,14 @@ def predict(self, *args, **kwargs):
     )
 
 
+def export(self, *args, **kwargs):
+    """Not for this model, whose pictures take many calls of the network."""
+    raise NotImplementedError(
+        "`export` is not for diffusion models: one call of the network draws no "
+        "picture. Save the model with `mdm.save_to_preset(...)` or `mdm.save(...)`."
+    )
+
+
 def _check_compiled(self, method, trains=False):
     backend.check_devices(self)
     if not self.compiled:

@@ -124,6 +124,17 @@ class Denoiser(keras.Model):
         Returns:
             A list of float32 predictions in the order and shapes of `images`.
         """
+        given = inputs if isinstance(inputs, dict) else {}
+        images = given.get("images")
+        listed = isinstance(images, list | tuple) and len(images) == len(self.levels)
+        if not listed or "timesteps" not in given:
+            raise ValueError(
+                f"{type(self).__name__} must be called with a dict that has `images`, "
+                f"a list of noisy pictures of each of the levels {self.levels}, and "
+                "`timesteps`. Received: "
+                f"{sorted(given) if given else type(inputs).__name__}"
+                f"{'' if listed or not given else f', images={type(images).__name__}'}"
+            )
         condition = self.encode_condition(inputs, inputs.get("condition_drop"))
         predictions, _ = self.denoise(
             inputs["images"], inputs["timesteps"], condition, inputs, training=training

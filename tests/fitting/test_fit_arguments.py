@@ -227,6 +227,18 @@ def test_predict_points_to_generate(mdm, road):
     assert equal_values(start, _weights(mdm))
 
 
+def test_export_points_to_presets(mdm, tmp_path):
+    with pytest.raises(NotImplementedError, match=r"`mdm.save_to_preset\(...\)`"):
+        mdm.export(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_metrics_are_those_of_results(mdm):
+    results = mdm.evaluate(DATA, verbose=0)
+    named = mdm.evaluate(DATA, verbose=0, return_dict=True)
+    assert named == dict(zip(mdm.metrics_names, results, strict=True))
+
+
 def test_on_batch(mdm):
     with pytest.raises(ValueError, match="`class_weight` weighs targets"):
         mdm.train_on_batch(BATCHES[0], class_weight={0: 2.0})

@@ -157,13 +157,6 @@ def test_a_step_that_fails_on_the_device_changes_nothing(call):
         assert "load them again" in "".join(found.value.__notes__)
 
 
-def test_predict_points_to_generate(mdm):
-    for call in (mdm.predict, mdm.predict_on_batch):
-        with pytest.raises(NotImplementedError, match="mdm.generate"):
-            call(BATCH)
-    assert is_whole(mdm)
-
-
 def test_a_callback_may_use_the_model_in_the_middle_of_an_epoch(mdm):
     """By a name of its own, not as `callback.model`."""
     found = []

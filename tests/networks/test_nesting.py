@@ -207,3 +207,22 @@ def test_residuals_need_a_prediction_that_resembles_the_smaller_one():
     keras_mdm.MDM(network, prediction="x0")
     with pytest.raises(ValueError, match="must have `prediction='x0'`.*'v'"):
         keras_mdm.MDM(network, prediction="v")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (np.zeros((1, 8, 8, 1)), "`images`.*`timesteps`"),
+        (
+            {"images": [np.zeros((1, 8, 8, 1))]},
+            r"levels \(8, 4\).*Received: \['images'\]",
+        ),
+        (
+            {"images": np.zeros((1, 8, 8, 1)), "timesteps": np.zeros(1)},
+            "a list of noisy pictures.*images=",
+        ),
+    ],
+)
+def test_inputs_of_another_form(inputs, words):
+    with pytest.raises(ValueError, match=words):
+        tiny_nest(2, resolution=4)(inputs)
