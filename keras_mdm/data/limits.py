@@ -49,7 +49,7 @@ class Limits:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is int:
-                check_positive(field.name, value)
+                object.__setattr__(self, field.name, check_positive(field.name, value))
             elif not between(value, 0, 1):
                 raise ValueError(
                     f"`{field.name}` must be in [0, 1]. "

@@ -17,7 +17,7 @@ _UNPACKERS = {
     b"Rar!": "unrar x",
 }
 _TAR, _TAR_AT = b"ustar", 257
-# What is read of folders with `datasets`: of all else nobody knows how large it becomes.
+# What is read with `datasets`: of all else nobody knows how large it becomes.
 _READ = ("imagefolder", "parquet")
 _MOST_UNPACKED = 100  # Pictures are hardly smaller in an archive,
 _ALWAYS = 2**24  # but a few may be of one color.
