@@ -239,6 +239,8 @@ def evaluate(args):
         )
     settings = data_settings(args, config)
     mdm = drawing.load_model(args, args.run)
+    if args.ema != "sweep":
+        averages.take(mdm, args.run, args.ema)
 
     from keras_mdm import files
     from keras_mdm.levels import read_level
