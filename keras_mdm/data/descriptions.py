@@ -91,6 +91,11 @@ def check_info(folder):
                         f"'{printable(path)}' names the class {str(found)[:80]!r}, "
                         "which is not of TFDS. If it is yours, import it first."
                     )
+            if str(value.get("encoding", "")).lower() == "zlib":
+                raise ValueError(
+                    f"'{printable(path)}' has arrays that are packed with zlib, "
+                    "however large they become. Prepare the set without."
+                )
     for path in folder.glob("**/dataset_info.json"):
         for value in _dicts_in(path):
             for key in ("filepathTemplate", "filepath_template"):

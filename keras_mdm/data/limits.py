@@ -14,7 +14,9 @@ class Limits:
     honest file meets the defaults.
 
     Args:
-        picture_pixels: Int. Pixels of a picture. Defaults to 2^27, 134 megapixels.
+        picture_pixels: Int. Pixels of a picture; of AVIF, JPEG 2000 and WebP, whose
+            decoders take twice the memory, half as many. Defaults to 2^27, 134
+            megapixels, which take a gigabyte.
         picture_bytes: Int. Bytes of a picture's file, and of a member of a shard.
         clip_frames: Int. Frames of a clip, those that are left out included.
         clip_pixels: Int. Pixels of all frames of a clip together. Defaults to 2^28,

@@ -173,7 +173,7 @@ def _read_index(folder):
     tar = folder / "a.tar"
     shutil.copy(folder / "index.npz", index_path(tar))
     keys, members, *_ = read_index(tar)
-    return f"{keys.tolist()} {members.tolist()}"
+    return f"{keys} {members.tolist()}"
 
 
 def _make_checkpoint(folder, seed):
