@@ -197,6 +197,37 @@ for _name, _path in {
     case("hf", _name, parquet(_path), read_hf)
 
 
+def labels(*found, names=("a", "b")):
+    """Rows whose labels are of no class, or whose classes have odd names."""
+
+    def make(folder, outside):
+        import pyarrow
+        import pyarrow.parquet
+
+        kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+        label = {"_type": "ClassLabel", "names": list(names)}
+        features = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
+        rows = pyarrow.array([{"bytes": GOOD, "path": None}] * len(found), kind)
+        columns = {"image": rows, "label": pyarrow.array(found, pyarrow.int64())}
+        table = pyarrow.table(columns).replace_schema_metadata(
+            {"huggingface": json.dumps(features)}
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(table, folder / "train-00000.parquet")
+
+    return make
+
+
+for _name, _made in {
+    "label-beyond": labels(0, 2),
+    "label-huge": labels(0, 2**62),
+    "label-negative": labels(0, -2),
+    "label-none": labels(0, None),
+    "label-twice": labels(0, 1, names=("a", "a")),
+}.items():
+    case("hf", _name, _made, read_hf)
+
+
 def card(files, name="README.md"):
     def make(folder, outside):
         picture_source(folder)
