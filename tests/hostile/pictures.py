@@ -301,3 +301,24 @@ def _large_clip(folder, outside):
 
 
 case("clip", "large", _large_clip, read_clips)
+
+
+def _lying_clip(folder, outside):
+    """Frames that are far larger than the container says."""
+    import av
+    from PIL import Image
+
+    write(folder / "good.gif", _gif(2))
+    file = io.BytesIO()
+    Image.new("RGB", (8000, 8000)).save(file, "JPEG")
+    with av.open(str(folder / "lying.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=8)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuvj420p"
+        for number in range(2):
+            packet = av.Packet(file.getvalue())
+            packet.stream, packet.pts, packet.dts = stream, number, number
+            container.mux(packet)
+
+
+case("clip", "lying", _lying_clip, read_clips)
