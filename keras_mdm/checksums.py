@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_mdm.text_files import printable
 
-_KEY = "checksum"
+CHECKSUM = "checksum"
 
 
 def file_checksum(path):
@@ -27,7 +27,7 @@ def file_checksum(path):
 
 def with_checksum(values):
     """A dict of JSON values with the checksum of what it holds."""
-    return {**values, _KEY: _sum(values)}
+    return {**values, CHECKSUM: _sum(values)}
 
 
 def check_values(values, path):
@@ -35,22 +35,22 @@ def check_values(values, path):
 
     Raises a `ValueError` that names the file `path`, which it was read from.
     """
-    written = values.pop(_KEY, None)
+    written = values.pop(CHECKSUM, None)
     if written is None:
         tell_unchecked(path)
     elif written != _sum(values):
         raise ValueError(
             f"'{printable(path)}' is damaged: its checksum is not that of what it "
             "holds. Get it again; if you changed it yourself, remove its line "
-            f"'{_KEY}'."
+            f"'{CHECKSUM}'."
         )
 
 
-def tell_unchecked(path):
-    """Warns that a file has no checksum."""
+def tell_unchecked(path, better="what is written today has one"):
+    """Warns that a file has no checksum; `better` says what has."""
     warnings.warn(
-        f"'{printable(path)}' has no checksum, so damage would not be noticed; what is "
-        "written today has one.",
+        f"'{printable(path)}' has no checksum, so damage would not be noticed; "
+        f"{better}.",
         stacklevel=3,
     )
 

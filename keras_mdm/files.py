@@ -13,6 +13,7 @@ import pathlib
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import warnings
 
@@ -151,10 +152,12 @@ def whole_folder(path, is_ours, overwrite=False):
 def own_folder(parent, name):
     """A folder, or lock, in a folder that may be a stranger's.
 
-    A link, through which files elsewhere would be written, is a `ValueError`.
+    A link, through which files elsewhere would be written, is a `ValueError`; so is a
+    lock that has other names too, which lie elsewhere.
     """
     path = as_path(parent) / name
-    if path.is_symlink():
+    linked = path.is_file() and path.stat().st_nlink > 1
+    if linked or path.is_symlink():
         raise ValueError(f"'{printable(path)}' is a link: nothing is written there.")
     return path
 
@@ -185,9 +188,22 @@ def member(folder, name):
 
 
 def open_to_append(path):
-    """Opens a text file to write at its end; raises an `OSError` if it is a link."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", newline="")
+    """Opens a text file to write at its end.
+
+    A link, a file that has other names too, and what is no file is an `OSError`.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    # A pipe would be waited for.
+    for name in ("O_NOFOLLOW", "O_NONBLOCK"):
+        flags |= getattr(os, name, 0)
+    file = os.open(path, flags, 0o666)
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(file)
+        raise OSError(
+            f"'{printable(path)}' is a link, or no file: nothing is written there."
+        )
+    return os.fdopen(file, "a", encoding="utf-8", newline="")
 
 
 def clear_leftovers(folder):

@@ -22,7 +22,7 @@ _MARKS = (
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 # Also what moves a terminal's cursor, and what turns the direction of a text.
 _UNSHOWN = re.compile(
-    r"[\ud800-\udfff\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+    r"[\ud800-\udfff\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
 # Bytes of a text file that is read at once: of a table, and of what is about one item.
 MAX_TABLE, MAX_TEXT = 2**32, 2**24

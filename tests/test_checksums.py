@@ -87,6 +87,7 @@ def test_a_damaged_embedding_is_told_when_it_is_read(tmp_path):
         ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
         ("a\nb", "a\\x0ab"),
         ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\u061cgnp.exe", "\\u061cgnp.exe"),
         ("caf\udce9", "caf\\xe9"),
         ("日本 é 👍", "日本 é 👍"),
     ],

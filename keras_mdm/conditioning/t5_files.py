@@ -7,7 +7,12 @@ weights: one `model.safetensors`, or several with an index that names them.
 import re
 
 from keras_mdm import text_files
-from keras_mdm.checksums import check_values, file_checksum
+from keras_mdm.checksums import (
+    CHECKSUM,
+    check_values,
+    file_checksum,
+    tell_unchecked,
+)
 from keras_mdm.downloads import download_repository
 from keras_mdm.files import as_path, finish_replacement, member
 
@@ -43,7 +48,7 @@ def read_json(path):
             f"'{path}' is missing: the folder must be a T5 model as Hugging Face keeps "
             f"it, with '{CONFIG}', '{VOCABULARY}' and safetensors files."
         ) from error
-    if CHECKSUMS in value:
+    if {CHECKSUM, CHECKSUMS} & value.keys():
         check_values(value, path)
         for name, known in value.pop(CHECKSUMS).items():
             if file_checksum(member(path.parent, name)) != known:
@@ -51,6 +56,8 @@ def read_json(path):
                     f"'{path.parent / name}' is damaged: its checksum is not that in "
                     f"{CONFIG}. Run tools/convert_t5.py again."
                 )
+    elif path.name == CONFIG:
+        tell_unchecked(path, "what tools/convert_t5.py writes has one")
     return value
 
 

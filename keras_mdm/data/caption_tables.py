@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import io
 
-from keras_mdm.text_files import parse_json, printable, read_text, split_lines
+from keras_mdm.text_files import MAX_TEXT, parse_json, printable, read_text, split_lines
 
 FILE_NAME = "file_name"
 TEXTS = ("text", "caption", "captions")
@@ -34,6 +34,10 @@ def read_rows(path, max_bytes):
     A file that is no table is a `ValueError`, which names file and line.
     """
     text = read_text(path, max_bytes)
+    if any(len(line) > MAX_TEXT for line in io.StringIO(text, newline=None)):
+        raise ValueError(
+            f"'{printable(path)}' has a line of more than {MAX_TEXT} characters."
+        )
     read = _read_json_lines if path.suffix.lower() == ".jsonl" else _read_columns
     return read(path, text)
 

@@ -7,19 +7,25 @@ import os
 import pathlib
 import sys
 
-from keras_mdm.data.packed import check_archives
+from keras_mdm.data.packed import check_packed
 from keras_mdm.files import leads_out
 from keras_mdm.text_files import MAX_TEXT, printable, read_json, read_text, values_in
 
 
 def check_links(folder):
-    """Raises a `ValueError` if a link in a folder leads out of it."""
-    for path in sorted(folder.rglob("*")):
+    """Raises a `ValueError` if a link in a folder leads out of it.
+
+    Returns:
+        All that is in the folder, as a sorted list of `pathlib.Path`.
+    """
+    paths = sorted(folder.rglob("*"))
+    for path in paths:
         if path.is_symlink() and leads_out(path, folder):
             raise ValueError(
                 f"'{printable(path)}' is a link out of the folder, and its library "
                 "would follow it. Put the file itself there."
             )
+    return paths
 
 
 def check_card(folder):
@@ -28,8 +34,7 @@ def check_card(folder):
     import yaml
     from huggingface_hub.repocard import metadata_load
 
-    check_links(folder)
-    check_archives(folder)
+    check_packed(check_links(folder))
     card = folder / datasets.config.REPOCARD_FILENAME
     description = folder / datasets.config.REPOYAML_FILENAME
     try:
@@ -86,6 +91,11 @@ def check_info(folder):
                         f"'{printable(path)}' names the class {str(found)[:80]!r}, "
                         "which is not of TFDS. If it is yours, import it first."
                     )
+            if str(value.get("encoding", "")).lower() == "zlib":
+                raise ValueError(
+                    f"'{printable(path)}' has arrays that are packed with zlib, "
+                    "however large they become. Prepare the set without."
+                )
     for path in folder.glob("**/dataset_info.json"):
         for value in _dicts_in(path):
             for key in ("filepathTemplate", "filepath_template"):

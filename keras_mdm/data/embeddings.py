@@ -210,11 +210,11 @@ def _read_about(folder):
     about = read_json(_member(path))
     check_values(about, path)
     counts = [about.get(key) for key in _COUNTS]
-    positive = all(type(count) is int and count > 0 for count in counts)
+    positive = all(type(count) is int and 0 < count < 2**20 for count in counts)
     if not positive or not isinstance(about.get("encoder"), str):
         raise ValueError(
             f"'{printable(path)}' is damaged: it must have {' and '.join(_COUNTS)}, "
-            f"positive integers, and the name of the encoder. Received: {about}"
+            f"integers from 1 to 2^20, and the name of the encoder. Received: {about}"
         )
     if about["format"] != _FORMAT:
         raise ValueError(

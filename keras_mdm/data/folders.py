@@ -232,7 +232,7 @@ class Clips(Files):
             "clips", path, split, READABLE, limits, is_video=True, num_frames=num_frames
         )
         self._frame_rate = frame_rate
-        self._limits = limits.clip_pixels, limits.clip_frames
+        self._limits = limits.clip_pixels, limits.clip_frames, limits.frame_pixels
 
     def _read_file(self, path):
         found = read_clip(path, self.num_frames, self._frame_rate, *self._limits)

@@ -33,6 +33,7 @@ from datasets.distributed import split_dataset_by_node
 
 from keras_mdm.data.descriptions import check_card, is_own
 from keras_mdm.data.limits import LIMITS
+from keras_mdm.data.packed import check_format
 from keras_mdm.data.pictures import read_picture
 from keras_mdm.data.source import (
     Source,
@@ -79,7 +80,8 @@ class HuggingFace(Source):
         if self._folder is not None:
             check_card(self._folder)
         streams = options.get("stream", "0") == "1"
-        builder, rows = _load(name, options.get("config"), split, streams)
+        config = options.get("config")
+        builder, rows = _load(name, self._folder, config, split, streams)
         features = rows.features or {}
         self._image, self._label, self._caption = (
             _find_column(path, features, kind, options.get(kind))
@@ -207,10 +209,12 @@ def _read_name(path):
     return name, options
 
 
-def _load(name, config, split, streams):
+def _load(name, folder, config, split, streams):
     """The builder of a set and the rows of a split; library errors say how to go on."""
     try:
         builder = datasets.load_dataset_builder(name, config)
+        if folder is not None:
+            check_format(builder, folder)
         if streams:
             return builder, builder.as_streaming_dataset(split=split)
         builder.download_and_prepare()

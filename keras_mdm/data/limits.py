@@ -14,11 +14,15 @@ class Limits:
     honest file meets the defaults.
 
     Args:
-        picture_pixels: Int. Pixels of a picture. Defaults to 2^27, 134 megapixels.
+        picture_pixels: Int. Pixels of a picture; of AVIF, JPEG 2000 and WebP, whose
+            decoders take twice the memory, half as many. Defaults to 2^27, 134
+            megapixels, which take a gigabyte.
         picture_bytes: Int. Bytes of a picture's file, and of a member of a shard.
         clip_frames: Int. Frames of a clip, those that are left out included.
         clip_pixels: Int. Pixels of all frames of a clip together. Defaults to 2^28,
             32 frames of 3840x2160.
+        frame_pixels: Int. Pixels of a frame of it. Defaults to 2^25, which 7680x4320 is
+            below.
         caption_length: Int. Characters of a caption.
         table_bytes: Int. Bytes of a table of captions, which is refused beyond.
         shard_members: Int. Members of a shard; those behind are not read.
@@ -40,6 +44,7 @@ class Limits:
     picture_bytes: int = 2**29
     clip_frames: int = 100_000
     clip_pixels: int = 2**28
+    frame_pixels: int = 2**25
     caption_length: int = 100_000
     table_bytes: int = 2**32
     shard_members: int = 2**22
@@ -49,7 +54,7 @@ class Limits:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is int:
-                check_positive(field.name, value)
+                object.__setattr__(self, field.name, check_positive(field.name, value))
             else:
                 check_number(0, 1, **{field.name: value})
 

@@ -17,6 +17,8 @@ _UNPACKERS = {
     b"Rar!": "unrar x",
 }
 _TAR, _TAR_AT = b"ustar", 257
+# What is read with `datasets`: of all else nobody knows how large it becomes.
+_READ = ("imagefolder", "parquet")
 _MOST_UNPACKED = 100  # Pictures are hardly smaller in an archive,
 _ALWAYS = 2**24  # but a few may be of one color.
 
@@ -27,27 +29,28 @@ def unpacker_of(start):
     return next(tools, None)
 
 
-def check_archives(folder):
-    """Refuses what the library of a folder's data would unpack without a bound.
+def check_packed(paths):
+    """Refuses files that the library of a folder's data would unpack without a bound.
 
-    Zip archives and parquet tables tell how large they become; of the others nobody
-    knows before.
+    Of zip archives and parquet tables it is known how large they become; of the others
+    nobody knows before.
 
     Args:
-        folder: `pathlib.Path`.
+        paths: `pathlib.Path`s.
 
     Raises:
-        ValueError: if a file is packed otherwise, damaged, or far larger unpacked.
+        ValueError: If a file is packed otherwise, damaged, or far larger unpacked.
     """
+    from keras_mdm.data.parquet import unpacked_size  # Of `datasets`, not of shards.
+
     pictures = picture_extensions()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in pictures or not path.is_file():
+    for path in paths:
+        ending = path.suffix.lower()
+        if ending in pictures or not path.is_file():
             continue
-        if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
-            _check_size(path, _size_of_zip(path))
+        if ending == ".zip" or zipfile.is_zipfile(path):
+            _check_size(path, _size_of_zip)
             continue
-        if path.suffix.lower() == ".parquet":
-            _check_size(path, _size_of_parquet(path))
         with open(path, "rb") as file:
             start = file.read(_TAR_AT + len(_TAR))
         tool = "tar -xf" if start[_TAR_AT:] == _TAR else unpacker_of(start)
@@ -57,28 +60,52 @@ def check_archives(folder):
                 f"however large it becomes. Unpack it first: {tool} '{printable(path)}'"
                 " (shards of pictures are read as 'webdataset:FOLDER')."
             )
+        if ending == ".parquet":
+            _check_size(path, unpacked_size)
+
+
+def check_format(builder, folder):
+    """Refuses the data of a folder that are read as anything but what was checked.
+
+    Args:
+        builder: `datasets.DatasetBuilder`.
+        folder: `pathlib.Path`.
+
+    Raises:
+        ValueError: If they are no pictures and no parquet files, by name.
+    """
+    config = builder.config
+    names = [name for split in config.data_files.values() for name in split]
+    tables = getattr(config, "metadata_filenames", None) or ()
+    if builder.name not in _READ:
+        raise ValueError(
+            f"the files of '{printable(folder)}' are read as {builder.name}, of which "
+            "nobody knows how large it becomes. A folder must hold pictures, or parquet"
+            " files: `Dataset.to_parquet` of `datasets` writes them."
+        )
+    wrong = [name for name in names if not name.lower().endswith(".parquet")]
+    wrong = [*tables, *(wrong if builder.name == "parquet" else ())]
+    if wrong:
+        raise ValueError(
+            f"the description of '{printable(folder)}' names as a table what is called "
+            f"otherwise: {printable(wrong[0])!r}."
+        )
 
 
 def _size_of_zip(path):
+    with zipfile.ZipFile(path) as file:
+        members = file.infolist()
+    if any(member.filename.lower().endswith(".parquet") for member in members):
+        raise ValueError("it has tables of parquet; unpack it first")
+    return sum(member.file_size for member in members)
+
+
+def _check_size(path, size_of):
     try:
-        with zipfile.ZipFile(path) as file:
-            return sum(member.file_size for member in file.infolist())
-    # Whatever a damaged file makes zipfile raise.
+        size = size_of(path)
+    # Whatever a damaged file makes zipfile or pyarrow raise.
     except Exception as error:
-        raise ValueError(f"'{printable(path)}' is damaged: {error}") from error
-
-
-def _size_of_parquet(path):
-    from pyarrow import ArrowException, parquet
-
-    try:
-        table = parquet.read_metadata(path)
-    except (ArrowException, OSError):
-        return 0  # No parquet: its library says what it is.
-    return sum(table.row_group(i).total_byte_size for i in range(table.num_row_groups))
-
-
-def _check_size(path, size):
+        raise ValueError(f"'{printable(path)}' is damaged or unfit: {error}") from error
     if size > max(_MOST_UNPACKED * path.stat().st_size, _ALWAYS):
         raise ValueError(
             f"'{printable(path)}' would be unpacked to {size} bytes, more than "

@@ -26,6 +26,10 @@ EXTENSIONS = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
+# Whose decoders take more than twice the memory of others: half as many pixels.
+_HEAVY = ("AVIF", "JPEG2000", "WEBP")
+_STRIP = 2**20  # Pixels that are converted at once.
+_MOST_SCANNED = 2**33  # Pixels times scans: of the largest pictures 64.
 
 
 def supported_formats():
@@ -56,10 +60,28 @@ def open_picture(
         raise ValueError(f"its file has more than {max_bytes} bytes")
     picture = Image.open(file, formats=supported_formats())
     width, height = picture.size
+    if picture.format in _HEAVY:
+        max_pixels //= 2
     if width * height > max_pixels:
         picture.close()
         raise ValueError(f"{width}x{height} pixels are more than {max_pixels}")
+    if picture.format in ("JPEG", "MPO"):
+        scans = _count_scans(picture.fp)
+        if scans * width * height > _MOST_SCANNED:
+            picture.close()
+            raise ValueError(f"{scans} scans of {width}x{height} pixels take too long")
     return picture
+
+
+def _count_scans(file):
+    """How often a JPEG file goes over its pixels: a hundred bytes may do it once."""
+    place, count, last = file.tell(), 0, b""
+    file.seek(0)
+    while part := file.read(2**20):
+        count += (last + part).count(b"\xff\xda")
+        last = part[-1:]
+    file.seek(place)
+    return count
 
 
 def read_picture(
@@ -90,7 +112,8 @@ def read_picture(
     try:
         with open_picture(path, max_pixels, max_bytes) as picture:
             picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _to_rgb(picture)
     # Pillow's decoders raise almost anything on damaged files.
     except Exception as error:
         raise UnusablePicture(
@@ -99,10 +122,20 @@ def read_picture(
 
 
 def _to_rgb(picture):
+    """An RGB array, made strip by strip: copies of a large picture fill the memory."""
+    width, height = picture.size
+    rows = max(1, _STRIP // width)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = _strip_to_rgb(picture.crop((0, top, width, bottom)))
+    return pixels
+
+
+def _strip_to_rgb(picture):
     if picture.mode.startswith("I"):
         # 16-bit grays; Pillow's own conversion would clip them at 255.
         wide = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
-        # In whole numbers: floats of large pictures would fill the memory.
         pixels = (wide // 257 + (wide % 257 > 128)).astype(np.uint8)
         return to_channels(pixels[..., None], 3)
     if picture.mode == "F":

@@ -6,6 +6,7 @@ A tar file has no table of contents. `webdataset.py` reads by what is found here
 import contextlib
 import glob
 import hashlib
+import json
 import os
 import pathlib
 import tarfile
@@ -23,10 +24,11 @@ from keras_mdm.text_files import printable
 PARTS = ("picture", "text", "json")
 _ENDINGS = {ending: "picture" for endings in EXTENSIONS.values() for ending in endings}
 _ENDINGS |= {".txt": "text", ".json": "json"}
-_VERSION = 2
+_VERSION = 3
 _BLOCK = 512
 # Bytes of a member's name and attributes.
 _MAX_HEADER = 2**20
+_MAX_ATTRIBUTES = 1000  # Each member has a copy.
 _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 # Bytes at both ends that tell shards of one size apart; tar ends in 10 KB of zeros.
 _SAMPLED = 16 * 1024
@@ -99,7 +101,7 @@ def read_index(shard, limits=LIMITS):
     """Where the members of the samples of a shard lie.
 
     Returns:
-        A tuple: array of the names of the samples; int64 array `(samples, 6)` of offset
+        A tuple: list of the names of the samples; int64 array `(samples, 6)` of offset
         and size of picture, text and json (-1 for none); list of pairs `(what, why)` of
         what can't be used; and a string that counts members of other kinds.
     """
@@ -112,15 +114,14 @@ def read_index(shard, limits=LIMITS):
         if found is not None:
             return found
     keys, members, flaws, ignored = _scan(shard, size, *most)
+    texts = {"stamp": stamp, "keys": keys, "flaws": flaws, "ignored": ignored}
     # The folder may not be written: then the next run scans again.
     with contextlib.suppress(OSError), whole_file(cache) as temporary:
         np.savez(
             temporary,
-            stamp=np.array(stamp),
-            keys=keys,
             members=members,
-            flaws=np.array(flaws, "str").reshape((-1, 2)),
-            ignored=np.array(ignored),
+            # Arrays of texts would take the room of the longest for each.
+            texts=np.frombuffer(json.dumps(texts).encode(), "uint8"),
         )
     return keys, members, flaws, ignored
 
@@ -143,13 +144,12 @@ def _stamp(shard):
 
 def _check_index(index, stamp, size):
     """What `read_index` returns, or `None` if it is no index of this shard."""
-    keys, members = index["keys"], index["members"]
-    flaws = [tuple(flaw) for flaw in index["flaws"].tolist()]
+    texts, members = json.loads(index["texts"].tobytes()), index["members"]
+    keys, flaws = texts["keys"], [tuple(flaw) for flaw in texts["flaws"]]
     fits = (
-        index["stamp"].tolist() == stamp
-        and keys.dtype.kind == "U"
+        texts["stamp"] == stamp
         and members.dtype == np.int64
-        and members.shape == (*keys.shape, 2 * len(PARTS))
+        and members.shape == (len(keys), 2 * len(PARTS))
     )
     if not fits:
         return None
@@ -158,7 +158,7 @@ def _check_index(index, stamp, size):
     absent = (starts == -1) & (sizes == -1)
     if not (inside | absent).all() or not inside[:, 0].all():
         return None
-    return keys, members, flaws, str(index["ignored"])
+    return keys, members, flaws, texts["ignored"]
 
 
 def _scan(shard, size, max_members, max_bytes):
@@ -170,6 +170,9 @@ def _scan(shard, size, max_members, max_bytes):
             for number, member in enumerate(file):
                 if number == max_members:
                     raise ValueError(f"it has more than {max_members} members")
+                if member.size < 0 or file.offset <= end:
+                    # It would be read again and again.
+                    raise ValueError(f"a member of {member.size} bytes")
                 end = file.offset
                 # It would keep all of them in memory.
                 file.members.clear()
@@ -209,7 +212,7 @@ def _scan(shard, size, max_members, max_bytes):
             keys.append(key)
             rows.append([n for part in PARTS for n in places.get(part, (-1, -1))])
     members = np.array(rows, "int64").reshape((-1, 2 * len(PARTS)))
-    return np.array(keys, "str"), members, flaws, count_endings(others)
+    return keys, members, flaws, count_endings(others)
 
 
 class _Member(tarfile.TarInfo):
@@ -219,7 +222,10 @@ class _Member(tarfile.TarInfo):
         special = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, *_PAX)
         if self.type in special and self.size > _MAX_HEADER:
             raise tarfile.ReadError(f"a header of {self.size} bytes")
-        return super()._proc_member(tarfile_)
+        found = super()._proc_member(tarfile_)
+        if len(tarfile_.pax_headers) > _MAX_ATTRIBUTES:
+            raise tarfile.ReadError("too many attributes of all members")
+        return found
 
 
 def _add(samples, flaws, others, shard, member):

@@ -119,6 +119,11 @@ class Source:
                 raise ValueError(
                     f"has {len(item['video'])} frames, not {self.num_frames}"
                 )
+            # Beyond the classes it would be clipped, and be that of others.
+            if self.num_classes and not 0 <= item.get("label", 0) < self.num_classes:
+                raise ValueError(
+                    f"has the label {item['label']} of {self.num_classes} classes"
+                )
         except UnusablePicture as error:
             self.skip(error.what, error.why)
             raise

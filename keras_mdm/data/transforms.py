@@ -10,6 +10,8 @@ import numpy as np
 
 from keras_mdm.checks import between
 
+_PART = 2**18  # Pixels that are converted at once.
+
 
 class TooSmall(ValueError):
     """A picture smaller than the resolution, which is not to be enlarged."""
@@ -124,15 +126,26 @@ def to_channels(pictures, channels=None):
     if channels not in (None, 1, 3):
         raise ValueError(f"`channels` must be 1 or 3. Received: channels={channels}")
     if pictures.shape[-1] in (2, 4):
-        alpha = pictures[..., -1:].astype(np.float32) / 255
-        on_white = pictures[..., :-1] * alpha + 255 * (1 - alpha)
-        pictures = np.floor(on_white + 0.5).astype(np.uint8)
+        pictures = _on_white(pictures)
     if channels == 3 and pictures.shape[-1] == 1:
         return np.repeat(pictures, 3, axis=-1)
     if channels == 1 and pictures.shape[-1] == 3:
         luma = pictures @ np.array([[0.299], [0.587], [0.114]], np.float32)
         return np.floor(luma + 0.5).clip(0, 255).astype(np.uint8)
     return pictures
+
+
+def _on_white(pictures):
+    """Lays an alpha channel on white, part by part: floats would fill the memory."""
+    pixels = np.empty((*pictures.shape[:-1], pictures.shape[-1] - 1), np.uint8)
+    old = pictures.reshape(-1, pictures.shape[-1])
+    new = pixels.reshape(-1, pixels.shape[-1])
+    for start in range(0, len(old), _PART):
+        part = old[start : start + _PART]
+        alpha = part[:, -1:].astype(np.float32) / 255
+        on_white = part[:, :-1] * alpha + 255 * (1 - alpha)
+        new[start : start + _PART] = np.floor(on_white + 0.5)
+    return pixels
 
 
 def _average_rows(pictures, resolution):

@@ -38,6 +38,7 @@ def read_clip(
     frame_rate=None,
     max_pixels=LIMITS.clip_pixels,
     max_frames=LIMITS.clip_frames,
+    max_frame_pixels=LIMITS.frame_pixels,
 ):
     """Reads a video file from its start as 8-bit RGB, and decodes no more than needed.
 
@@ -51,6 +52,7 @@ def read_clip(
             more than once. Defaults to the frames as they follow each other.
         max_pixels: Int. Of all frames together; larger clips are unusable.
         max_frames: Int. Of those that are decoded and of those that are returned.
+        max_frame_pixels: Int. Of each frame.
 
     Returns:
         uint8 array `(frames, height, width, 3)`.
@@ -78,7 +80,7 @@ def read_clip(
             # Several files are read at once; more threads would only fight.
             stream.codec_context.thread_count = 1
             # FFmpeg itself refuses larger frames, before it takes memory for one.
-            most = max_pixels // (num_frames or 1)
+            most = min(max_pixels // (num_frames or 1), max_frame_pixels)
             stream.codec_context.options = {"max_pixels": str(most)}
             size = stream.codec_context.width * stream.codec_context.height
             if size > most:
@@ -93,18 +95,29 @@ def read_clip(
                 if left < 0:
                     raise ValueError(f"its frames have more than {max_pixels} pixels")
                 clip.append(_to_rgb(frame))
-            pixels = np.stack(clip) if clip else None
+            pixels = _stacked(clip) if clip else None
     # Whatever a damaged file makes FFmpeg and numpy raise.
     except Exception as error:
         # FFmpeg's own words, without number and path.
         why = getattr(error, "strerror", None) or error
         raise UnusablePicture(str(path), f"corrupt or unreadable: {why}") from error
-    if len(clip) < (num_frames or 1):
+    count = 0 if pixels is None else len(pixels)
+    if count < (num_frames or 1):
         rate = "" if frame_rate is None else f" at {frame_rate:g} a second"
         raise UnusablePicture(
-            str(path), f"too short: {len(clip)} frames{rate}, not {num_frames or 1}"
+            str(path), f"too short: {count} frames{rate}, not {num_frames or 1}"
         )
     return pixels
+
+
+def _stacked(frames):
+    """An array of frames; their list is emptied, so that none is there twice."""
+    if len({frame.shape for frame in frames}) > 1:
+        raise ValueError("its frames differ in size")
+    clip = np.empty((len(frames), *frames[0].shape), "uint8")
+    for index in reversed(range(len(frames))):
+        clip[index] = frames.pop()
+    return clip
 
 
 def _check_gif_end(path):

@@ -56,7 +56,7 @@ class WebDataset(Source):
                 self.skip(what, why)
             if ignored:
                 self.note(f"Members of other kinds in {shard}, not read: {ignored}.")
-            names = (f"{shard.name}/{key}" for key in keys.tolist())
+            names = (f"{shard.name}/{key}" for key in keys)
             kept = [split in ("all", split_of(name)) for name in names]
             numbers = np.full((sum(kept), 1), number, "int64")
             tables.append(np.concatenate([numbers, members[kept]], axis=1))

@@ -46,8 +46,10 @@ def check(args, run):
         )
 
 
-def load(mdm, run, length):
-    """Gives a model the average of a length; warns if it can't be made well."""
+def take(mdm, run, length):
+    """Gives a model the average of a length, if any; warns if it can't be made well."""
+    if length is None:
+        return
     error = mdm.load_average(pathlib.Path(run) / _FOLDER, length)
     if error > 0.1:
         print(
@@ -74,7 +76,7 @@ def sweep(mdm, run, measure, right):
     for length in ("saved", *SWEEP):
         print(f"\nAverage {length}:")
         if length != "saved":
-            load(mdm, run, length)
+            take(mdm, run, length)
         taken, results[str(length)] = measure()
         seconds += taken
     for name in results["saved"]:

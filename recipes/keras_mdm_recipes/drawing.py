@@ -23,8 +23,9 @@ def add_flags(parser, sweep=False):
 
 
 def load_model(args, run):
-    """The model of a run or preset, with the average and on the devices asked for.
+    """The model of a run or preset, on the devices asked for.
 
+    The average is taken later, by `averages.take`: once all arguments are known to fit.
     Chooses the backend, so Keras must not be imported before.
     """
     averages.check(args, run)
@@ -33,10 +34,7 @@ def load_model(args, run):
 
     import keras_mdm
 
-    mdm = keras_mdm.MDM.from_preset(run, dtype=args.dtype or start.default_dtype())
-    if args.ema not in (None, "sweep"):
-        averages.load(mdm, run, args.ema)
-    return mdm
+    return keras_mdm.MDM.from_preset(run, dtype=args.dtype or start.default_dtype())
 
 
 def draw(args, mdm, *prompts, **options):

@@ -50,6 +50,7 @@ from keras_mdm_recipes import (
 )
 from keras_mdm_recipes.labels import class_title
 from keras_mdm_recipes.settings import Settings
+from keras_mdm_recipes.sources import LIMITS_HELP, open_data
 
 JUDGE_EPOCHS = 15
 NUM_SAMPLES = 500
@@ -81,6 +82,7 @@ def parse_arguments(arguments=None):
     add("--batch-size", type=int, default=100, help="pictures drawn at once")
     add("--dataset", help="data set of real pictures (default: that of the run)")
     add("--data-dir", type=start.path, help="where TFDS keeps it (default: the run's)")
+    add("--limits", type=start.limits, help=f"{LIMITS_HELP} (default: the run's)")
     add("--test-split", default="test", help="split of the real test pictures")
     add("--max-real", type=int, default=8000, help="cap on real pictures of a split")
     add(
@@ -168,7 +170,7 @@ def prepare_classes(args, settings, mdm, class_names):
         Callable that draws, judges and reports, and returns a pair: seconds of drawing,
         and results by resolution.
     """
-    from keras_mdm import data, metrics
+    from keras_mdm import metrics
     from keras_mdm_recipes.labels import check_classes
 
     num_classes = mdm.batch_spec.num_classes
@@ -179,13 +181,10 @@ def prepare_classes(args, settings, mdm, class_names):
             f"--num-samples must be at least the {num_classes} classes. "
             f"Received: {args.num_samples}"
         )
-    dataset, folder = settings["dataset"], settings["data_dir"]
-    sources = [
-        data.open_source(dataset, split, folder)
-        for split in (settings["split"], args.test_split)
-    ]
+    splits = (settings["split"], args.test_split)
+    sources = [open_data(settings, split) for split in splits]
     for source in sources:
-        check_classes(dataset, class_names or [], source.class_names or [])
+        check_classes(settings["dataset"], class_names or [], source.class_names or [])
     judges, channels = {}, mdm.network.image_channels
     for resolution in sorted(mdm.resolutions):
         train, test = (
@@ -222,12 +221,13 @@ def data_settings(args, config):
     Raises:
         ValueError: if they are damaged, or name what only the user may.
     """
-    flags = {"data.dataset": args.dataset, "data.data_dir": args.data_dir}
+    names = ("dataset", "data_dir", "limits")
+    flags = {f"data.{name}": getattr(args, name) for name in names}
     named = {key: value for key, value in flags.items() if value is not None}
     file = start.config_of(args.run)
     values = command_line.read_config(config.get("recipe"), file)
     used = {key: values[key] for key in flags if key in values}
-    outside.check(file, used, named, "--dataset and --data-dir")
+    outside.check(file, used, named, "--dataset, --data-dir and --limits")
     return dataclasses.asdict(Settings.of(values | named).data)
 
 
@@ -239,6 +239,8 @@ def evaluate(args):
         )
     settings = data_settings(args, config)
     mdm = drawing.load_model(args, args.run)
+    if args.ema != "sweep":
+        averages.take(mdm, args.run, args.ema)
 
     from keras_mdm import files
     from keras_mdm.levels import read_level

@@ -8,6 +8,7 @@ import functools
 import numpy as np
 
 from keras_mdm_recipes import judging
+from keras_mdm_recipes.sources import open_data
 
 JUDGE_EPOCHS = 4
 
@@ -84,14 +85,13 @@ def report(result):
 
 def prepare(args, settings, mdm):
     """Trains the judge; see `evaluate_scenes.prepare`."""
-    from keras_mdm import data
     from keras_mdm.levels import read_level
     from keras_mdm.metrics import ClipJudge
 
     level = mdm.resolution
 
     def read(split, count):
-        source = data.open_source(settings["dataset"], split, settings["data_dir"])
+        source = open_data(settings, split)
         return read_real(source, level, count)
 
     reference, _, labels = read("train", args.max_real)

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from keras_mdm_recipes import drawing, fid
+from keras_mdm_recipes.sources import open_data
 
 ROUND = 10  # Batches drawn before their features are taken.
 
@@ -145,11 +146,8 @@ def _conditions(args, settings, mdm):
     spec = mdm.batch_spec
     if spec.text is None:
         return itertools.cycle(range(spec.num_classes or 1))
-    from keras_mdm import data
 
-    source = data.open_source(
-        settings["dataset"], args.test_split, settings["data_dir"]
-    )
+    source = open_data(settings, args.test_split)
     source.require_captions("--fid or --clip-score")
     count = min(len(source), args.num_samples)
     return itertools.cycle([source[index]["caption"] for index in range(count)])

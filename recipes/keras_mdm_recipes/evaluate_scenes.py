@@ -8,6 +8,7 @@ import functools
 import numpy as np
 
 from keras_mdm_recipes import judging
+from keras_mdm_recipes.sources import open_data
 
 JUDGE_EPOCHS = 4
 
@@ -85,13 +86,12 @@ def prepare(args, settings, mdm):
     Returns:
         Callable that draws, judges and reports; see `judging.evaluate_splits`.
     """
-    from keras_mdm import data
 
     own = "shapes/single" if settings["dataset"] == "shapes" else settings["dataset"]
     other = {"shapes/single": "shapes/scenes"}.get(own, "shapes/single")
 
     def read(split, count, name=own):
-        source = data.open_source(name, split, settings["data_dir"])
+        source = open_data(settings, split, name)
         return read_real(source, mdm.resolution, count)
 
     real = [read("train", args.max_real, name) for name in (own, other)]

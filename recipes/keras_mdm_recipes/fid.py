@@ -17,6 +17,7 @@ import pathlib
 import numpy as np
 
 from keras_mdm_recipes import start
+from keras_mdm_recipes.sources import LIMITS_HELP, open_data
 
 NUM_SAMPLES = 50_000
 NAMES = ("mu", "sigma")
@@ -30,6 +31,7 @@ def parse_arguments(arguments=None):
     add("source", help="such as folder:PATH; what --dataset of the recipes takes")
     add("--split", default="train", help="of the source")
     add("--data-dir", help="folder of prepared TFDS sets")
+    add("--limits", type=start.limits, help=LIMITS_HELP)
     add("--resolution", type=int, required=True, help="of the model, in pixels")
     add("--upscale", action="store_true", help="enlarge smaller pictures")
     add("--batch-size", type=int, default=100, help="pictures in the network at once")
@@ -137,7 +139,7 @@ def write_statistics(args, network):
     """Writes the statistics of a source's pictures, and returns their number."""
     from keras_mdm import data, files
 
-    source = data.open_source(args.source, args.split, args.data_dir)
+    source = open_data(vars(args), args.split, args.source)
     found, pictures = [], []
     for index in range(len(source)):
         try:

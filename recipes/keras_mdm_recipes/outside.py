@@ -63,12 +63,16 @@ def check(file, values, named=(), how="--set"):
         if settings.FIELDS[key][0].metadata["outside"]
         and value is not None
         and key not in named
-        and value not in _harmless(key)
+        and value not in tuple(_harmless(key))
     }
     config = start.read_json(pathlib.Path(file)) if found else {}
     if "recipe" not in config or _record(config).is_file():
         return
-    asked = " ".join(shlex.quote(f"{key}={value}") for key, value in found.items())
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in found.items()
+    }
+    asked = " ".join(shlex.quote(f"{key}={text}") for key, text in texts.items())
     raise ValueError(
         f"'{file}' is not of a run that you began on this machine, and it names what "
         "lies outside of the run. Nothing of that is opened unless you name it too, by "

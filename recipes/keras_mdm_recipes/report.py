@@ -209,7 +209,8 @@ def write_report(run):
         parts.append(("Nearest training pictures", words + pictures))
     skipped = files.member(run, "skipped.txt")
     text = read_text(skipped, MAX_TEXT) if skipped.is_file() else "None."
-    parts.append(("Pictures that were skipped", f"<p>{html.escape(text)}</p>"))
+    lines = "<br>".join(shown(line) for line in text.splitlines())
+    parts.append(("Pictures that were skipped", f"<p>{lines}</p>"))
     parts.append(("Settings", table(settings)))
     title = shown(f"{config.get('recipe')}: {run.resolve().name}")
     body = "".join(f"<h2>{name}</h2>{text}" for name, text in parts)

@@ -15,7 +15,7 @@ import sys
 
 from PIL import Image
 
-from keras_mdm_recipes import drawing, start
+from keras_mdm_recipes import averages, drawing, start
 from keras_mdm_recipes.labels import class_title, find_labels
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -119,6 +119,7 @@ def draw(args):
     labels, each = find_labels(
         args.labels, mdm.batch_spec.num_classes, class_names, args.num_samples
     )
+    averages.take(mdm, args.model, args.ema)
     pyramid, _ = drawing.draw(
         args,
         mdm,

@@ -11,7 +11,8 @@ import typing
 from typing import Literal
 
 from keras_mdm_recipes import start
-from keras_mdm_recipes.values import Level, Path
+from keras_mdm_recipes.sources import LIMITS_HELP
+from keras_mdm_recipes.values import Level, Limits, Path
 
 TEXT, VIDEO = "train-text", "train-video"
 ON_TEXT = (TEXT, VIDEO)
@@ -102,6 +103,7 @@ class Data:
     crop: Literal["center", "random"] = setting("center", "to a square")
     flip: bool = setting(False, "mirror half of the pictures")
     upscale: bool = setting(False, "enlarge small pictures, not skip them")
+    limits: Limits | None = setting(None, LIMITS_HELP, outside=True)
     num_workers: int | None = setting(
         None,
         "processes that read pictures (default: half of the cores, at most 8, if there "

@@ -14,6 +14,8 @@ import traceback
 import warnings
 import zlib
 
+from keras_mdm_recipes import values
+
 FOLDER = pathlib.Path(__file__).parent
 BACKENDS = ("jax", "tensorflow", "torch")
 _MAX_JSON = 2**24
@@ -204,6 +206,11 @@ def checksum(values):
 def path(text):
     """A file or folder that was given as a flag; `~` is the user's home folder."""
     return os.path.expanduser(text)
+
+
+def limits(text):
+    """Limits of data that were given as a flag."""
+    return values.convert(values.Limits, text)
 
 
 def level(text):

@@ -20,6 +20,7 @@ import sys
 
 from keras_mdm_recipes import stages, training
 from keras_mdm_recipes.labels import class_title, spread_labels
+from keras_mdm_recipes.sources import open_data
 
 NAME = "train-image"
 DEFAULTS = {"data.dataset": "shapes", "samples.num_samples": 20}
@@ -28,10 +29,8 @@ SMALL = stages.SMALL
 
 def open_source(settings):
     """The pictures; the small preset that they can fill is chosen if none was."""
-    from keras_mdm import data
-
     name = settings.data.dataset
-    source = data.open_source(name, settings.data.split, settings.data.data_dir)
+    source = open_data(vars(settings.data), settings.data.split)
     if source.is_video:
         raise ValueError(f"the data set '{name}' has clips, not pictures.")
     if settings.model.preset is None:

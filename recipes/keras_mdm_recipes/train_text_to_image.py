@@ -21,6 +21,7 @@ validation prompts, drawn with the averaged weights.
 import sys
 
 from keras_mdm_recipes import stages, training
+from keras_mdm_recipes.sources import open_data
 
 NAME = "train-text"
 DEFAULTS = {
@@ -33,10 +34,8 @@ SMALL = {**stages.SMALL, "samples.sample_every": 500}
 
 def open_source(settings):
     """Pictures with captions."""
-    from keras_mdm import data
-
     name = settings.data.dataset
-    source = data.open_source(name, settings.data.split, settings.data.data_dir)
+    source = open_data(vars(settings.data), settings.data.split)
     if source.is_video:
         raise ValueError(f"the data set '{name}' has clips, not pictures.")
     source.require_captions(f"--dataset {name}")
@@ -82,7 +81,6 @@ def make_model(settings, source):
 
 def make_grid(settings, source, mdm):
     """Prompts, or captions that training has not seen, or those of the embeddings."""
-    from keras_mdm import data
 
     embeddings = attach_text(settings, mdm)
     prompts, count = settings.samples.prompts, settings.samples.num_samples
@@ -94,9 +92,7 @@ def make_grid(settings, source, mdm):
         prompts, given = find_captions(source, count, embeddings), "features"
     elif not prompts:
         if settings.data.dataset.startswith("shapes"):
-            source = data.open_source(
-                settings.data.dataset, "validation", settings.data.data_dir
-            )
+            source = open_data(vars(settings.data), "validation")
         prompts = find_captions(source, count)
     shown = embeddings.look_up(prompts) if given == "features" else prompts
     return training.Grid(keep, {given: shown, "titles": prompts}, embeddings=embeddings)

@@ -22,6 +22,7 @@ import sys
 
 from keras_mdm_recipes import train_text_to_image as text
 from keras_mdm_recipes import training
+from keras_mdm_recipes.sources import open_data
 
 NAME = "train-video"
 DEFAULTS = {
@@ -49,10 +50,9 @@ def open_clips(settings, split):
     """The clips of a split; without captions, the names of classes are theirs."""
     from keras_mdm import data
 
-    source = data.open_source(
-        settings.data.dataset,
+    source = open_data(
+        vars(settings.data),
         split,
-        settings.data.data_dir,
         num_frames=settings.data.num_frames,
         frame_rate=settings.data.frame_rate,
     )

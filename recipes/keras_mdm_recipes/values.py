@@ -11,6 +11,8 @@ from typing import Literal
 Level = typing.NewType("Level", object)
 # A file or folder, where `~` is the user's home folder.
 Path = typing.NewType("Path", str)
+# Names of `keras_mdm.data.Limits` and what they are set to.
+Limits = dict[str, float | int]
 
 
 def convert(hint, value):
@@ -79,7 +81,7 @@ def _pairs(value):
         return value.items()
     pairs = [text.partition("=") for text in value.split(",")] if value else []
     if not pairs or not all(equals for _, equals, _ in pairs):
-        raise ValueError(f"must be RESOLUTION=NUMBER,... as 64=2. Received: {value!r}")
+        raise ValueError(f"must be NAME=NUMBER,... as 64=2. Received: {value!r}")
     return [(key, number) for key, _, number in pairs]
 
 

@@ -112,6 +112,10 @@ def test_frames_and_pixels_of_a_clip(tmp_path):
     assert reasons(name, clip_frames=6, clip_pixels=pixels) == (1, [])
     assert "more than 5 frames" in reasons(name, clip_frames=5)[1][0]
     assert "more than" in reasons(name, clip_pixels=pixels - 1)[1][0]
+    frame = pixels // 6
+    # FFmpeg counts whole blocks.
+    assert reasons(name, frame_pixels=4 * frame) == (1, [])
+    assert "more than" in reasons(name, frame_pixels=frame - 1)[1][0]
     # Of many frames that are shown, of few that are decoded, and the other way round.
     with pytest.raises(UnusablePicture, match="more than 20 frames"):
         read_clip(tmp_path / "a.mp4", 24, 16, max_frames=20)

@@ -58,3 +58,25 @@ def test_captions_are_bounded():
     assert read_captions("x" * 10, max_length=10) == ("x" * 10,)
     with pytest.raises(ValueError, match="11 characters, more than 10"):
         read_captions(["a", "x" * 11], max_length=10)
+
+
+def test_labels_of_no_class_are_not_clipped_to_another():
+    class Labels(Source):
+        def __init__(self):
+            super().__init__("labels", class_names=("a", "b"))
+
+        def __len__(self):
+            return 4
+
+        def _read(self, index):
+            return {
+                "image": np.zeros((8, 8, 3), "uint8"),
+                "label": (0, 2, -1, 1)[index],
+            }
+
+    source = Labels()
+    for index, label in ((1, 2), (2, -1)):
+        with pytest.raises(UnusablePicture, match=f"label {label} of 2 classes"):
+            source[index]
+    assert [source[index]["label"] for index in (0, 3)] == [0, 1]
+    assert len(source.skipped) == 2

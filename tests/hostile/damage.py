@@ -173,7 +173,7 @@ def _read_index(folder):
     tar = folder / "a.tar"
     shutil.copy(folder / "index.npz", index_path(tar))
     keys, members, *_ = read_index(tar)
-    return f"{keys.tolist()} {members.tolist()}"
+    return f"{keys} {members.tolist()}"
 
 
 def _make_checkpoint(folder, seed):
@@ -192,7 +192,49 @@ def _read_checkpoint(folder):
     return _digest(found.values()) + str(sorted(found))
 
 
+def _make_t5(folder, seed):
+    from safetensors.numpy import save_file
+
+    from keras_mdm.convert.t5_folder import keep_encoder
+
+    plain, rng = folder.with_name(f"plain {seed}"), np.random.default_rng(seed)
+    plain.mkdir(parents=True)
+    names = ("shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight")
+    tensors = {name: rng.normal(size=(8, 8)).astype("float32") for name in names}
+    save_file(tensors, plain / "model.safetensors")
+    (plain / "config.json").write_text(json.dumps({"model_type": "t5", "d_kv": seed}))
+    (plain / "spiece.model").write_bytes(rng.bytes(99))
+    keep_encoder(plain, folder)
+
+
+def _read_t5(folder):
+    from keras_mdm.conditioning.t5_files import encoder_weights
+    from keras_mdm.conditioning.t5_model import read_config
+
+    config = read_config(folder)
+    found = encoder_weights(folder)
+    vocabulary = (folder / "spiece.model").read_bytes().hex()
+    tensors = [file.get_tensor(name).view("uint16") for name, file in found.items()]
+    # A key that is changed from "checksum" is one more that nobody asks for.
+    asked = [config.get(key) for key in ("model_type", "d_kv", "dtype")]
+    return _digest(tensors) + json.dumps(asked) + vocabulary
+
+
+def _make_statistics(folder, seed):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    found = {"mu": rng.normal(size=4), "sigma": np.eye(4), "resolution": 64}
+    np.savez(folder / "reference.npz", **found)
+
+
+def _read_statistics(folder):
+    from keras_mdm_recipes.fid import read_reference
+
+    return _digest(read_reference(str(folder / "reference.npz"), 64).values())
+
+
 PRESET = ("config.json", "metadata.json", "model.weights.h5")
+T5 = ("config.json", "model.safetensors", "spiece.model")
 EMBEDDINGS = (
     "embeddings.json",
     *(f"0000{n}.{part}" for n in (0, 1) for part in ("tokens.npy", "index.npz")),
@@ -205,10 +247,19 @@ KINDS = (
     Kind("averages", ("stage1_step1.npz",), _make_averages, _read_averages),
     Kind("run", ("config.json",), _make_run, _read_run),
     Kind("index", ("index.npz",), _make_index, _read_index),
+    Kind("t5", T5, _make_t5, _read_t5),
+    Kind("statistics", ("reference.npz",), _make_statistics, _read_statistics),
     Kind("checkpoint", ("vis_model.pth",), _make_checkpoint, _read_checkpoint),
 )
 # One file that is whole in itself may be replaced by another: that is no damage.
-WHOLE = {"weights.npz", "stage1_step1.npz", "vis_model.pth", "run/config.json"}
+WHOLE = {
+    "weights.npz",
+    "stage1_step1.npz",
+    "reference.npz",
+    "vis_model.pth",
+    "run/config.json",
+    "t5/config.json",
+}
 
 
 def damages(count, seed):

@@ -65,6 +65,25 @@ def tiff(width, height, entries=(), count=1):
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + b"\0" * 4
 
 
+def many_scans(path, outside):
+    """A progressive JPEG of 150 KB that goes over its pixels two thousand times."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("L", (4000, 4000), 99).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * 2000 + b"\xff\xd9"
+
+
+def jpeg2000(path, outside):
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGBA", (11_000, 11_000)).save(file, "JPEG2000")
+    return file.getvalue()
+
+
 LARGE = bytes(13300 * 2)
 PICTURES = {
     "postscript.jpg": POSTSCRIPT,
@@ -115,6 +134,8 @@ PICTURES = {
     + struct.pack(">8I", 2**31, 2**31, 0, 0, 1, 1, 0, 0)
     + b"\0\1\7\1\1",
     "huge.jpg": b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xff\xff\xff\x01\x01\x11\0\xff\xd9",
+    "scans.jpg": many_scans,
+    "large.jp2": jpeg2000,
     "exif.jpg": b"\xff\xd8\xff\xe1\xff\xff" + b"Exif\0\0" + b"II*\0" + b"\xff" * 100,
     "cut.avif": b"\0\0\0\x20ftypavif" + b"\xff" * 64,
     "zip.png": b"PK\3\4" + b"\0" * 30,
@@ -163,6 +184,8 @@ CAPTIONS = {
     "text-object.jsonl": {"metadata.jsonl": '{"file_name": "good1.png", "text": {}}'},
     "formula.csv": {"metadata.csv": "file_name;text\n=cmd|'/c calc'!A1;a\n"},
     "zero.csv": {"metadata.csv": b"file_name,text\ngood1.png,a\0b\n"},
+    "lists.jsonl": {"metadata.jsonl": ROW + '{"a": [' + "[]," * 10**7 + "[]]}"},
+    "fields.csv": {"metadata.csv": "file_name,text\ngood1.png,a\n" + "aa," * 10**7},
     "columns.csv": {"metadata.csv": "file_name,text,text\ngood1.png,a,b\n"},
     "long.txt": {"good1.txt": "x" * 200_000, "good2.txt": "a"},
     "huge.txt": {"good1.txt": "x" * 2**25, "good2.txt": "a"},
@@ -278,3 +301,24 @@ def _large_clip(folder, outside):
 
 
 case("clip", "large", _large_clip, read_clips)
+
+
+def _lying_clip(folder, outside):
+    """Frames that are far larger than the container says."""
+    import av
+    from PIL import Image
+
+    write(folder / "good.gif", _gif(2))
+    file = io.BytesIO()
+    Image.new("RGB", (8000, 8000)).save(file, "JPEG")
+    with av.open(str(folder / "lying.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=8)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuvj420p"
+        for number in range(2):
+            packet = av.Packet(file.getvalue())
+            packet.stream, packet.pts, packet.dts = stream, number, number
+            container.mux(packet)
+
+
+case("clip", "lying", _lying_clip, read_clips)

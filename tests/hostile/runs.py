@@ -1,6 +1,7 @@
 """Forged run folders: settings, links, averages and states of training."""
 
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -98,6 +99,13 @@ def write_run(folder):
     return ["written beside the link"]
 
 
+def train(folder):
+    """A run that is begun, or gone on with, in a folder where something lies."""
+    from keras_mdm_recipes import command_line, train_image
+
+    command_line.parse(train_image, ["--output", str(folder)])
+
+
 for _name, _target in {
     "samples": "precious",
     "state": "precious",
@@ -107,6 +115,20 @@ for _name, _target in {
     "history.csv": "secret.txt",
 }.items():
     case("run", f"link-{_name}", linked(_name, _target), write_run)
+
+
+def hard(name, target):
+    def make(folder, outside):
+        (folder / name).hardlink_to(outside / target)
+
+    return make
+
+
+for _name in (".lock", "losses.png", "grid.png", "history.csv"):
+    case("run", f"hard-{_name}", hard(_name, "precious/file"), write_run)
+case("run", "fifo-rows", lambda f, o: os.mkfifo(f / "history.csv"), write_run)
+for _name in ("preset", "state", "samples"):
+    case("run", f"fifo-{_name}", lambda f, o, n=_name: os.mkfifo(f / n), train)
 
 
 # Snapshots of averages.

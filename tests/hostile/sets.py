@@ -35,9 +35,10 @@ def shard(*members, tail=b""):
                     setattr(info, key, value)
                 tar.addfile(info, io.BytesIO(data))
         data = file.getvalue()
-        write(
-            folder / "a.tar", data.rstrip(b"\0") + b"\0" * 512 + tail if tail else data
-        )
+        if tail:  # Behind the members, where the next would be.
+            data = data.rstrip(b"\0")
+            data += bytes(-len(data) % 512) + tail + bytes(1024)
+        write(folder / "a.tar", data)
 
     return make
 
@@ -84,6 +85,10 @@ for _name, _made in {
     "binary-caption": shard(*sample(text=b"\xff\xfe\0\xd8")),
     "beyond": shard(tail=header("b.png", 10**12)),
     "negative": shard(tail=header("b.png", -512)),
+    "negative-byte": shard(tail=header("b.png", -1)),
+    "pax-back": shard(
+        ("s.png", GOOD, {"pax_headers": {"size": "-1024"}}), ("s.txt", b"a", {})
+    ),
     "long-name": shard(tail=header("@", 8**10, tarfile.GNUTYPE_LONGNAME)),
     "pax": shard(tail=header("@", 8**10, tarfile.XHDTYPE)),
     "pax-size": shard(
@@ -115,6 +120,33 @@ def _pax_hole(folder, outside):
 
 
 case("shard", "pax-hole", _pax_hole, read_shards)
+
+
+LONG = "x" * 10**6
+case(
+    "shard",
+    "long-key",
+    shard(
+        *(part for i in range(3000) for part in sample(key=f"s{i}")),
+        *sample(b"odd", key=LONG),
+    ),
+    read_shards,
+)
+
+
+def _attributes(folder, outside):
+    """Attributes that each of many members has a copy of."""
+    keys = {f"k{i}": "v" for i in range(60_000)}
+    data = b"".join(
+        tarfile.TarInfo(f"{i}.{ending}").tobuf(tarfile.GNU_FORMAT)
+        for i in range(3000)
+        for ending in ("png", "txt")
+    )
+    head = tarfile.TarInfo.create_pax_global_header(keys)
+    write(folder / "a.tar", head + data + bytes(1024))
+
+
+case("shard", "attributes", _attributes, read_shards)
 
 
 def _hidden_index(folder, outside):
@@ -163,6 +195,37 @@ for _name, _path in {
     "hub": "hf://datasets/x/y/z.png",
 }.items():
     case("hf", _name, parquet(_path), read_hf)
+
+
+def labels(*found, names=("a", "b")):
+    """Rows whose labels are of no class, or whose classes have odd names."""
+
+    def make(folder, outside):
+        import pyarrow
+        import pyarrow.parquet
+
+        kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+        label = {"_type": "ClassLabel", "names": list(names)}
+        features = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
+        rows = pyarrow.array([{"bytes": GOOD, "path": None}] * len(found), kind)
+        columns = {"image": rows, "label": pyarrow.array(found, pyarrow.int64())}
+        table = pyarrow.table(columns).replace_schema_metadata(
+            {"huggingface": json.dumps(features)}
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(table, folder / "train-00000.parquet")
+
+    return make
+
+
+for _name, _made in {
+    "label-beyond": labels(0, 2),
+    "label-huge": labels(0, 2**62),
+    "label-negative": labels(0, -2),
+    "label-none": labels(0, None),
+    "label-twice": labels(0, 1, names=("a", "a")),
+}.items():
+    case("hf", _name, _made, read_hf)
 
 
 def card(files, name="README.md"):
@@ -219,6 +282,15 @@ def _linked_records(folder, outside):
     (folder / "forged" / "1.0.0" / name).symlink_to(outside / "secret.txt")
 
 
+def _packed_tensor(folder, outside):
+    """A tensor that a few bytes are unpacked to."""
+    from tensorflow_datasets import features
+
+    tensor = features.Tensor(shape=(2**28,), dtype=np.float32, encoding="zlib")
+    found = features.FeaturesDict({"a": tensor, "image": features.Image()})
+    tfds(found.to_json())(folder, outside)
+
+
 case(
     "tfds",
     "template",
@@ -227,6 +299,7 @@ case(
 )
 case("tfds", "parent", elsewhere("filepath_template", "../../../outside/x"), read_tfds)
 case("tfds", "link", _linked_records, read_tfds)
+case("tfds", "zlib", _packed_tensor, read_tfds)
 FEATURES = {"pythonClassName": "tensorflow_datasets.core.features.x.FeaturesDict"}
 for _name, _features in {
     "class": {"pythonClassName": f"{EVIL}.Evil"},

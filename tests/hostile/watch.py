@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -31,6 +32,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _LONGEST = 120  # Seconds until a reader is taken to wait for ever.
 # What every Python program reads.
 _SYSTEM = (sys.prefix, sys.base_prefix, str(_ROOT), "/proc", "/sys", "/usr", "/lib")
+_SYSTEM += (os.path.realpath(sysconfig.get_path("purelib")),)
 _SYSTEM += ("/dev/null", "/dev/urandom", "/dev/shm", "/etc/hosts", "/etc/ssl")
 _SYSTEM += ("/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/mime.types")
 _SYSTEM += ("/etc/localtime", "/etc/os-release", "/etc/host.conf", "/etc/gai.conf")

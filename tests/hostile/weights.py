@@ -190,11 +190,14 @@ def read_embeddings(folder):
     EmbeddingShards(folder).look_up(["a"])
 
 
+# Without a checksum, and without what made it.
+INDEX = {"hashes": np.arange(1, dtype="u8"), "lengths": np.full(1, 2, "i4")}
 ABOUT = {"format": 1, "encoder": "t5", "size": 4, "max_tokens": 8}
 for _name, _made in {
     "deep": embeddings(about="[" * 100_000),
     "list": embeddings(about=[1]),
     "huge": embeddings(about=ABOUT | {"size": 10**15}),
+    "long": embeddings(about=ABOUT | {"max_tokens": 10**9}, **INDEX),
     "checksum": embeddings(about=ABOUT | {"checksum": "0"}),
     "object": embeddings(tokens=npy("|O", (2, 4), pickled(os.system, "true"))),
     "huge-shape": embeddings(tokens=npy("<f2", (10**12, 4))),

@@ -80,7 +80,7 @@ class Painter:
 def judged(monkeypatch):
     """A function from a module's name, a data set and a level to an evaluation."""
     monkeypatch.setattr(
-        data, "open_source", lambda name, split, folder: Scenes(name, split)
+        data, "open_source", lambda name, split, *_, **__: Scenes(name, split)
     )
 
     def evaluate(module, name, level, epochs):

@@ -193,7 +193,7 @@ def test_captions_are_drawn_in_turn_and_scored(monkeypatch):
             assert received == "--fid or --clip-score"
 
     captions = Captions({"caption": text} for text in "abc")
-    monkeypatch.setattr("keras_mdm.data.open_source", lambda *args: captions)
+    monkeypatch.setattr("keras_mdm.data.open_source", lambda *_, **__: captions)
     model = Model(pictures(8, 0), text=object())
 
     class Scores:

@@ -23,6 +23,7 @@ FOREIGN = {
     "devices.coordinator": "1.2.3.4:5",
     "data.dataset": "folder:/some where",
     "data.data_dir": "/sets",
+    "data.limits": {"picture_pixels": 10**12},
     "data.embeddings": "/embeddings",
     "model.preset": "hf://a/b",
     "model.start_from": "mdm_flickr_64",  # Would be downloaded.
@@ -58,7 +59,9 @@ def test_each_must_be_named_again(key, tmp_path):
     write(tmp_path / "run", {key: FOREIGN[key], "run.seed": 3})
     with pytest.raises(ValueError, match="not of a run that you began") as error:
         resume(tmp_path / "run")
-    asked = f"{key}={FOREIGN[key]}"
+    value = FOREIGN[key]
+    value = value if isinstance(value, str) else json.dumps(value)
+    asked = f"{key}={value}"
     assert asked in str(error.value)
     # Also where settings are taken from the run to begin another.
     flags = ["--config", str(tmp_path / "run/config.json"), "--output", "/no/such"]
@@ -122,14 +125,18 @@ def test_a_file_of_settings_is_the_users_own(tmp_path):
 def test_evaluate_asks_for_the_data_alone(tmp_path):
     config = write(tmp_path / "run", FOREIGN)
     args = evaluate.parse_arguments([str(tmp_path / "run")])
-    with pytest.raises(ValueError, match="by --dataset and --data-dir") as error:
+    with pytest.raises(
+        ValueError, match="by --dataset, --data-dir and --limits"
+    ) as error:
         evaluate.data_settings(args, config)
     assert "data.data_dir=/sets" in str(error.value)
     assert "model." not in str(error.value)
     flags = ["--dataset", "digits", "--data-dir", "/mine"]
+    flags += ["--limits", "picture_pixels=1000"]
     args = evaluate.parse_arguments([str(tmp_path / "run"), *flags])
     found = evaluate.data_settings(args, config)
     assert (found["dataset"], found["data_dir"]) == ("digits", "/mine")
+    assert found["limits"] == {"picture_pixels": 1000}
     assert found["split"] == "train"
 
 

@@ -82,6 +82,7 @@ def test_draws_at_an_inner_resolution_into_the_run_by_default(run):
     [
         (["--labels", "10"], "0 to 9"),
         (["--labels", "red"], "'red'"),
+        (["--labels", "10", "--ema", "0.5"], "0 to 9"),
         (["--resolution", "32"], "resolution"),
         (["--num-samples", "0"], "num-samples"),
         (["--num-steps", "0"], "num_steps"),

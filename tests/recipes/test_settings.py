@@ -16,6 +16,7 @@ from keras_mdm_recipes import (
     train_text_to_image,
     train_video,
 )
+from PIL import Image
 from recipe_runs import ROOT
 
 import keras_mdm
@@ -52,6 +53,10 @@ def told(*flags, recipe=train_image):
         ("stage.resolutions=8,4x16", [8, "4x16"]),
         ("stage.mixed=64=2,32=1", {64: 2.0, 32: 1.0}),
         ('stage.loss_weights={"8x32": 1, "16": 0.5}', {"8x32": 1, 16: 0.5}),
+        (
+            "data.limits=picture_pixels=1000,unusable_rows=0.5",
+            {"picture_pixels": 1000, "unusable_rows": 0.5},
+        ),
         ("stage.freeze_inner=false", False),
         ("model.remat=true", True),
         ("model.remat=16,4x16", [16, "4x16"]),
@@ -101,7 +106,7 @@ def test_home(monkeypatch):
         ("stage.steps=[4", "must be JSON"),
         ("stage.learning_rate=fast", "must be a number. Received: 'fast'"),
         ("stage.resolutions=big", "must be a resolution, such as 64 or 8x64"),
-        ("stage.mixed=16:2", "RESOLUTION=NUMBER"),
+        ("stage.mixed=16:2", "NAME=NUMBER"),
         (
             "stage.decay=linear",
             "must be one of constant, cosine, inverse_square_root. Received: 'linear'",
@@ -201,6 +206,31 @@ def test_resume_takes_the_settings_of_the_run(recipe, tmp_path):
     assert found.run.seed == 1 and begin.changes == ("run.seed", "data")
     with pytest.raises(ValueError, match="no setting 'run.sed'.*mean 'run.seed'"):
         command_line.parse(recipe, [*flags, "run.sed"])
+
+
+# === Limits of data ===
+
+
+@pytest.mark.parametrize("recipe", [train_image, train_text_to_image])
+def test_limits_reach_the_data(recipe, tmp_path):
+    for side in (16, 20):
+        picture = Image.new("RGB", (side, side))
+        picture.save(tmp_path / f"{side}.png")
+        (tmp_path / f"{side}.txt").write_text("a")
+    flags = ["--dataset", f"folder:{tmp_path}", "--set", "data.split=all"]
+    found = parse(*flags, "data.limits=picture_pixels=300", recipe=recipe)
+    source = recipe.open_source(found)
+    with pytest.raises(ValueError, match="20x20 pixels are more than 300"):
+        [source[index] for index in range(2)]
+    assert [why for _, why in source.skipped] and "20.png" in source.report()
+    for limits, message in (
+        ("picture_pixel=300", "no limit 'picture_pixel'.*picture_pixels, picture_b"),
+        ("picture_pixels=0.5", "`picture_pixels` must be a positive integer"),
+        ("unusable_rows=3", r"`unusable_rows` must be in \[0, 1\]"),
+    ):
+        found = parse(*flags, f"data.limits={limits}", recipe=recipe)
+        with pytest.raises(ValueError, match=message):
+            recipe.open_source(found)
 
 
 # === Help ===

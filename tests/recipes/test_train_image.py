@@ -231,7 +231,7 @@ def test_an_interrupted_run_says_how_to_go_on(signum, training_flags, tmp_path):
         (["--resolutions", "16", "8"], "must rise"),
         (["--steps", "1", "2", "3"], "one for each of the 2 stages"),
         (["--set", "stage.mixed=16=2,32=1"], r"\[32\]"),
-        (["--set", "stage.mixed=16:2"], "RESOLUTION=NUMBER"),
+        (["--set", "stage.mixed=16:2"], "NAME=NUMBER"),
         (["--set", "samples.guidance_scale=-1"], "guidance_scale"),
         (["--set", "samples.sampler=dd"], "`sampler` must be one of"),
         (["--set", "samples.num_samples=0"], "samples.num_samples"),

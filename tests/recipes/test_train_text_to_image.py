@@ -66,6 +66,11 @@ def test_run_with_validation_prompts(folder, tmp_path):
     assert (tmp_path / "00001_a-red-square_8px.png").is_file()
     with pytest.raises(SystemExit, match="--prompts"):
         sample.main(flags)
+    # Before any snapshot is read.
+    (tmp_path / "run" / "averages").mkdir()
+    (tmp_path / "run" / "averages" / "damaged.npz").touch()
+    with pytest.raises(SystemExit, match="--prompts"):
+        sample.main([*flags, "--ema", "0.1"])
 
 
 def test_run_on_embeddings_needs_no_encoder(folder, tmp_path):
