@@ -2,14 +2,19 @@
 
     python devices_program.py DEVICES KIND OUTPUT STATE [ADDRESS PROCESSES PROCESS]
 
-KIND is `one`, `data` or `fsdp`. What came out is written by process 0 to OUTPUT.npz.
-A second run goes on from STATE, which another of these programs left; where STATE is
-OUTPUT.state, the first run is stopped, leaves it, and the second is the rest of it.
+KIND is `one`, `data` or `fsdp`. Where there is no folder STATE, a run is stopped that
+leaves it, goes on, and is killed in its next state, between the files of two processes.
+Else a whole run is made, and one that goes on from STATE; where that is OUTPUT.state,
+the latter alone, which is the rest of the run that was killed. What came out is written
+by process 0 to OUTPUT.npz.
 """
 
 import os
 import shutil
+import signal
 import sys
+import time
+import warnings
 
 count, kind, output, state, *several = sys.argv[1:]
 flags = os.environ.get("XLA_FLAGS", "")
@@ -20,7 +25,8 @@ import numpy as np  # noqa: E402
 from helpers import batch_of, randomize, tiny_nest  # noqa: E402
 
 import keras_mdm  # noqa: E402
-from keras_mdm import backend, distribution  # noqa: E402
+from keras_mdm import backend, distribution, files  # noqa: E402
+from keras_mdm.training.state import newest  # noqa: E402
 
 process, processes = 0, 1
 if several:
@@ -117,21 +123,47 @@ def drawn(mdm):
     }
 
 
+def kill_after(first):
+    """Has process 1 killed when its file is written but not named, and the
+    first one, of process 0, is there."""
+    to_disk = files._to_disk
+
+    def killed(path):
+        to_disk(path)
+        if process == 1:
+            while not os.path.exists(first):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    files._to_disk = killed
+
+
+if not os.path.exists(state):
+    _, losses = run(stop=13, checkpoint_dir=state)
+    backend.wait_for_all()  # Each has written a part of it.
+    if process == 0:
+        np.save(f"{output}.npy", losses)
+    kill_after(f"{state}/stage2_epoch0_step6.1-of-2.state")
+    run(stop=1, checkpoint_dir=state, resume=True)
+    signal.pause()  # Process 0, until it is killed.
 own = state == f"{output}.state"
-mdm, losses = run(stop=13, checkpoint_dir=state) if own else run()
-found = {} if own else trained(mdm, losses) | drawn(mdm)
-backend.wait_for_all()  # Each writes a part of it.
+found = {}
+if not own:
+    mdm, losses = run()
+    found = trained(mdm, losses) | drawn(mdm)
 if process == 0:
     shutil.copytree(state, f"{output}.copy")
-    # A later one, in which the second process was killed.
-    with open(f"{output}.copy/stage2_epoch0_step9.1-of-2.state", "wb"):
-        pass
 backend.wait_for_all()
+with warnings.catch_warnings(record=True) as told:
+    chosen = newest(f"{output}.copy").files.key
+assert any("step6.2-of-2.state' (it is missing" in str(w.message) for w in told), told
+assert {tuple(key) for key in backend.from_all(chosen)} == {chosen}
 mdm, last_losses = run(checkpoint_dir=f"{output}.copy", resume=True)
 resumed = trained(mdm, last_losses)
 if own:
-    found = trained(mdm, losses + last_losses) | drawn(mdm)
+    found = trained(mdm, [*np.load(f"{output}.npy"), *last_losses]) | drawn(mdm)
 found.update({f"resumed_{key}": value for key, value in resumed.items()})
+found["chosen"] = np.array(chosen)
 shares = []
 for variable in (*mdm.ema.averages, *mdm.optimizer.variables):
     size, part = variable.value.size, variable.value.addressable_shards[0].data.size

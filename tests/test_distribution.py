@@ -4,6 +4,7 @@ The devices are virtual ones of the CPU, the processes share this machine.
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -53,9 +54,18 @@ def _two_processes(kind, output, resumed):
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
-    """Results of one device, which goes on with the state of two processes."""
+    """Results of one device, which goes on with the state of two processes.
+
+    These were killed while they wrote another one.
+    """
     folder = tmp_path_factory.mktemp("devices")
     output = folder / "two"
+    first, second = _two_processes("fsdp", output, f"{output}.state")
+    told, _ = second.communicate(timeout=400)
+    assert second.returncode == -signal.SIGKILL, told[-3000:]
+    first.kill()
+    told, _ = first.communicate()
+    assert first.returncode == -signal.SIGKILL, told[-3000:]
     results = {
         "two": _read(output, *_two_processes("fsdp", output, f"{output}.state")),
         "one": _read(
@@ -91,9 +101,13 @@ def test_two_processes_fully_sharded(one_device):
     )
     for run in (found, expected):
         np.testing.assert_array_equal(run["loaded"], run["resumed_averages"])
-    # Each process has written what it holds, and nothing that the other holds.
-    states = state.listed(folder / "two.state")
+    # The state in which they were killed is passed over, in both processes.
+    *states, killed = state.listed(folder / "two.state")
+    assert (killed.key, killed.numbers, killed.count) == ((1, 0, 6), (0,), 2)
     assert [files.count for files in states] == [2, 2, 2]
+    for run in (found, expected):
+        assert tuple(run["chosen"]) == states[-1].key == (1, 0, 5)
+    # Each process has written what it holds, and nothing that the other holds.
     sizes = []
     for path in states[-1].paths:
         with state_file.opened(path) as (_, arrays):

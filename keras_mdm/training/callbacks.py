@@ -4,7 +4,9 @@ Public as `keras_mdm.callbacks`. They know the stages of a `ProgressiveSchedule`
 `on_stage_begin`, and work with a plain `fit` too.
 """
 
-import numpy as np
+import functools
+
+from keras import ops
 
 from keras_mdm import backend
 from keras_mdm.checks import check_whole
@@ -156,13 +158,26 @@ def average_distance(mdm):
     """
     if mdm.ema is None or backend.number_of_processes() > 1:
         return None
-    apart = whole = 0.0
-    for average, weight in zip(mdm.ema.averages, mdm.ema.sources, strict=True):
-        average = backend.to_numpy(average)
-        weight = backend.to_numpy(weight).astype("float32")
-        apart += float(np.sum(np.square(average - weight)))
-        whole += float(np.sum(np.square(weight)))
-    return (apart / whole) ** 0.5 if whole else None
+    kinds = mdm.ema.averages, mdm.ema.sources
+    sums = _squares()([], *([v.value for v in kind] for kind in kinds))
+    apart, whole = backend.to_numpy(sums).sum(axis=0, dtype="float64")
+    return float((apart / whole) ** 0.5) if whole else None
+
+
+@functools.cache
+def _squares():
+    """One program, which is kept: of two lists of tensors, for each pair the sums of
+    squares of its difference and of the second.
+    """
+
+    def distance(averages, weights):
+        sums = []
+        for average, weight in zip(averages, weights, strict=True):
+            weight = ops.cast(weight, "float32")
+            sums += [ops.sum(ops.square(average - weight)), ops.sum(ops.square(weight))]
+        return ops.reshape(ops.stack(sums), (-1, 2))
+
+    return backend.compile_with_weights(distance, [], jit_compile=False)
 
 
 class SampleGrid(StageCallback):
