@@ -9,7 +9,5 @@ __all__ = ["CASES"]
 _MODULES = (
     "converted keras_weights others packed pictures presets reports runs sets weights"
 )
-    "converted keras_weights others packed pictures presets reports runs sets weights"
-)
 for _name in _MODULES.split():
     importlib.import_module(f"hostile.{_name}")
