@@ -6,6 +6,7 @@ Every text that the package reads comes through here, whatever it is for.
 import codecs
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -26,6 +27,8 @@ _UNSHOWN = re.compile(
 )
 # Bytes of a text file that is read at once: of a table, and of what is about one item.
 MAX_TABLE, MAX_TEXT = 2**32, 2**24
+# Of YAML, whose reader in Python takes seconds for them.
+MAX_YAML = 2**18
 
 
 def read_text(path, max_bytes=MAX_TABLE):
@@ -121,6 +124,26 @@ def values_in(value):
         yield value
         if isinstance(value, dict | list):
             left.extend(value.values() if isinstance(value, dict) else value)
+
+
+def check_repeats(value):
+    """Raises a `ValueError` if a value of YAML has too much, as often as it repeats it.
+
+    A few lines may stand for more values than any memory has, or hold themselves.
+    """
+    sizes = {}
+
+    def size(part):
+        if not isinstance(part, dict | list):
+            return 1
+        if id(part) not in sizes:
+            sizes[id(part)] = math.inf  # Of what holds itself.
+            parts = part.values() if isinstance(part, dict) else part
+            sizes[id(part)] = 1 + sum(map(size, parts))
+        return sizes[id(part)]
+
+    if size(value) > MAX_YAML:
+        raise ValueError("it repeats a part of itself too often")
 
 
 def printable(text):

@@ -7,7 +7,7 @@ A configuration here is a dict of `px` (the largest resolution), `unet_config` a
 import warnings
 
 from keras_mdm.files import as_path
-from keras_mdm.text_files import read_text
+from keras_mdm.text_files import MAX_YAML, check_repeats, read_text
 
 SCHEDULES = {
     "COSINE": "log_snr_cosine",
@@ -117,7 +117,8 @@ def read_config(path):
         ValueError: if the file is not such a configuration.
     """
     try:
-        content = _load(read_text(as_path(path)))
+        content = _load(read_text(as_path(path), MAX_YAML))
+        check_repeats(content)
     except ValueError as error:
         raise ValueError(f"'{path}' is not YAML. Cause: {error}") from error
     except OSError as error:

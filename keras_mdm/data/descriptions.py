@@ -9,7 +9,14 @@ import sys
 
 from keras_mdm.data.packed import check_packed
 from keras_mdm.files import leads_out
-from keras_mdm.text_files import MAX_TEXT, printable, read_json, read_text, values_in
+from keras_mdm.text_files import (
+    MAX_YAML,
+    check_repeats,
+    printable,
+    read_json,
+    read_text,
+    values_in,
+)
 
 
 def check_links(folder):
@@ -38,9 +45,13 @@ def check_card(folder):
     card = folder / datasets.config.REPOCARD_FILENAME
     description = folder / datasets.config.REPOYAML_FILENAME
     try:
+        for path in (card, description):
+            if path.is_file():
+                read_text(path, MAX_YAML)
         cards = [metadata_load(card)] if card.is_file() else []
         if description.is_file():
-            cards.append(yaml.safe_load(read_text(description, MAX_TEXT)))
+            cards.append(yaml.safe_load(read_text(description)))
+        check_repeats([dict(card) for card in cards if isinstance(card, dict)])
     # Whatever a damaged one makes YAML raise.
     except Exception as error:
         raise ValueError(

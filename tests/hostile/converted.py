@@ -104,11 +104,14 @@ for _name, _text in {
     "module": f"unet_config: !!python/module:{EVIL} x",
     "name": f"unet_config: !!python/name:{EVIL}.x ''",
     "laughs": LAUGHS,
+    "laughs-inside": f"{LAUGHS}unet_config: {{resolution_channels: *a11}}",
+    "laughs-beside": f"{LAUGHS}unet_config: {{}}\nsample_image_size: *a11",
     "deep": "[" * 100_000,
     "recursive": "&a [*a]",
     "recursive-map": "unet_config: &a {inner_config: *a, resolution_channels: '1'}\n"
     "sample_image_size: 4",
     "size": "unet_config: {resolution_channels: '1'}\nsample_image_size: .inf",
     "zero": "unet_config: \0",
+    "long": f"unet_config: [{'1,' * 10**6}]",
 }.items():
     case("yaml", _name, lambda f, o, t=_text: write(f / "config.yaml", t), read_yaml)

@@ -228,10 +228,15 @@ for _name, _made in {
     case("hf", _name, _made, read_hf)
 
 
-def card(files, name="README.md"):
+LAUGHS = "  a0: &a0 [x]\n" + "".join(
+    f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+
+
+def card(files, name="README.md", before=""):
     def make(folder, outside):
         picture_source(folder)
-        text = f"configs:\n- config_name: default\n  data_files: {files}\n"
+        text = f"{before}configs:\n- config_name: default\n  data_files: {files}\n"
         text = text.replace("{outside}", str(outside))
         write(folder / name, f"---\n{text}---\n" if name == "README.md" else text)
 
@@ -243,6 +248,9 @@ for _name, _made in {
     "card-parent": card("'../outside/*'"),
     "card-url": card("'http://127.0.0.1:{port}/x.parquet'"),
     "card-yaml": card("[{split: train, path: '{outside}/*'}]", ".huggingface.yaml"),
+    "card-laughs": card("[*a11]", before=f"x:\n{LAUGHS}"),
+    "card-recursive": card("&a [*a]"),
+    "card-long": card(f"[{'a,' * 10**6}a]"),
     "card-object": card("!!python/name:evil_package.x ''"),
 }.items():
     case("hf", _name, _made, read_hf)
