@@ -184,10 +184,21 @@ def member(folder, name):
     return path
 
 
-def open_to_append(path):
-    """Opens a text file to write at its end; raises an `OSError` if it is a link."""
+def append_whole(path, data):
+    """Writes bytes at the end of a file, all of them or none.
+
+    Raises:
+        OSError: if it is a link, or writing fails.
+    """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", newline="")
+    with os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            while data:  # A disk that is almost full takes a part.
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def clear_leftovers(folder):
