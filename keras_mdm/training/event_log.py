@@ -7,7 +7,6 @@ import struct
 import time
 
 from keras_mdm.files import append_whole
-from keras_mdm.training.attempts import Attempts
 
 _SECONDS = 10  # Between writes.
 _numbers = itertools.count()
@@ -21,16 +20,17 @@ class EventLog:
     Args:
         folder: Path.
         kind: str. The suffix of the file.
+        attempts: `Attempts`, of all logs of who writes it.
         first: int or `None`. Step from which on what other files there say is hidden.
     """
 
-    def __init__(self, folder, kind, first=None):
+    def __init__(self, folder, kind, attempts, first=None):
         from tensorboardX import summary
         from tensorboardX.proto import event_pb2
         from tensorboardX.record_writer import masked_crc32c
 
         self._summary, self._events, self._sum = summary, event_pb2, masked_crc32c
-        self._attempts = Attempts(f"The log of TensorBoard in '{folder}'")
+        self._attempts = attempts
         # Files that are begun in one second are several.
         name = f"{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         name = f"events.out.tfevents.{name}.{next(_numbers)}.{kind}"

@@ -5,6 +5,7 @@ import keras
 from keras_mdm import backend
 from keras_mdm.files import as_path, own_folder
 from keras_mdm.fitting.step_callbacks import StepCallback
+from keras_mdm.training.attempts import Attempts
 from keras_mdm.training.event_log import EventLog
 
 
@@ -24,6 +25,7 @@ class StageCallback(StepCallback):
         self.stage = self.every = None
         self.step = self.epoch_start = 0
         self.resumed = None
+        self.log_attempts = Attempts("A log of TensorBoard")
 
     def on_stage_begin(self, index, stage):
         self.stage_index, self.stage = index, stage
@@ -74,7 +76,8 @@ class StageCallback(StepCallback):
         if self.stage is not None:
             name = f"stage{self.stage_index + 1}_{self.stage.resolution}px"
             folder = own_folder(folder, name)
-        return EventLog(folder, kind, self.step + 1 if self.step else None)
+        first = self.step + 1 if self.step else None
+        return EventLog(folder, kind, self.log_attempts, first)
 
 
 def steps_done(mdm):
