@@ -187,23 +187,29 @@ def member(folder, name):
     return path
 
 
-def open_to_append(path):
-    """Opens a text file to write at its end.
+def append_whole(path, data):
+    """Writes bytes at the end of a file, all of them or none.
 
-    A link, a file that has other names too, and what is no file is an `OSError`.
+    Raises:
+        OSError: if it is a link, a file that has other names too, or no file, or if
+            writing fails.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     # A pipe would be waited for.
     for name in ("O_NOFOLLOW", "O_NONBLOCK"):
         flags |= getattr(os, name, 0)
-    file = os.open(path, flags, 0o666)
-    status = os.fstat(file)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-        os.close(file)
-        raise OSError(
-            f"'{printable(path)}' is a link, or no file: nothing is written there."
-        )
-    return os.fdopen(file, "a", encoding="utf-8", newline="")
+    with os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise OSError(
+                f"'{printable(path)}' is a link, or no file: nothing is written there."
+            )
+        try:
+            while data:  # A disk that is almost full takes a part.
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(status.st_size)
+            raise
 
 
 def clear_leftovers(folder):

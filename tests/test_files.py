@@ -225,10 +225,26 @@ def test_a_replacement_that_is_a_link_moves_nothing(tmp_path):
 def test_rows_are_not_added_through_a_link(tmp_path):
     (tmp_path / "history.csv").symlink_to(tmp_path / "precious")
     with pytest.raises(OSError, match="history.csv"):
-        files.open_to_append(tmp_path / "history.csv")
+        files.append_whole(tmp_path / "history.csv", b"row")
     assert not (tmp_path / "precious").exists()
     with pytest.raises(ValueError, match="is a link"):
         files.own_folder(tmp_path, "history.csv")
+
+
+def test_bytes_are_added_whole_or_not_at_all(tmp_path):
+    """Where a file may not grow beyond 100 bytes, of which the disk takes a part."""
+    resource = pytest.importorskip("resource")
+    path, limits = tmp_path / "rows", resource.getrlimit(resource.RLIMIT_FSIZE)
+    files.append_whole(path, b"a" * 60)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            files.append_whole(path, b"b" * 60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"a" * 60
+    files.append_whole(path, b"c")
+    assert path.read_bytes() == b"a" * 60 + b"c"
 
 
 def test_a_file_that_another_process_took_for_a_leftover(tmp_path, monkeypatch):

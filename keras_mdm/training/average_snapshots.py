@@ -1,11 +1,10 @@
 """The callback that keeps averages of which one of any length can be made."""
 
-import sys
-
 from keras_mdm import backend
 from keras_mdm.checks import check_whole
 from keras_mdm.files import as_path
 from keras_mdm.saving import average_snapshots
+from keras_mdm.training.attempts import Attempts
 from keras_mdm.training.stage_callback import StageCallback, steps_done
 
 
@@ -48,7 +47,7 @@ class AverageSnapshots(StageCallback):
             check_whole(every=every)
         self.folder = as_path(folder)
         self.every = every
-        self.told = False
+        self.attempts = Attempts("A snapshot of averages", "Training goes on without.")
 
     def set_model(self, model):
         super().set_model(model)
@@ -77,15 +76,5 @@ class AverageSnapshots(StageCallback):
     def write(self):
         """Writes a snapshot now."""
         path = average_snapshots.path_of(self.folder, self.stage_index, self.step)
-        try:
+        with self.attempts.going_on():
             average_snapshots.write_snapshot(self.model, path)
-            self.told = False
-        except OSError as error:
-            if not self.told:
-                print(
-                    f"\nThe averages at step {self.step} could not be written "
-                    f"({error}). Training goes on without.",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            self.told = True

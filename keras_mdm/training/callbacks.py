@@ -6,12 +6,14 @@ Public as `keras_mdm.callbacks`. They know the stages of a `ProgressiveSchedule`
 
 import functools
 
+import numpy as np
 from keras import ops
 
 from keras_mdm import backend
 from keras_mdm.checks import check_whole
 from keras_mdm.data.video_files import write_video
 from keras_mdm.files import as_path
+from keras_mdm.training.attempts import Attempts
 from keras_mdm.training.pictures import pyramid_frames, save_picture
 from keras_mdm.training.rows import PLACE, Rows
 from keras_mdm.training.speed import FIGURES, SpeedMeter
@@ -218,6 +220,7 @@ class SampleGrid(StageCallback):
         self.truth = truth
         self.options = {"seed": 0, **options}
         self.drawn = None
+        self.attempts = Attempts("A grid of samples", "Training goes on without.")
 
     def on_epoch_end(self, epoch, logs=None):
         if self.is_due():
@@ -246,16 +249,16 @@ class SampleGrid(StageCallback):
             self.drawn = pyramid
         name = f"stage{self.stage_index + 1}_{self.model.resolution}px{suffix}"
         grids = pyramid_frames(pyramid, self.titles, truth=self.truth)
-        if len(grids) > 1:
-            path = self.folder / f"{name}.webp"
-            write_video(path, grids, frame_rate=_FRAME_RATE)
-        else:
-            path = self.folder / f"{name}.png"
-            save_picture(path, grids[0])
+        path = self.folder / f"{name}.{'webp' if len(grids) > 1 else 'png'}"
+        with self.attempts.going_on():
+            if len(grids) > 1:
+                write_video(path, grids, frame_rate=_FRAME_RATE)
+            else:
+                save_picture(path, grids[0])
         if self.log_dir is not None:
             writer = self.open_writer(self.log_dir, "samples")
-            middle = grids[len(grids) // 2]
+            middle = np.asarray(grids[len(grids) // 2])
             tag = "samples_raw" if suffix == "_raw" else "samples"
-            writer.add_image(tag, middle, self.step, dataformats="HWC")
+            writer.add_image(tag, middle, self.step)
             writer.close()
         return path

@@ -4,8 +4,10 @@ Used by `callbacks` and `noise_levels`.
 """
 
 import csv
+import io
 
-from keras_mdm.files import member, open_to_append, whole_file
+from keras_mdm.files import append_whole, member, whole_file
+from keras_mdm.training.attempts import Attempts
 
 # Columns that say where a row belongs.
 PLACE = ("stage", "resolution", "step")
@@ -23,13 +25,20 @@ class Rows:
     def __init__(self, path, columns):
         self.path = path
         self._columns = columns
+        self._waiting, self._attempts = [], Attempts(f"'{path}'")
 
     def append(self, *rows):
-        """Writes rows, dicts by column, behind the others."""
-        if not self.path.exists() or not self.path.stat().st_size:
-            self._write([])
-        with open_to_append(self.path) as file:
-            csv.DictWriter(file, self._columns()).writerows(rows)
+        """Writes rows, dicts by column, behind the others; what can't be written is
+        with the next ones.
+        """
+        self._waiting += rows
+        with self._attempts.going_on():
+            if not self.path.exists() or not self.path.stat().st_size:
+                self._write([])
+            text = io.StringIO(newline="")
+            csv.DictWriter(text, self._columns()).writerows(self._waiting)
+            append_whole(self.path, text.getvalue().encode())
+            self._waiting = []
 
     def _write(self, rows):
         with whole_file(self.path) as part, part.open("w", newline="") as file:
@@ -67,6 +76,7 @@ class Rows:
             cause = "it has rows without a step, or of more values than columns"
         if cause is not None:
             raise self._refused(cause)
+        count = len(rows)
         rows = [row for row in rows if _is_row(row)]
         kept = [row for row in rows if (int(row["stage"]), int(row["step"])) <= now]
         if not in_stages and len(kept) < len(rows):
@@ -74,7 +84,9 @@ class Rows:
                 f"it has step {rows[-1]['step']} of another training, and this one is "
                 f"at step {now[1]}"
             )
-        self._write(kept)
+        # A stage that begins loses none, and may find the disk full.
+        if len(kept) < count:
+            self._write(kept)
 
     def _refused(self, cause):
         return ValueError(

@@ -1,10 +1,10 @@
 """The callback that writes the state of training, between epochs and when stopped."""
 
 import concurrent.futures
-import sys
 
 from keras_mdm.fitting.places import START
 from keras_mdm.fitting.step_callbacks import StepCallback
+from keras_mdm.training.attempts import Attempts
 from keras_mdm.training.stage_callback import steps_done
 from keras_mdm.training.state import take_state
 
@@ -40,7 +40,12 @@ class SaveState(StepCallback):
         self.place, self.anew = START, False
         self.metrics = None
         self.writer = concurrent.futures.ThreadPoolExecutor(1)
-        self.written, self.told = None, False
+        self.written = None
+        self.attempts = Attempts(
+            "The state of training",
+            f"The one before it stays in '{folder}'. Training goes on, and the next "
+            "one is tried.",
+        )
 
     def begin(self, mdm, state=None):
         """Must be called before the first step of a stage. Restores a state, or writes
@@ -53,7 +58,7 @@ class SaveState(StepCallback):
         self.set_model(mdm)
         if state is None:
             self._save(0, 0)
-            if self.written is not None:
+            if self.written is not None and not self.index:
                 self.written.result()  # A folder that can't be written to is told now.
             return
         metrics = state.restore(mdm)
@@ -127,20 +132,9 @@ class SaveState(StepCallback):
     def _wait(self):
         """Until the last state is written; says once that one could not be."""
         written, self.written = self.written, None
-        try:
-            if written is not None:
+        if written is not None:
+            with self.attempts.going_on():
                 written.result()
-                self.told = False
-        except OSError as error:
-            if not self.told:
-                print(
-                    f"\nThe state of training could not be written ({error}): the one "
-                    f"before it stays in '{self.folder}'. Training goes on, and the "
-                    "next one is tried.",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            self.told = True
 
     def _save(self, epoch, step):
         if self.folder is None:

@@ -5,6 +5,8 @@ import keras
 from keras_mdm import backend
 from keras_mdm.files import as_path, own_folder
 from keras_mdm.fitting.step_callbacks import StepCallback
+from keras_mdm.training.attempts import Attempts
+from keras_mdm.training.event_log import EventLog
 
 
 class StageCallback(StepCallback):
@@ -23,6 +25,7 @@ class StageCallback(StepCallback):
         self.stage = self.every = None
         self.step = self.epoch_start = 0
         self.resumed = None
+        self.log_attempts = Attempts("A log of TensorBoard")
 
     def on_stage_begin(self, index, stage):
         self.stage_index, self.stage = index, stage
@@ -68,21 +71,13 @@ class StageCallback(StepCallback):
         return bool(self.every) and not ends and self.passed(self.epoch_start)
 
     def open_writer(self, log_dir, kind):
-        """TensorBoard writer of the stage; a resumed one hides what it repeats."""
-        from tensorboardX import SummaryWriter
-
+        """`EventLog` of the stage; that of a resumed one hides what it repeats."""
         folder = as_path(log_dir)
         if self.stage is not None:
             name = f"stage{self.stage_index + 1}_{self.stage.resolution}px"
             folder = own_folder(folder, name)
-        # Two writers that start in one second would share a file without the suffix.
-        return SummaryWriter(
-            str(folder),
-            purge_step=self.step + 1 if self.step else None,
-            filename_suffix=f".{kind}",
-            # Each time it waits for the disk, so not at every row.
-            flush_secs=10,
-        )
+        first = self.step + 1 if self.step else None
+        return EventLog(folder, kind, self.log_attempts, first)
 
 
 def steps_done(mdm):

@@ -84,7 +84,7 @@ def write_run(folder):
     """What a run writes into its folder, through links if it followed them."""
     from keras_mdm_recipes.run_folder import only_process
 
-    from keras_mdm.files import open_to_append, own_folder, whole_file
+    from keras_mdm.files import append_whole, own_folder, whole_file
     from keras_mdm.training.pictures import save_picture
 
     own_folder(folder, "samples"), own_folder(folder, "state")
@@ -93,8 +93,7 @@ def write_run(folder):
     with whole_file(folder / "losses.png") as temporary:
         temporary.write_bytes(b"")
     save_picture(folder / "grid.png", np.zeros((4, 4, 3), "uint8"))
-    with open_to_append(folder / "history.csv"):
-        pass
+    append_whole(folder / "history.csv", b"row")
     assert not (folder / "losses.png").is_symlink()
     return ["written beside the link"]
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import struct
 import sys
 import types
 
@@ -11,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mdm import Stage, backend
+from keras_mdm import Stage, backend, files
 from keras_mdm.callbacks import History, Progress, SampleGrid
 from keras_mdm.fitting import clock as fitting_clock
 from keras_mdm.fitting.clock import StepClock
 from keras_mdm.fitting.monitor import StepMonitor
 from keras_mdm.fitting.step_callbacks import StepCallbackList
-from keras_mdm.training import progress
+from keras_mdm.training import event_log, progress, rows
 
 
 class FakeModel:
@@ -176,6 +177,54 @@ def test_tensorboard_logs_are_in_a_folder_for_each_stage(tmp_path):
     for name in ("stage1_16px", "stage2_16px"):
         files = sorted(entry.suffix for entry in (tmp_path / name).iterdir())
         assert files == [".history", ".samples"]
+
+
+def test_figures_of_a_full_disk_are_written_later(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+
+    path, full = tmp_path / "history.csv", [False]
+
+    class Callback(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            full[:] = [epoch in (1, 2)]
+
+    def fails_if_full(path, data):
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        append_whole(path, data)
+
+    append_whole = files.append_whole
+    monkeypatch.setattr(rows, "append_whole", fails_if_full)
+    monkeypatch.setattr(event_log, "append_whole", fails_if_full)
+    monkeypatch.setattr(event_log, "_SECONDS", 0.0)
+    history = History(path, every=1, log_dir=tmp_path / "logs")
+    model = FakeModel()
+    begin([history], model, 0, stage_of(8))
+    model.run([Callback(), history], [[4.0, 2.0]] * 4)
+    assert [row["step"] for row in rows_of(path)] == list("12345678")
+    told = capsys.readouterr().err
+    assert told.count("No space left") == 2 and told.count("history.csv") == 1
+    (log,) = (tmp_path / "logs" / "stage1_16px").iterdir()
+    steps = []
+    for data in records_of(log):
+        event = Event.FromString(data)
+        steps += [event.step for value in event.summary.value if value.tag == "loss"]
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def records_of(path):
+    """The records of a file of TensorBoard, whose checksums must be right."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    data = path.read_bytes()
+    while data:
+        (size,) = struct.unpack("<Q", data[:8])
+        record, rest = data[12 : 12 + size], data[12 + size :]
+        sums = struct.unpack("<II", data[8:12] + rest[:4])
+        assert sums == tuple(map(masked_crc32c, (data[:8], record)))
+        yield record
+        data = rest[4:]
 
 
 class Clock:
