@@ -34,6 +34,7 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         ValueError: if the preset has no weights, or no network of this model.
     """
     if not _is_preset(filepath):
+        filepath = as_path(filepath)
         check_weights_files(filepath)
         keras.Model.load_weights(self, filepath, skip_mismatch=skip_mismatch, **kwargs)
         for average in self.all_averages():
