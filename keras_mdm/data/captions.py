@@ -157,6 +157,8 @@ def _read_tables(root, files, tables, limits):
         f"{tables[0].name} has the columns {sorted(columns)}, and none of them is "
         + " or ".join(map(repr, TEXTS))
     )
+    if not columns & set(TEXTS):
+        found.notes.append(f"{found.why}: it is not used.")
     return found
 
 

@@ -10,6 +10,7 @@ import keras
 from keras_mdm import backend
 from keras_mdm.backend import deserialize, serialize, sublayers
 from keras_mdm.diffusion.schedules import NoiseSchedule
+from keras_mdm.files import as_path
 from keras_mdm.fitting import active_levels
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.saving.serialized import renamed
@@ -19,6 +20,7 @@ _SEED = "seed_generator"
 
 def save(self, filepath, *args, **kwargs):
     """Saves the whole model, unless a weight is NaN; see `keras.Model.save`."""
+    filepath = as_path(filepath)
     _check_weights(self, filepath)
     if backend.process_number() == 0:
         keras.Model.save(self, filepath, *args, **kwargs)
@@ -26,6 +28,7 @@ def save(self, filepath, *args, **kwargs):
 
 def save_weights(self, filepath, *args, **kwargs):
     """Saves all weights, unless one is NaN; see `keras.Model.save_weights`."""
+    filepath = as_path(filepath)
     _check_weights(self, filepath)
     if backend.process_number() == 0:
         keras.Model.save_weights(self, filepath, *args, **kwargs)

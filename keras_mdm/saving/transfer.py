@@ -35,6 +35,7 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         ValueError: if the preset has no weights, or no network of this model.
     """
     if not _is_preset(filepath):
+        filepath = as_path(filepath)
         check_weights_files(filepath)
         tell_unchecked(filepath, "what `save_to_preset` writes has one")
         keras.Model.load_weights(self, filepath, skip_mismatch=skip_mismatch, **kwargs)

@@ -359,3 +359,13 @@ def test_reports_can_be_printed(tmp_path, monkeypatch):
     print(source.report(), source.name, source.describe(1), *source.class_names)
     out.flush()
     assert b"caf\\xe9/b\\xff.png" in out.buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "columns"),
+    [("", r"\[\]"), ("sub/0.png,a\nsub/1.png,b\n", r"\['a', 'sub/0.png'\]")],
+)
+def test_a_table_without_captions_is_told(folder, data, columns):
+    """Else the pictures would be those of classes, and nobody knew why."""
+    (note,) = _read(folder, "metadata.csv", data).notes
+    assert re.search(rf"metadata.csv has the columns {columns}.*not used", note)

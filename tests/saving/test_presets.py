@@ -217,6 +217,10 @@ def test_home(mdm, tmp_path, monkeypatch):
     assert (tmp_path / "p" / "config.json").is_file()
     keras_mdm.MDM.from_preset("~/p")
     tiny_mdm(network=tiny_nest(2, resolution=4)).load_weights("~/p")
+    mdm.save("~/m.keras")
+    mdm.save_weights("~/m.weights.h5")
+    assert (tmp_path / "m.keras").is_file()
+    mdm.load_weights("~/m.weights.h5")
 
 
 def test_nothing_half_written(mdm, tmp_path, monkeypatch):
