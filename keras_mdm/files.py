@@ -26,7 +26,7 @@ from keras_mdm.text_files import printable
 
 # A finished replacement of a folder's files that only has to be moved into place.
 _REPLACEMENT = ".replacement"
-_TEMPORARY = re.compile(r"\..*\.part-[0-9a-f]{8}(\.\w+)?", re.DOTALL)
+_TEMPORARY = re.compile(r"\..*\.part-[0-9a-f]{8}(\.\w+){0,2}", re.DOTALL)
 _cleared = set()
 
 
@@ -79,7 +79,8 @@ def whole_file(path, by_all=False):
     path.parent.mkdir(parents=True, exist_ok=True)
     if _process_number() == 0:
         clear_leftovers(path.parent)
-    temporary = _beside(path, path.suffix)
+    # Keras knows its files of weights by two.
+    temporary = _beside(path, "".join(path.suffixes[-2:]))
     temporary.touch(exist_ok=False)
     try:
         with _locked(temporary):

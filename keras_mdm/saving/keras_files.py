@@ -10,7 +10,7 @@ import keras
 from keras_mdm import backend
 from keras_mdm.backend import deserialize, serialize, sublayers
 from keras_mdm.diffusion.schedules import NoiseSchedule
-from keras_mdm.files import as_path
+from keras_mdm.files import as_path, whole_file
 from keras_mdm.fitting import active_levels
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.saving.serialized import renamed
@@ -18,20 +18,33 @@ from keras_mdm.saving.serialized import renamed
 _SEED = "seed_generator"
 
 
-def save(self, filepath, *args, **kwargs):
+def save(self, filepath, overwrite=True, zipped=None, **kwargs):
     """Saves the whole model, unless a weight is NaN; see `keras.Model.save`."""
-    filepath = as_path(filepath)
-    _check_weights(self, filepath)
-    if backend.process_number() == 0:
-        keras.Model.save(self, filepath, *args, **kwargs)
+    options = {"overwrite": overwrite, "zipped": zipped, **kwargs}
+    _save(self, keras.Model.save, filepath, ".keras", options)
 
 
-def save_weights(self, filepath, *args, **kwargs):
+def save_weights(self, filepath, overwrite=True, max_shard_size=None):
     """Saves all weights, unless one is NaN; see `keras.Model.save_weights`."""
-    filepath = as_path(filepath)
-    _check_weights(self, filepath)
-    if backend.process_number() == 0:
-        keras.Model.save_weights(self, filepath, *args, **kwargs)
+    options = {"overwrite": overwrite, "max_shard_size": max_shard_size}
+    _save(self, keras.Model.save_weights, filepath, ".weights.h5", options)
+
+
+def _save(self, write, filepath, ending, options):
+    """Writes a file that appears whole; what is no such file is left to Keras."""
+    elsewhere = isinstance(filepath, str) and "://" in filepath
+    path = filepath if elsewhere else as_path(filepath)
+    _check_weights(self, path)
+    if backend.process_number() > 0:
+        return
+    options = {key: value for key, value in options.items() if value is not None}
+    if elsewhere or options != {"overwrite": True} or not path.name.endswith(ending):
+        write(self, path, **options)
+        return
+    with whole_file(path) as temporary:
+        if ending.endswith(".h5"):
+            temporary.unlink()  # HDF5 makes its files anew, and locks them itself.
+        write(self, temporary)
 
 
 def get_weights(self):

@@ -1,6 +1,7 @@
 """A model in a `.keras` file, pickled or copied goes on where it was."""
 
 import copy
+import os
 import pickle
 
 import keras
@@ -127,3 +128,34 @@ def test_files_of_the_first_version_keep_their_schedule():
     loaded = keras_mdm.MDM.from_config(config)
     assert loaded.schedule.name == "log_snr_cosine"
     assert loaded.sampling.spacing == "index"
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.weights.h5"])
+def test_a_file_is_the_old_or_the_new_one(tmp_path, monkeypatch, name):
+    """Whatever stops the writer; the new one has what Keras' own file would have."""
+    mdm = tiny_mdm(1, resolution=4)
+    write = mdm.save if name == "m.keras" else mdm.save_weights
+    path = tmp_path / name
+    write(path)
+    before = path.read_bytes()
+    replace = os.replace
+
+    def stopped(source, target):
+        assert path.read_bytes() == before and os.path.getsize(source) > 1000
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write(path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [name]
+    monkeypatch.setattr(os, "replace", replace)
+    mdm.network.set_weights([w + 1 for w in mdm.network.get_weights()])
+    write(path)
+    other = tiny_mdm(1, resolution=4)
+    if name == "m.keras":
+        other = keras.models.load_model(path)
+    else:
+        other.load_weights(path)
+    assert equal_values(
+        values_of(other.network.weights), values_of(mdm.network.weights)
+    )
