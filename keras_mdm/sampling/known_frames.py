@@ -11,6 +11,7 @@ sampler's. Called by `sampling`.
 import numpy as np
 from keras import ops
 
+from keras_mdm.checks import between
 from keras_mdm.diffusion.noise import noise_stream, sample_noise
 from keras_mdm.diffusion.pyramid import pyramid
 from keras_mdm.levels import read_level
@@ -28,22 +29,29 @@ def read_known_frames(frames_by_number, level, channels, total):
         dict of float32 arrays: `clips` in [-1, 1], zero where nothing is known, and
         `mask` of shape `(total, frames)`; `None` if there are none.
     """
+    if frames_by_number is None:
+        return None
+    if not isinstance(frames_by_number, dict):
+        raise ValueError(
+            "`known_frames` must be a dict of number of frame to picture. Received: "
+            f"{type(frames_by_number).__name__} {frames_by_number!r:.80}"
+        )
     if not frames_by_number:
         return None
     frames, resolution = read_level(level)
     if frames == 1:
         raise ValueError(
             "`known_frames` is for models of clips; this one draws pictures of "
-            f"{resolution} pixels. Received: frames {sorted(frames_by_number)}"
+            f"{resolution} pixels. Received: frames {list(frames_by_number)}"
         )
     shape = (resolution, resolution, channels)
     clips = np.zeros((total, frames, *shape), "float32")
     mask = np.zeros((total, frames), "float32")
     for number, picture in frames_by_number.items():
-        if number not in range(frames):
+        if not between(number, 0, frames - 1, whole=True):
             raise ValueError(
-                f"`known_frames` must have keys from 0 to {frames - 1}. "
-                f"Received: {number!r}"
+                "`known_frames` must have numbers of frames as keys from 0 to "
+                f"{frames - 1}. Received: {number!r}"
             )
         picture = np.asarray(picture)
         if picture.shape not in (shape, (total, *shape)):

@@ -204,10 +204,12 @@ def test_wrong_batches(trained, change, message):
     "known, message",
     [
         ({4: np.zeros((4, 4, 1), "uint8")}, "keys from 0 to 3. Received: 4"),
+        ({1.0: np.zeros((4, 4, 1), "uint8")}, "keys from 0 to 3. Received: 1.0"),
+        (np.zeros((1, 4, 4, 1), "uint8"), "must be a dict.*Received: ndarray"),
         ({0: np.zeros((8, 8, 1), "uint8")}, r"shape \(4, 4, 1\).*\(8, 8, 1\)"),
         ({0: np.full((4, 4, 1), 200.0)}, r"float in \[-1, 1\].*200"),
     ],
-    ids=["number", "shape", "range"],
+    ids=["number", "float", "array", "shape", "range"],
 )
 def test_wrong_known_frames(trained, known, message):
     with pytest.raises(ValueError, match=message):
