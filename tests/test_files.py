@@ -10,8 +10,9 @@ import textwrap
 
 import pytest
 
-from keras_mdm import files
-from keras_mdm.files import as_path, check_free, whole_file, whole_folder, write_text
+from keras_mdm import files, paths
+from keras_mdm.files import check_free, whole_file, whole_folder, write_text
+from keras_mdm.paths import as_path
 
 pytestmark = pytest.mark.once
 
@@ -228,7 +229,7 @@ def test_rows_are_not_added_through_a_link(tmp_path):
         files.append_whole(tmp_path / "history.csv", b"row")
     assert not (tmp_path / "precious").exists()
     with pytest.raises(ValueError, match="is a link"):
-        files.own_folder(tmp_path, "history.csv")
+        paths.own_folder(tmp_path, "history.csv")
 
 
 def test_bytes_are_added_whole_or_not_at_all(tmp_path):

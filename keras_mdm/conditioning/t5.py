@@ -9,7 +9,7 @@ from keras_mdm.checks import check_whole
 from keras_mdm.conditioning import t5_files
 from keras_mdm.conditioning.t5_model import load_encoder, mask_is_an_argument
 from keras_mdm.conditioning.tokenizers import as_strings
-from keras_mdm.files import member
+from keras_mdm.paths import member
 
 MAX_TOKENS = 128
 _MAX_VOCABULARY = 2**26  # Bytes: that of mT5 has 4 million.

@@ -14,7 +14,8 @@ from keras_mdm.checksums import (
     tell_unchecked,
 )
 from keras_mdm.downloads import download_repository
-from keras_mdm.files import as_path, finish_replacement, member
+from keras_mdm.files import finish_replacement
+from keras_mdm.paths import as_path, member
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

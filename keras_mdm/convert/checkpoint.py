@@ -12,7 +12,8 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
-from keras_mdm.files import as_path, reserve, whole_file
+from keras_mdm.files import reserve, whole_file
+from keras_mdm.paths import as_path
 
 # Packages whose objects stand beside the weights of an official checkpoint: its
 # options, under their present and their older names, and its list of losses.

@@ -6,7 +6,7 @@ A configuration here is a dict of `px` (the largest resolution), `unet_config` a
 
 import warnings
 
-from keras_mdm.files import as_path
+from keras_mdm.paths import as_path
 from keras_mdm.text_files import MAX_YAML, check_repeats, read_text
 
 SCHEDULES = {

@@ -14,7 +14,8 @@ from keras_mdm.conditioning.t5_files import (
     find_folder,
 )
 from keras_mdm.conditioning.t5_model import read_config
-from keras_mdm.files import check_free, member, reserve, whole_folder, write_text
+from keras_mdm.files import check_free, reserve, whole_folder, write_text
+from keras_mdm.paths import member
 from keras_mdm.text_files import read_json
 
 # What the configuration of a folder without the decoder calls the model.

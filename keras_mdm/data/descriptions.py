@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 from keras_mdm.data.packed import check_packed
-from keras_mdm.files import leads_out
+from keras_mdm.paths import leads_out
 from keras_mdm.text_files import (
     MAX_YAML,
     check_repeats,

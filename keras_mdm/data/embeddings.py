@@ -20,7 +20,8 @@ from keras_mdm.checksums import (
     tell_unchecked,
     with_checksum,
 )
-from keras_mdm.files import local_path, member, whole_file, write_text
+from keras_mdm.files import whole_file, write_text
+from keras_mdm.paths import local_path, member
 from keras_mdm.text_files import printable, read_json
 
 _ABOUT = "embeddings.json"

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 
-from keras_mdm.files import leads_out
+from keras_mdm.paths import leads_out
 from keras_mdm.text_files import printable
 
 # Of archives and file systems, not of the user.

@@ -12,7 +12,7 @@ from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.pictures import picture_extensions, read_picture
 from keras_mdm.data.source import Source, caption_items, digests
 from keras_mdm.data.video_files import READABLE, import_av, read_clip
-from keras_mdm.files import as_path, local_path
+from keras_mdm.paths import as_path, local_path
 from keras_mdm.text_files import printable
 
 # Per cent that go to each split, by a hash of the relative path.

@@ -41,7 +41,7 @@ from keras_mdm.data.source import (
     micro_conditioning_of,
     read_captions,
 )
-from keras_mdm.files import as_path
+from keras_mdm.paths import as_path
 from keras_mdm.text_files import printable
 
 _USUAL_NAMES = {

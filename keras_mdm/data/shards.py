@@ -18,7 +18,8 @@ from keras_mdm.data.file_walk import count_endings, name_some
 from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.packed import unpacker_of
 from keras_mdm.data.pictures import EXTENSIONS
-from keras_mdm.files import cache_folder, leads_out, local_path, whole_file
+from keras_mdm.files import whole_file
+from keras_mdm.paths import cache_folder, leads_out, local_path
 from keras_mdm.text_files import printable
 
 PARTS = ("picture", "text", "json")

@@ -7,7 +7,7 @@ from keras_mdm.data.limits import LIMITS, Limits
 from keras_mdm.data.source import refuse_frames
 from keras_mdm.data.transforms import check_positive
 from keras_mdm.data.video_files import check_frame_rate
-from keras_mdm.files import local_path
+from keras_mdm.paths import local_path
 
 # What opens `"KIND:PATH"` or `"KIND"`: a callable, or where one is found when needed.
 _OPENERS = {

@@ -28,7 +28,7 @@ from keras_mdm.data.source import (
     refuse_frames,
 )
 from keras_mdm.data.tfds_decoders import DecodePicture, decoders_of
-from keras_mdm.files import own_folder
+from keras_mdm.paths import own_folder
 
 _CAPTIONS = ("caption", "captions", "text", "description")
 

@@ -13,7 +13,8 @@ from keras_mdm.checks import check_number
 from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.source import UnusablePicture
 from keras_mdm.data.transforms import to_channels
-from keras_mdm.files import as_path, whole_file
+from keras_mdm.files import whole_file
+from keras_mdm.paths import as_path
 
 # FFmpeg's readers by ending: left to itself, it also follows lists of other files.
 _FORMATS = {

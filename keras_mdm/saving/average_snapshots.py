@@ -14,8 +14,9 @@ import numpy as np
 
 from keras_mdm import backend
 from keras_mdm.checks import between
-from keras_mdm.files import as_path, member, whole_file
+from keras_mdm.files import whole_file
 from keras_mdm.fitting import active_levels
+from keras_mdm.paths import as_path, member
 from keras_mdm.power_averages import gamma_of, solve_weights
 from keras_mdm.saving.finite import check_finite
 

@@ -7,7 +7,7 @@ What had to be converted is kept in the folder `keras_mdm` of `XDG_CACHE_HOME`
 import hashlib
 
 from keras_mdm.downloads import cause_of
-from keras_mdm.files import cache_folder
+from keras_mdm.paths import cache_folder
 
 
 def converted_preset(folder, reader):

@@ -10,8 +10,9 @@ import keras
 from keras_mdm import backend
 from keras_mdm.backend import deserialize, serialize, sublayers
 from keras_mdm.diffusion.schedules import NoiseSchedule
-from keras_mdm.files import as_path, whole_file
+from keras_mdm.files import whole_file
 from keras_mdm.fitting import active_levels
+from keras_mdm.paths import as_path
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.saving.serialized import renamed
 

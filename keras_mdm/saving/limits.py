@@ -2,8 +2,8 @@
 
 import contextlib
 
-from keras_mdm.files import as_path
 from keras_mdm.layers.initializers import at_most
+from keras_mdm.paths import as_path
 from keras_mdm.saving.weights_file import check_weights_file
 from keras_mdm.text_files import printable, values_in
 

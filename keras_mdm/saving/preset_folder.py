@@ -12,15 +12,8 @@ import keras
 
 from keras_mdm import backend
 from keras_mdm.checksums import check_values, file_checksum, with_checksum
-from keras_mdm.files import (
-    as_path,
-    finish_replacement,
-    leads_out,
-    member,
-    reserve,
-    whole_folder,
-    write_text,
-)
+from keras_mdm.files import finish_replacement, reserve, whole_folder, write_text
+from keras_mdm.paths import as_path, leads_out, member
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.saving.serialized import renamed
 from keras_mdm.text_files import printable, read_json

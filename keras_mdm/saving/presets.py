@@ -17,7 +17,8 @@ import keras
 from keras_mdm.backend import check_classes, serialize
 from keras_mdm.checks import check_flags
 from keras_mdm.downloads import download_repository
-from keras_mdm.files import as_path, check_free, member
+from keras_mdm.files import check_free
+from keras_mdm.paths import as_path, member
 from keras_mdm.saving import hub, preset_folder
 from keras_mdm.saving.bundled import bundled_weights, read_bundled_weights
 from keras_mdm.saving.limits import check_nest, no_larger_than

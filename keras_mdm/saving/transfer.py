@@ -7,9 +7,9 @@ import keras
 
 from keras_mdm.backend import serialize, sublayers
 from keras_mdm.checksums import tell_unchecked
-from keras_mdm.files import as_path
 from keras_mdm.layers import TemporalAttention
 from keras_mdm.networks import InflatedUNet
+from keras_mdm.paths import as_path
 from keras_mdm.saving import presets
 from keras_mdm.saving.serialized import architecture
 from keras_mdm.saving.weights_file import check_weights_files

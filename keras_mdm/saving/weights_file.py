@@ -9,7 +9,7 @@ import pathlib
 
 import h5py
 
-from keras_mdm.files import as_path, member
+from keras_mdm.paths import as_path, member
 from keras_mdm.text_files import printable, read_json
 
 

@@ -2,7 +2,7 @@
 
 from keras_mdm import backend
 from keras_mdm.checks import check_whole
-from keras_mdm.files import as_path
+from keras_mdm.paths import as_path
 from keras_mdm.saving import average_snapshots
 from keras_mdm.training.attempts import Attempts
 from keras_mdm.training.stage_callback import StageCallback, steps_done

@@ -3,8 +3,8 @@
 import numpy as np
 
 from keras_mdm import backend
-from keras_mdm.files import as_path
 from keras_mdm.fitting.monitor import EDGES
+from keras_mdm.paths import as_path
 from keras_mdm.training.rows import PLACE, Rows
 from keras_mdm.training.stage_callback import StageCallback
 

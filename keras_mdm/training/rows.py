@@ -6,7 +6,8 @@ Used by `callbacks` and `noise_levels`.
 import csv
 import io
 
-from keras_mdm.files import append_whole, member, whole_file
+from keras_mdm.files import append_whole, whole_file
+from keras_mdm.paths import member
 from keras_mdm.training.attempts import Attempts
 
 # Columns that say where a row belongs.

@@ -3,8 +3,8 @@
 import keras
 
 from keras_mdm import backend
-from keras_mdm.files import as_path, own_folder
 from keras_mdm.fitting.step_callbacks import StepCallback
+from keras_mdm.paths import as_path, own_folder
 from keras_mdm.training.attempts import Attempts
 from keras_mdm.training.event_log import EventLog
 

@@ -12,7 +12,8 @@ import warnings
 import numpy as np
 
 from keras_mdm import backend
-from keras_mdm.files import as_path, clear_leftovers
+from keras_mdm.files import clear_leftovers
+from keras_mdm.paths import as_path
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.training import state_file
 from keras_mdm.training.state_folder import (

@@ -11,7 +11,8 @@ import os
 
 import numpy as np
 
-from keras_mdm.files import as_path, member, whole_file
+from keras_mdm.files import whole_file
+from keras_mdm.paths import as_path, member
 
 _DIGEST = hashlib.sha256().digest_size
 

@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 import re
 
-from keras_mdm.files import as_path
+from keras_mdm.paths import as_path
 
 KEPT = 3  # States that are kept, the newest ones.
 _PATTERN = re.compile(

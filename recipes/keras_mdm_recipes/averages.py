@@ -28,7 +28,7 @@ def _length(text):
 def callbacks(settings, output):
     """The callbacks that write a run's snapshots, if the settings ask for them."""
     from keras_mdm.callbacks import AverageSnapshots
-    from keras_mdm.files import own_folder
+    from keras_mdm.paths import own_folder
 
     every = settings.run.averages_every
     if every is None:

@@ -26,7 +26,7 @@ def read_rows(path, needed):
     Raises:
         ValueError: if the file is no such one, or a link out of its folder.
     """
-    from keras_mdm.files import member
+    from keras_mdm.paths import member
     from keras_mdm.text_files import printable, read_text
 
     if not os.path.lexists(path):

@@ -148,7 +148,7 @@ def _is_file(path):
 
 def _newest(paths):
     """The last of some files, as many as a page has room for."""
-    from keras_mdm.files import member
+    from keras_mdm.paths import member
 
     sizes = [member(path.parent, path.name).stat().st_size for path in paths]
     while sum(sizes) > _MOST_BYTES:
@@ -169,7 +169,7 @@ def write_report(run):
     Raises:
         ValueError: if it is no run folder.
     """
-    from keras_mdm import files
+    from keras_mdm import files, paths
     from keras_mdm.text_files import MAX_TEXT, read_text
 
     run = pathlib.Path(run)
@@ -207,7 +207,7 @@ def write_report(run):
         )
         pictures = "".join(figures(_newest([nearest])))
         parts.append(("Nearest training pictures", words + pictures))
-    skipped = files.member(run, "skipped.txt")
+    skipped = paths.member(run, "skipped.txt")
     text = read_text(skipped, MAX_TEXT) if skipped.is_file() else "None."
     lines = "<br>".join(shown(line) for line in text.splitlines())
     parts.append(("Pictures that were skipped", f"<p>{lines}</p>"))

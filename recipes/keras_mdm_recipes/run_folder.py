@@ -28,7 +28,7 @@ def only_process(output, process=0):
         return
     import filelock
 
-    from keras_mdm.files import own_folder
+    from keras_mdm.paths import own_folder
 
     output.mkdir(parents=True, exist_ok=True)
     # The system gives it back when the process ends, however it does.

@@ -71,7 +71,7 @@ def train(recipe, settings, output, begin):
     process, processes = devices.prepare(**dataclasses.asdict(settings.devices))
 
     import keras_mdm
-    from keras_mdm import callbacks, files
+    from keras_mdm import callbacks, files, paths
     from keras_mdm.text_files import printable
 
     source = recipe.open_source(settings)
@@ -116,14 +116,14 @@ def train(recipe, settings, output, begin):
         )
         logs, reports = None, []
         if process == 0:
-            logs = files.own_folder(output, "logs")
+            logs = paths.own_folder(output, "logs")
             history = callbacks.History(
                 output / "history.csv", log_dir=logs, tracker=tracker
             )
             levels = callbacks.NoiseLevels(output / "noise_levels.csv", log_dir=logs)
             reports = [callbacks.Progress(), history, levels]
         drawing = callbacks.SampleGrid(
-            files.own_folder(output, "samples"),
+            paths.own_folder(output, "samples"),
             settings.samples.sample_every,
             log_dir=logs,
             **sampling,
@@ -138,7 +138,7 @@ def train(recipe, settings, output, begin):
                 *averages.callbacks(settings, output),
                 drawing,
             ],
-            checkpoint_dir=files.own_folder(output, "state"),
+            checkpoint_dir=paths.own_folder(output, "state"),
             resume=begin.resume,
             verbose=0,
             keep_every=settings.run.keep_every,

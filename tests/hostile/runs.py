@@ -84,7 +84,8 @@ def write_run(folder):
     """What a run writes into its folder, through links if it followed them."""
     from keras_mdm_recipes.run_folder import only_process
 
-    from keras_mdm.files import append_whole, own_folder, whole_file
+    from keras_mdm.files import append_whole, whole_file
+    from keras_mdm.paths import own_folder
     from keras_mdm.training.pictures import save_picture
 
     own_folder(folder, "samples"), own_folder(folder, "state")
