@@ -226,7 +226,7 @@ def test_limits_reach_the_data(recipe, tmp_path):
     for limits, message in (
         ("picture_pixel=300", "no limit 'picture_pixel'.*picture_pixels, picture_b"),
         ("picture_pixels=0.5", "`picture_pixels` must be a positive integer"),
-        ("unusable_rows=3", r"`unusable_rows` must be in \[0, 1\]"),
+        ("unusable_rows=3", "`unusable_rows` must be from 0 to 1"),
     ):
         found = parse(*flags, f"data.limits={limits}", recipe=recipe)
         with pytest.raises(ValueError, match=message):
