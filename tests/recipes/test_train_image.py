@@ -341,7 +341,7 @@ def test_data_without_labels_train_an_unconditional_model(monkeypatch):
             return {"image": np.zeros((32, 32, 1), "uint8")}
 
     source, settings = Source(), Settings()
-    monkeypatch.setattr(data, "open_source", lambda *args: source)
+    monkeypatch.setattr(data, "open_source", lambda *_, **__: source)
     train_image.open_source(settings)
     mdm = train_image.make_model(settings, source)
     assert mdm.network.levels == (32, 16)
