@@ -54,7 +54,7 @@ def on_each_device(kernel, query):
     import jax
 
     mesh, axis = divided
-    if query.shape[0] is None or query.shape[0] % mesh.shape[axis]:
+    if query.shape[0] % mesh.shape[axis]:
         return None
     rows = jax.sharding.PartitionSpec(axis)
     # Pallas' kernels do not say over which axes their results vary.
