@@ -18,8 +18,7 @@ from keras_mdm.checks import check_number
 from keras_mdm.diffusion import losses
 from keras_mdm.diffusion.process import Process
 from keras_mdm.ema import ExponentialMovingAverage
-from keras_mdm.finite_updates import FiniteUpdates
-from keras_mdm.fitting import active_levels, entry
+from keras_mdm.fitting import active_levels, entry, reported
 from keras_mdm.fitting.batches import BatchSpec, pictures_of
 from keras_mdm.fitting.monitor import StepMonitor
 from keras_mdm.fitting.turns import Turns, in_turn, reading
@@ -150,13 +149,13 @@ class MDM(keras.Model):
         # Named, or else its variable has another path in the next model.
         self.seed_generator = keras.random.SeedGenerator(seed, name="seed_generator")
         self.seed = seed
-        self._loss_trackers = {
+        self.loss_trackers = {
             level: keras.metrics.Mean(name=f"loss_{level}", dtype="float32")
             for level in network.levels
         }
         self.monitor = StepMonitor(len(network.levels))
         self.ema = None
-        numbers = active_levels.level_numbers(network)
+        numbers = network.level_numbers()
         if ema_momentum is not None:
             self.ema = ExponentialMovingAverage(
                 network.weights, ema_momentum, ema_warmup, numbers
@@ -277,25 +276,16 @@ class MDM(keras.Model):
             "mixed_resolution": mixed_resolution,
         }
         active = self.resolutions
-        self._level_weights = losses.level_weights(loss_weights, active, self.schedule)
+        self.level_weights = losses.level_weights(loss_weights, active, self.schedule)
         self.mixed_fractions = losses.mixed_fractions(mixed_resolution, active)
         ratios = {level: self.process.ratios[level] for level in active}
         flaw = self.schedule.describe_ends(ratios)
         if flaw:
             warnings.warn(flaw, stacklevel=2)
-        optimizer = get_optimizer(optimizer, self.network, auto_scale_loss)
-        if self.ema is None and backend.is_schedule_free(optimizer):
-            raise ValueError(
-                "a schedule-free optimizer trains an average of the weights, and this "
-                "model has no place for it: build it with an `ema_momentum`, whatever "
-                "it is. Received: ema_momentum=None"
-            )
+        optimizer = get_optimizer(
+            optimizer, self.network, auto_scale_loss, self.ema is not None
+        )
         super().compile(optimizer=optimizer, **self._compile_arguments)
-        inner = backend.inner_optimizer(self.optimizer)
-        if isinstance(inner, FiniteUpdates):
-            numbers = active_levels.level_numbers(self.network)
-            weights = zip(self.network.weights, numbers, strict=True)
-            inner.group_gradients({w.path: number for w, number in weights})
         # Variables made in the first step would make TensorFlow trace it twice.
         self.optimizer.build(self.trainable_variables)
         self._compiled_for = {v.path for v in self.trainable_variables}
@@ -399,40 +389,15 @@ class MDM(keras.Model):
             if training:
                 # The update is skipped, and one such step must not hide the others.
                 tracked = [ops.where(ops.isfinite(loss), x, 0.0) for x in tracked]
-            self._loss_trackers[resolution].update_state(*tracked)
-            total = total + self._level_weights[resolution] * loss
+            self.loss_trackers[resolution].update_state(*tracked)
+            total = total + self.level_weights[resolution] * loss
         if training:
             self.monitor.last.assign(total)
         return total
 
-    def get_metrics_result(self):
-        """Means since the last reset; `loss` is the weighted sum of the levels'.
-
-        Keras' own would weigh batches of several sizes other than each level's does.
-        """
-        results = super().get_metrics_result()
-        for resolution in self.resolutions:
-            tracker = self._loss_trackers[resolution]
-            results[tracker.name] = ops.where(
-                tracker.count > 0, results[tracker.name], float("nan")
-            )
-        if "loss" in results:
-            results["loss"] = sum(
-                self._level_weights[resolution] * results[f"loss_{resolution}"]
-                for resolution in self.resolutions
-            )
-        return results
-
-    @property
-    def metrics(self):
-        # Resolutions that do not take part would be logged as 0.
-        active = self.resolutions
-        idle = [m for level, m in self._loss_trackers.items() if level not in active]
-        return [m for m in super().metrics if not any(m is other for other in idle)]
-
-    @property
-    def metrics_names(self):
-        return [name for name in super().metrics_names if name != self.monitor.name]
+    get_metrics_result = reported.get_metrics_result
+    metrics = property(reported.metrics)
+    metrics_names = property(reported.metrics_names)
 
     def _end_step(self):
         moved = backend.has_stepped(self.optimizer)
@@ -442,7 +407,7 @@ class MDM(keras.Model):
             average.update(
                 self.active_network.variables,
                 moved,
-                active_levels.trained_numbers(self.network, self._level_weights),
+                active_levels.trained_numbers(self.network, self.level_weights),
                 average is self.ema and backend.schedule_free_averages(self.optimizer),
             )
 

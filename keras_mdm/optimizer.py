@@ -8,7 +8,7 @@ The default optimizer of `MDM.compile` and of the stages of `ProgressiveSchedule
 import keras
 from keras import ops
 
-from keras_mdm.backend import sublayers
+from keras_mdm.backend import inner_optimizer, is_schedule_free, sublayers
 from keras_mdm.finite_updates import FiniteUpdates
 
 
@@ -113,13 +113,15 @@ class AdamW(FiniteUpdates, keras.optimizers.AdamW):
             self.assign(one, ops.where(self._finite, ops.copy(one), value))
 
 
-def get_optimizer(optimizer, network, auto_scale_loss):
+def get_optimizer(optimizer, network, auto_scale_loss, has_average):
     """The optimizer that `MDM.compile` was given for a network.
 
-    It is in a `LossScaleOptimizer` where layers compute in float16.
+    It is in a `LossScaleOptimizer` where layers compute in float16, and knows the level
+    of each weight, if it counts the norms of gradients.
 
     Raises:
-        ValueError: if it is none, or weights are kept in float16.
+        ValueError: if it is none, or weights are kept in float16, or it is a
+            schedule-free one and the model has no average.
     """
     check_trainable(network)
     if isinstance(optimizer, str) and optimizer == "auto":
@@ -131,9 +133,19 @@ def get_optimizer(optimizer, network, auto_scale_loss):
         raise ValueError(f"{wanted} Received: optimizer={optimizer!r}") from error
     if optimizer is None:
         raise ValueError(f"{wanted} Received: optimizer=None")
+    if not has_average and is_schedule_free(optimizer):
+        raise ValueError(
+            "a schedule-free optimizer trains an average of the weights, and this "
+            "model has no place for it: build it with an `ema_momentum`, whatever "
+            "it is. Received: ema_momentum=None"
+        )
+    inner = inner_optimizer(optimizer)
+    if isinstance(inner, FiniteUpdates):
+        numbers = zip(network.weights, network.level_numbers(), strict=True)
+        inner.group_gradients({weight.path: number for weight, number in numbers})
     if "mixed_float16" not in _policies(network) or not auto_scale_loss:
         return optimizer
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    if inner is not optimizer:
         return optimizer
     return keras.optimizers.LossScaleOptimizer(optimizer)
 

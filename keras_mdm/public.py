@@ -15,7 +15,7 @@ from keras_mdm import (
     networks,
 )
 from keras_mdm.conditioning import ClassLabels, TextEmbeddings, TextEncoder
-from keras_mdm.data.video_files import write_video
+from keras_mdm.data.video_writer import write_video
 from keras_mdm.diffusion import NoiseSchedule
 from keras_mdm.mdm import MDM
 from keras_mdm.muon import Muon

@@ -44,16 +44,6 @@ def active_network(network, resolution, freeze_inner):
     return active
 
 
-def level_numbers(network):
-    """The number of the level, 0 the largest, of each of the network's weights."""
-    owners = {
-        id(variable): number
-        for number, part in enumerate(network.networks)
-        for variable in part.own_variables
-    }
-    return [owners[id(variable)] for variable in network.weights]
-
-
 def trained_numbers(network, level_weights):
     """Numbers of the levels whose weights a training step changes.
 

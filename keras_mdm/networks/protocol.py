@@ -210,6 +210,15 @@ class Denoiser(keras.Model):
         inside = {id(variable) for variable in inner}
         return [v for v in self.variables if id(v) not in inside]
 
+    def level_numbers(self):
+        """The number of the level, 0 the largest, of each of `weights`, as a list."""
+        owners = {
+            id(variable): number
+            for number, network in enumerate(self.networks)
+            for variable in network.own_variables
+        }
+        return [owners[id(variable)] for variable in self.weights]
+
     def set_remat(self, levels=True):
         """Chooses the networks whose activations are computed again going backward.
 

@@ -15,7 +15,6 @@ import numpy as np
 from keras_mdm import backend
 from keras_mdm.checks import between
 from keras_mdm.files import whole_file
-from keras_mdm.fitting import active_levels
 from keras_mdm.paths import as_path, member
 from keras_mdm.power_averages import gamma_of, solve_weights
 from keras_mdm.saving.finite import check_finite
@@ -90,7 +89,7 @@ def load_average(self, folder, sigma_rel):
             "training, by `keras_mdm.callbacks.AverageSnapshots`."
         )
     variables = self.network.weights
-    levels = active_levels.level_numbers(self.network)
+    levels = self.network.level_numbers()
     with contextlib.ExitStack() as stack:
         snapshots = [stack.enter_context(_opened(path)) for path in paths]
         for snapshot in snapshots:

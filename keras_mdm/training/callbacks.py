@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_mdm import backend
 from keras_mdm.checks import check_whole
-from keras_mdm.data.video_files import write_video
+from keras_mdm.data.video_writer import write_video
 from keras_mdm.paths import as_path
 from keras_mdm.training.attempts import Attempts
 from keras_mdm.training.pictures import pyramid_frames, save_picture

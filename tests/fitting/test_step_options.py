@@ -159,7 +159,7 @@ def test_setting_the_resolution_it_has_changes_nothing():
     ):
         change()
         assert mdm.optimizer is optimizer and not frozen.trainable
-        assert mdm._level_weights == {8: 2.0, 4: 0.5}
+        assert mdm.level_weights == {8: 2.0, 4: 0.5}
 
 
 def test_layers_that_were_frozen_by_hand_stay_frozen_over_stages():

@@ -140,7 +140,7 @@ def test_frames_count_in_shift_and_weights_by_option():
         schedule = keras_mdm.NoiseSchedule("log_snr_cosine", count_frames=count)
         mdm = tiny_mdm(network=_nest(), schedule=schedule)
         mdm.compile(keras.optimizers.SGD(), loss_weights="ratio")
-        assert mdm._level_weights == {"4x4": ratio, 4: 1.0}
+        assert mdm.level_weights == {"4x4": ratio, 4: 1.0}
         tables = mdm.process.tables
         odds = [(t["alpha"] / t["sigma"]) ** 2 for t in (tables[4], tables["4x4"])]
         np.testing.assert_allclose(odds[0] / odds[1], ratio, rtol=1e-4)
