@@ -22,7 +22,7 @@ os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={coun
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
-from helpers import batch_of, randomize, tiny_nest  # noqa: E402
+from helpers import LeanNetwork, batch_of, randomize, tiny_unet  # noqa: E402
 
 import keras_mdm  # noqa: E402
 from keras_mdm import backend, distribution, files  # noqa: E402
@@ -90,7 +90,8 @@ def make_dataset(stage):
 
 
 def run(stop=None, **options):
-    mdm = keras_mdm.MDM(tiny_nest(2, resolution=4), ema_momentum=0.9, seed=1)
+    network = LeanNetwork(8, inner=tiny_unet(4))
+    mdm = keras_mdm.MDM(network, ema_momentum=0.9, seed=1)
     randomize(mdm.network, 0.1)
     mdm.reset_ema()
     losses = Losses(stop)

@@ -10,7 +10,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from helpers import trainer
+from helpers import tiny_nest, trainer
 from keras import ops
 
 import keras_mdm
@@ -191,7 +191,12 @@ def test_a_training_step_stays_small(device, monkeypatch):
     import jax
     from keras.src.backend.jax import trainer as keras_trainer
 
-    mdm = trainer(optimizer=keras_mdm.AdamW(), ema_momentum=0.999, ema_warmup=True)
+    mdm = trainer(
+        tiny_nest(2, resolution=4),
+        optimizer=keras_mdm.AdamW(),
+        ema_momentum=0.999,
+        ema_warmup=True,
+    )
     found = {}
 
     def catch(function, **options):

@@ -3,7 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, equal_values, tiny_mdm, tiny_nest, trainer, values_of
+from helpers import (
+    batch_of,
+    equal_values,
+    lean_nest,
+    tiny_mdm,
+    trainer,
+    values_of,
+)
 
 from keras_mdm import ProgressiveSchedule, Stage
 
@@ -42,7 +49,7 @@ def _losses(mdm, batch):
 )
 def test_a_level_that_begins_late_is_averaged_from_then_on(freeze_inner):
     """Fifty steps of a new level after many of the inner one."""
-    mdm = tiny_mdm(network=tiny_nest(2, classes=0, resolution=4), **SMOOTH)
+    mdm = tiny_mdm(network=lean_nest(2, classes=0, resolution=4), **SMOOTH)
     options = {"batch_size": 4, "learning_rate": 3e-3, "decay": "cosine"}
     schedule = ProgressiveSchedule(
         [

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import batch_of, run_python, tiny_mdm, tiny_nest, uncompiled
+from helpers import batch_of, run_python, tiny_mdm, tiny_unet, uncompiled
 
 import keras_mdm
 
@@ -13,7 +13,7 @@ DTYPES = ("bfloat16", "mixed_bfloat16", "float64")
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_network_of_another_dtype_draws_and_learns(dtype):
-    mdm = tiny_mdm(network=tiny_nest(2, resolution=4, dtype=dtype), ema_momentum=0.9)
+    mdm = tiny_mdm(network=tiny_unet(dtype=dtype), ema_momentum=0.9)
     mdm.compile(keras_mdm.AdamW(1e-3), **uncompiled())
     before = mdm.evaluate(batch_of(8, 8), verbose=0, return_dict=True)["loss"]
     mdm.fit(batch_of(8, 8), batch_size=8, epochs=20, verbose=0)
@@ -28,8 +28,8 @@ import sys
 import keras
 keras.config.set_floatx(sys.stdin.read())
 import numpy as np
-from helpers import batch_of, keras_mdm, tiny_mdm, tiny_nest, uncompiled
-mdm = tiny_mdm(network=tiny_nest(2, resolution=4), ema_momentum=0.9)
+from helpers import batch_of, keras_mdm, tiny_mdm, tiny_unet, uncompiled
+mdm = tiny_mdm(network=tiny_unet(), ema_momentum=0.9)
 mdm.compile(keras_mdm.AdamW(1e-3), **uncompiled())
 losses = mdm.fit(batch_of(4, 8), batch_size=4, verbose=0).history
 again = mdm.evaluate(batch_of(4, 8), batch_size=2, verbose=0, return_dict=True)
@@ -40,7 +40,7 @@ print(np.isfinite(drawn).all(), np.isfinite(losses["loss"][0]), again["loss_8"])
 
 @pytest.fixture(scope="module")
 def loss_in_float32():
-    mdm = tiny_mdm(network=tiny_nest(2, resolution=4))
+    mdm = tiny_mdm(network=tiny_unet())
     mdm.compile(keras_mdm.AdamW(1e-3), **uncompiled())
     found = mdm.evaluate(batch_of(4, 8), batch_size=2, verbose=0, return_dict=True)
     return found["loss_8"]

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import equal_values, randomize, tiny_mdm, tiny_nest, values_of
+from helpers import equal_values, lean_nest, randomize, tiny_mdm, values_of
 
 from keras_mdm import callbacks
 from keras_mdm.power_averages import LONGEST, PowerAverage, gamma_of, solve_weights
@@ -88,7 +88,7 @@ def run(tmp_path_factory):
     """
     folder, steps, every = tmp_path_factory.mktemp("averages"), 360, 15
     mdm = tiny_mdm(
-        network=tiny_nest(2, classes=0, resolution=4), power_averages=LENGTHS
+        network=lean_nest(2, classes=0, resolution=4), power_averages=LENGTHS
     )
     first = mdm.power_averages[0]
     rng, walks = np.random.default_rng(1), []
@@ -111,7 +111,7 @@ def run(tmp_path_factory):
 
 
 def _fresh(**options):
-    mdm = tiny_mdm(network=tiny_nest(2, classes=0, resolution=4), **options)
+    mdm = tiny_mdm(network=lean_nest(2, classes=0, resolution=4), **options)
     randomize(mdm.network)
     mdm.reset_ema()
     return mdm
@@ -182,7 +182,7 @@ def test_a_flipped_bit_loads_no_other_numbers(run, tmp_path):
 
 
 def other_network(path):
-    network = tiny_nest(2, classes=5, resolution=4)
+    network = lean_nest(2, classes=5, resolution=4)
     mdm = tiny_mdm(network=network, power_averages=LENGTHS)
     average_snapshots.write_snapshot(mdm, path)
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, randomize, tiny_mdm, tiny_unet, uncompiled, values_of
+from helpers import batch_of, randomize, tiny_mdm, uncompiled, values_of
 
 import keras_mdm
 
@@ -11,7 +11,7 @@ RATE = 0.05
 
 
 def _model(accumulate=None):
-    mdm = tiny_mdm(network=tiny_unet(), ema_momentum=0.9999)
+    mdm = tiny_mdm(1, ema_momentum=0.9999)
     optimizer = keras_mdm.ScheduleFreeAdamW(
         RATE, gradient_accumulation_steps=accumulate
     )
@@ -65,7 +65,7 @@ def test_updates_follow_the_formula(bad):
 
 
 def test_a_model_without_place_for_the_average_is_refused():
-    mdm = tiny_mdm(network=tiny_unet(), ema_momentum=None)
+    mdm = tiny_mdm(1)
     with pytest.raises(ValueError, match="ema_momentum"):
         mdm.compile(keras_mdm.ScheduleFreeAdamW())
 

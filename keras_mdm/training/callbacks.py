@@ -4,10 +4,7 @@ Public as `keras_mdm.callbacks`. They know the stages of a `ProgressiveSchedule`
 `on_stage_begin`, and work with a plain `fit` too.
 """
 
-import functools
-
 import numpy as np
-from keras import ops
 
 from keras_mdm import backend
 from keras_mdm.checks import check_whole
@@ -156,30 +153,17 @@ class History(StageCallback):
 def average_distance(mdm):
     """Norm of what averaged weights differ from weights, over the norm of these.
 
+    Found on the host: a program of two sums for each weight would take long to compile.
     It is `None` where the model keeps no average, or processes share it.
     """
     if mdm.ema is None or backend.number_of_processes() > 1:
         return None
-    kinds = mdm.ema.averages, mdm.ema.sources
-    sums = _squares()([], *([v.value for v in kind] for kind in kinds))
-    apart, whole = backend.to_numpy(sums).sum(axis=0, dtype="float64")
+    apart = whole = 0.0
+    for average, source in zip(mdm.ema.averages, mdm.ema.sources, strict=True):
+        weight = backend.to_numpy(source).astype("float32")
+        apart += np.sum((backend.to_numpy(average) - weight) ** 2, dtype="float64")
+        whole += np.sum(weight**2, dtype="float64")
     return float((apart / whole) ** 0.5) if whole else None
-
-
-@functools.cache
-def _squares():
-    """One program, which is kept: of two lists of tensors, for each pair the sums of
-    squares of its difference and of the second.
-    """
-
-    def distance(averages, weights):
-        sums = []
-        for average, weight in zip(averages, weights, strict=True):
-            weight = ops.cast(weight, "float32")
-            sums += [ops.sum(ops.square(average - weight)), ops.sum(ops.square(weight))]
-        return ops.reshape(ops.stack(sums), (-1, 2))
-
-    return backend.compile_with_weights(distance, [], jit_compile=False)
 
 
 class SampleGrid(StageCallback):

@@ -172,9 +172,10 @@ def test_groups_and_dropout():
 
 
 def test_what_the_official_code_lacks(tmp_path):
-    from helpers import tiny_mdm
+    from helpers import tiny_mdm, tiny_nest
 
-    mdm = tiny_mdm(schedule="sigmoid", loss_weighting="snr", prediction="x0")
+    options = {"schedule": "sigmoid", "loss_weighting": "snr", "prediction": "x0"}
+    mdm = tiny_mdm(network=tiny_nest(), **options)
     with pytest.raises(ValueError, match="has no such model") as caught:
         write_config(tmp_path / "a.yaml", mdm)
     for words in (

@@ -10,7 +10,7 @@ import tracemalloc
 import keras
 import numpy as np
 import pytest
-from helpers import equal_values, run_python, tiny_mdm
+from helpers import equal_values, run_python, tiny_mdm, tiny_nest
 from official import NESTED, TEXT_SIZE, UNET, save_official, tensors
 
 import keras_mdm
@@ -172,7 +172,7 @@ def test_memory_of_the_largest_tensor_alone(official, monkeypatch):
 
 
 def test_models_without_official_counterpart(tmp_path):
-    tiny_mdm().save_to_preset(tmp_path / "preset")
+    tiny_mdm(network=tiny_nest()).save_to_preset(tmp_path / "preset")
     with pytest.raises(ValueError, match="has no such model"):
         convert_preset(tmp_path / "preset", tmp_path / "official")
     assert _names(tmp_path) == ["preset"]

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, tiny_mdm, tiny_nest
+from helpers import batch_of, lean_nest, tiny_mdm
 
 import keras_mdm
 
@@ -11,7 +11,7 @@ import keras_mdm
 @pytest.fixture(scope="module")
 def mdm():
     """A compiled model whose steps must not be reached."""
-    mdm = tiny_mdm(network=tiny_nest(2, resolution=4))
+    mdm = tiny_mdm(network=lean_nest(2, resolution=4))
     mdm.compile("sgd")
 
     def reached(*args, **kwargs):
@@ -135,7 +135,7 @@ def test_mixed_batch_too_small(mdm):
 )
 def test_compile_options(options, words):
     with pytest.raises(ValueError, match=words):
-        tiny_mdm(network=tiny_nest(2, classes=0, resolution=4)).compile(**options)
+        tiny_mdm(network=lean_nest(2, classes=0, resolution=4)).compile(**options)
 
 
 @pytest.mark.parametrize("option", ["loss", "metrics"])
@@ -161,15 +161,15 @@ def test_compile_has_no_loss_or_metrics(option):
 )
 def test_model_options(options, words):
     with pytest.raises(ValueError, match=words):
-        keras_mdm.MDM(**{"network": tiny_nest(1, resolution=4), **options})
+        keras_mdm.MDM(**{"network": lean_nest(1, resolution=4), **options})
 
 
 @pytest.mark.parametrize("method", ["fit", "train_on_batch"])
 def test_what_is_frozen_after_compile_asks_for_it_again(method):
-    mdm = tiny_mdm(network=tiny_nest(2, resolution=4))
+    mdm = tiny_mdm(network=lean_nest(2, resolution=4))
     mdm.compile("sgd")
     mdm.network.inner.trainable = False
-    with pytest.raises(ValueError, match=r"unet_4/.*again before `" + method):
+    with pytest.raises(ValueError, match=r"lean_4/.*again before `" + method):
         getattr(mdm, method)(batch_of(4, 8))
     mdm.network.inner.trainable = True
     mdm.network.trainable = False

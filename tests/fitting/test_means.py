@@ -3,7 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, randomize, tiny_nest, tiny_unet, to_numpy, trainer
+from helpers import (
+    batch_of,
+    lean_nest,
+    randomize,
+    tiny_unet,
+    to_numpy,
+    trainer,
+)
 
 from keras_mdm.diffusion.noise import sample_noise
 
@@ -129,7 +136,7 @@ def _fix_noise(mdm, counts_of):
 def test_fit(mixed, counts_of, weight, classes):
     """Each level's mean is that over the samples which reach it."""
     options = {"loss_weights": WEIGHTS, "mixed_resolution": mixed}
-    network = randomize(tiny_nest(2, classes, resolution=4))
+    network = randomize(lean_nest(2, classes, resolution=4))
     optimizer = keras.optimizers.SGD(0.0)
     options["run_eagerly"] = keras.backend.backend() != "jax"
     mdm = trainer(network, optimizer, options, condition_dropout=0.0)

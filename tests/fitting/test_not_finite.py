@@ -3,7 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, tiny_mdm, tiny_nest, tiny_unet, trainer, uncompiled
+from helpers import (
+    batch_of,
+    lean_nest,
+    tiny_mdm,
+    tiny_unet,
+    trainer,
+    uncompiled,
+)
 
 import keras_mdm
 from keras_mdm import Stage
@@ -145,7 +152,7 @@ def test_options_of_models_and_training(value):
 
 def test_a_run_that_diverged_keeps_its_last_good_state(tmp_path):
     """The state of the epoch before, from which a run can go on."""
-    mdm = trainer(tiny_nest(1, resolution=4), compile_options=uncompiled())
+    mdm = trainer(lean_nest(1, resolution=4), compile_options=uncompiled())
     mdm.train_on_batch(batch_of(4, 4))
     first = {"stage": 0, "epoch": 1, "step": 0}
     state.take_state(mdm, tmp_path, first)()

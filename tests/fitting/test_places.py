@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, tiny_nest
+from helpers import batch_of, lean_nest
 from PIL import Image
 
 from keras_mdm.data import make_dataset, open_source
@@ -16,7 +16,7 @@ from keras_mdm.fitting.streams import ArrayBatches, PreparedData
 
 pytestmark = pytest.mark.usefixtures("eager_functions")
 
-SPEC = BatchSpec.of(tiny_nest(1))
+SPEC = BatchSpec.of(lean_nest(1))
 BATCHES = [batch_of(3, 8, seed=number) for number in range(5)]
 
 

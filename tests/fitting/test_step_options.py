@@ -6,6 +6,7 @@ import pytest
 from helpers import (
     batch_of,
     equal_values,
+    lean_nest,
     randomize,
     tiny_nest,
     tiny_unet,
@@ -107,7 +108,7 @@ def _doll_weights(mdm):
 
 
 def test_frozen_inner_doll():
-    mdm = trainer(randomize(tiny_nest(2, resolution=4)))
+    mdm = trainer(randomize(lean_nest(2, resolution=4)))
     mdm.set_active(8, freeze_inner=True)
     outer, inner = _doll_weights(mdm)
     mdm.train_on_batch(batch_of(4, 8))
@@ -125,7 +126,7 @@ def test_frozen_inner_doll():
 
 def test_inner_stage():
     """At the inner resolution only that network is trained, logged and averaged."""
-    mdm = trainer(randomize(tiny_nest(2, resolution=4)))
+    mdm = trainer(randomize(lean_nest(2, resolution=4)))
     for average in mdm.ema.averages:  # something else than the weights
         average.assign(keras.ops.ones(average.shape))
     count = len(mdm.trainable_variables)
@@ -163,7 +164,7 @@ def test_setting_the_resolution_it_has_changes_nothing():
 
 
 def test_layers_that_were_frozen_by_hand_stay_frozen_over_stages():
-    mdm = trainer()
+    mdm = trainer(tiny_nest(2, resolution=4))
     block = mdm.network.inner.down_blocks[0].residuals[0]
     block.conv_1.trainable = False
     mdm.network.conv_in.bias.trainable = False
@@ -195,13 +196,13 @@ def test_freezing_needs_an_inner_doll():
 
 def test_mixed_resolution():
     """Samples that only the inner network sees give the outer network no gradient."""
-    start = randomize(tiny_nest(2, resolution=4)).get_weights()
+    start = randomize(lean_nest(2, resolution=4)).get_weights()
     first = batch_of(4, 8)
     second = {k: v.copy() for k, v in first.items()}
     second["images"][1:] = 255 - second["images"][1:]
     found = []
     for batch in (first, second):
-        network = tiny_nest(2, resolution=4)
+        network = lean_nest(2, resolution=4)
         network.set_weights(start)
         options = {"mixed_resolution": {8: 1, 4: 3}, **EAGER}
         mdm = trainer(network, compile_options=options)

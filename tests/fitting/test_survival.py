@@ -5,7 +5,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, equal_values, tiny_nest, trainer, values_of
+from helpers import batch_of, equal_values, lean_nest, trainer, values_of
 
 BATCH = batch_of(4, 8)
 
@@ -236,7 +236,7 @@ def test_other_threads_wait_for_what_ends_soon(mdm):
 
 
 def test_a_model_is_trained_in_another_thread():
-    mdm = trainer(network=tiny_nest(2, resolution=4))
+    mdm = trainer(network=lean_nest(2, resolution=4))
     thread = threading.Thread(target=lambda: mdm.fit(BATCH, epochs=2, verbose=0))
     thread.start()
     thread.join()

@@ -4,7 +4,7 @@ import json
 
 import keras
 import pytest
-from helpers import tiny_mdm
+from helpers import tiny_mdm, tiny_nest
 from keras_mdm_recipes import train_image
 from recipe_runs import run_recipe
 
@@ -13,7 +13,9 @@ from recipe_runs import run_recipe
 def preset(tmp_path_factory):
     """A preset of 8 -> 16 pixels in one channel that compiles fast."""
     folder = tmp_path_factory.mktemp("preset") / "small"
-    mdm = tiny_mdm(classes=10, ema_momentum=0.9, sampling={"num_steps": 3})
+    mdm = tiny_mdm(
+        network=tiny_nest(classes=10), ema_momentum=0.9, sampling={"num_steps": 3}
+    )
     mdm.save_to_preset(folder)
     return folder
 

@@ -13,7 +13,7 @@ import types
 import keras
 import numpy as np
 import pytest
-from helpers import tiny_mdm
+from helpers import tiny_mdm, tiny_unet
 from keras_mdm_recipes import (
     __main__,
     check,
@@ -315,7 +315,7 @@ def test_folder_with_a_corrupt_picture_is_reported(preset, tmp_path):
     broken = tmp_path / "pictures" / "cats" / "broken.png"
     broken.write_bytes(path.read_bytes()[:60])
     small = tmp_path / "preset"
-    mdm = tiny_mdm(levels=1, classes=2, sampling={"num_steps": 2})
+    mdm = tiny_mdm(network=tiny_unet(classes=2), sampling={"num_steps": 2})
     mdm.save_to_preset(small)
     done = run_recipe(
         "train_image.py",

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import randomize, tiny_mdm, tiny_nest, to_numpy
+from helpers import lean_nest, randomize, tiny_mdm, to_numpy
 
 import keras_mdm
 from keras_mdm.diffusion.noise import sample_noise
@@ -15,7 +15,7 @@ LABELS = [0, 2]
 
 @pytest.fixture(scope="module")
 def mdm():
-    return tiny_mdm(network=randomize(tiny_nest(2, resolution=4)))
+    return tiny_mdm(network=randomize(lean_nest(2, resolution=4)))
 
 
 def draw(mdm, labels=LABELS, **options):
@@ -236,7 +236,7 @@ def test_defaults_belong_to_the_model(mdm, usual):
 
 
 def test_unconditional():
-    mdm = tiny_mdm(network=randomize(tiny_nest(1, classes=0, resolution=4)))
+    mdm = tiny_mdm(network=randomize(lean_nest(1, classes=0, resolution=4)))
     pictures = mdm.generate(num_samples=3, num_steps=2, seed=0)
     assert pictures.shape == (3, 4, 4, 1)
     with pytest.raises(ValueError, match="`labels` was given to a model that is not"):

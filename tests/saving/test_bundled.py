@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-from helpers import equal_values, randomize, tiny_mdm, tiny_nest, values_of
+from helpers import equal_values, lean_nest, randomize, tiny_mdm, values_of
 
 import keras_mdm
 from keras_mdm.saving.bundled import read_bundled_weights, write_bundled_weights
 
 
 def test_round_trip_of_the_averaged_weights(tmp_path):
-    mdm = tiny_mdm(network=randomize(tiny_nest(2)), ema_momentum=0.5)
+    mdm = tiny_mdm(network=randomize(lean_nest(2)), ema_momentum=0.5)
     for average in mdm.ema.averages:
         average.assign(average.value * 0.5)
     write_bundled_weights(mdm, tmp_path / "x.npz")
-    other = tiny_mdm(network=tiny_nest(2), ema_momentum=0.5)
+    other = tiny_mdm(network=lean_nest(2), ema_momentum=0.5)
     read_bundled_weights(other.network, tmp_path / "x.npz")
     for mine, theirs in zip(
         values_of(other.network.variables), values_of(mdm.ema.averages), strict=True

@@ -7,7 +7,7 @@ import types
 
 import numpy as np
 import pytest
-from helpers import equal_values, tiny_mdm, tiny_nest
+from helpers import equal_values, lean_nest, tiny_mdm
 from official import TEXT_SIZE, UNET, save_official, tensors
 
 import keras_mdm
@@ -62,7 +62,7 @@ def _equal(found, expected):
 
 
 def test_repository_of_ours(tmp_path, monkeypatch):
-    mdm = tiny_mdm(network=tiny_nest(2, resolution=4))
+    mdm = tiny_mdm(network=lean_nest(2, resolution=4))
     mdm.save_to_preset(tmp_path / "repository")
     calls = _serve(monkeypatch, tmp_path / "repository")
     other = MDM.from_preset("hf://user/shapes")

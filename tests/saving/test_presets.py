@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import (
     equal_values,
+    lean_nest,
     other_backend,
     randomize,
     run_python,
@@ -333,7 +334,7 @@ def _levels_of(network):
 
 
 def test_a_schedule_that_never_gets_clean_is_told():
-    network = tiny_nest(2, resolution=4)
+    network = lean_nest(2, resolution=4)
     with pytest.warns(
         UserWarning, match="'log_snr_cosine' never gets clean: at level 8"
     ):

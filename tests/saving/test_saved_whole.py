@@ -7,7 +7,14 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, equal_values, tiny_mdm, tiny_nest, values_of
+from helpers import (
+    batch_of,
+    equal_values,
+    lean_nest,
+    tiny_mdm,
+    tiny_nest,
+    values_of,
+)
 
 import keras_mdm
 
@@ -110,7 +117,7 @@ def test_dropout_and_levels_that_rest_are_saved(tmp_path):
 
 
 def test_layers_frozen_by_hand_stay_so_after_loading(tmp_path):
-    mdm = tiny_mdm(network=tiny_nest(2, resolution=4))
+    mdm = tiny_mdm(network=lean_nest(2, resolution=4))
     mdm.network.conv_in.trainable = False
     mdm.resolution = 4
     mdm.compile("sgd")

@@ -9,8 +9,8 @@ import pytest
 from helpers import (
     batch_of,
     equal_values,
+    lean_nest,
     randomize,
-    tiny_nest,
     trainer,
     uncompiled,
     values_of,
@@ -61,7 +61,7 @@ def _saved(mdm, folder):
 
 @pytest.fixture
 def other():
-    return trainer(randomize(tiny_nest(2, resolution=4), seed=7))
+    return trainer(randomize(lean_nest(2, resolution=4), seed=7))
 
 
 @pytest.mark.parametrize("road", ROADS)
@@ -89,7 +89,7 @@ def test_of_a_trained_model(road, other, tmp_path):
 
 
 def test_what_is_drawn_and_evaluated(other):
-    mdm = trainer(randomize(tiny_nest(2, resolution=4)))
+    mdm = trainer(randomize(lean_nest(2, resolution=4)))
     draw = {"labels": [0, 1], "num_steps": 2, "seed": 0, "output": "float"}
     mdm.generate(**draw)  # compiled before the change
     mdm.evaluate(BATCH, verbose=0)

@@ -6,7 +6,7 @@ import pathlib
 
 import keras
 import pytest
-from helpers import tiny_mdm
+from helpers import tiny_mdm, tiny_unet
 
 TOOLS = pathlib.Path(__file__).parents[2] / "tools"
 
@@ -27,7 +27,7 @@ def tool(monkeypatch):
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("presets") / "tiny"
-    mdm = tiny_mdm(classes=2, resolution=16, ema_momentum=0.9)
+    mdm = tiny_mdm(network=tiny_unet(32, classes=2), ema_momentum=0.9)
     mdm.save_to_preset(folder)
     return folder
 

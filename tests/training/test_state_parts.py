@@ -9,14 +9,14 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import equal_values, randomize, tiny_mdm, tiny_nest, values_of
+from helpers import equal_values, lean_nest, randomize, tiny_mdm, values_of
 
 from keras_mdm import backend
 from keras_mdm.training import state, state_file
 
 
 def build(seed):
-    mdm = tiny_mdm(network=tiny_nest(1, resolution=4), ema_momentum=0.9)
+    mdm = tiny_mdm(network=lean_nest(1, resolution=4), ema_momentum=0.9)
     randomize(mdm.network, seed=seed)
     mdm.compile(keras.optimizers.SGD(0.1, momentum=0.9))
     mdm.optimizer.build(mdm.trainable_variables)
