@@ -90,7 +90,7 @@ def make_dataset(stage):
 
 
 def run(stop=None, **options):
-    network = LeanNetwork(8, inner=tiny_unet(4))
+    network = LeanNetwork(8, inner=tiny_unet(4, embedding_size=8))
     mdm = keras_mdm.MDM(network, ema_momentum=0.9, seed=1)
     randomize(mdm.network, 0.1)
     mdm.reset_ema()

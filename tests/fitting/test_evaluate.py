@@ -119,7 +119,7 @@ def test_fresh_network():
     """It predicts zero: the loss of v is the mean of alpha^2 + sigma^2 x^2."""
     mdm = trainer()
     data = batch_of(512, 8)
-    found = _evaluate(mdm, data)
+    found = mdm.evaluate(data, batch_size=128, verbose=0, return_dict=True)
     clean = data["images"] / 127.5 - 1.0
     pooled = clean.reshape(512, 4, 2, 4, 2, 1).mean(axis=(2, 4))
     start = keras.ops.convert_to_tensor(0)

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 from helpers import (
+    LeanNetwork,
     batch_of,
     equal_values,
     lean_nest,
     randomize,
-    tiny_nest,
     tiny_unet,
     trainer,
     uncompiled,
@@ -164,7 +164,7 @@ def test_setting_the_resolution_it_has_changes_nothing():
 
 
 def test_layers_that_were_frozen_by_hand_stay_frozen_over_stages():
-    mdm = trainer(tiny_nest(2, resolution=4))
+    mdm = trainer(LeanNetwork(8, inner=tiny_unet(4, embedding_size=8)))
     block = mdm.network.inner.down_blocks[0].residuals[0]
     block.conv_1.trainable = False
     mdm.network.conv_in.bias.trainable = False

@@ -4,7 +4,7 @@ import types
 
 import numpy as np
 import pytest
-from helpers import tiny_mdm, tiny_nest, tiny_unet
+from helpers import tiny_mdm, tiny_unet
 
 from keras_mdm import backend
 from keras_mdm.networks.cost import count_flops
@@ -14,7 +14,7 @@ ROW = {"images": np.zeros((1, 16, 16, 1), "uint8"), "labels": np.zeros(1, "int32
 
 
 def test_flops_of_a_step():
-    mdm = tiny_mdm(network=tiny_nest(2))
+    mdm = tiny_mdm()
     outer, inner = count_flops(mdm.network).values()
     mdm.compile("sgd")
     assert step_flops(mdm, ROW, 12) == 12 * 3 * (outer + inner)
