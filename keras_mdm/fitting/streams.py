@@ -18,6 +18,7 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from keras_mdm import backend
+from keras_mdm.fitting import interrupts
 from keras_mdm.fitting.batches import pictures_of
 from keras_mdm.fitting.places import Places
 
@@ -174,7 +175,12 @@ class PreparedData(DataAdapter):
         empty, first = True, self.places.next_number
         in_memory = isinstance(self._data, ArrayBatches)  # Checked as a whole.
         try:
-            for number, element in self._numbered():
+            numbered = self._numbered()
+            while True:
+                with interrupts.at_once():
+                    number, element = next(numbered, (None, None))
+                if number is None:
+                    break
                 empty = False
                 yield element if in_memory else self._prepare(number, element)
         except ValueError:
