@@ -1,5 +1,6 @@
 """Weights survive whatever ends a step, and no other thread meets them half-way."""
 
+import gc
 import threading
 
 import keras
@@ -79,6 +80,25 @@ def test_fit_survives_data_that_break(mdm, good):
         mdm.fit(breaking(good), steps_per_epoch=9, shuffle=False, verbose=0)
     assert is_whole(mdm)
     assert not equal_values(before, values_of(mdm.network.variables))
+
+
+@pytest.mark.once
+def test_readers_end_with_a_training_that_a_callback_ends(mdm):
+    class Same(keras.utils.PyDataset):
+        def __len__(self):
+            return 100
+
+        def __getitem__(self, index):
+            return BATCH
+
+    before = set(threading.enumerate())
+    with pytest.raises(Boom):
+        breaks = [At("on_train_batch_end", 1, boom)]
+        mdm.fit(Same(workers=2), callbacks=breaks, shuffle=False, verbose=0)
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("hook", ["on_test_batch_begin", "on_test_batch_end"])
