@@ -199,6 +199,24 @@ def test_a_callback_may_use_the_model_in_the_middle_of_an_epoch(mdm):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda mdm: mdm.compile("sgd"),
+        lambda mdm: setattr(mdm, "resolution", 4),
+        lambda mdm: mdm.set_active(8, freeze_inner=True),
+    ],
+)
+def test_a_callback_can_not_take_the_step_away(mdm, change):
+    optimizer = mdm.optimizer
+    with pytest.raises(RuntimeError, match="while `fit` runs.*`model.stop_training"):
+        changes = [At("on_train_batch_end", 0, lambda: change(mdm))]
+        mdm.fit(BATCH, callbacks=changes, verbose=0)
+    assert mdm.optimizer is optimizer and mdm.resolutions == (8, 4)
+    mdm.resolution = 8
+    assert is_whole(mdm)
+
+
+@pytest.mark.parametrize(
     "use",
     [
         lambda mdm, path: mdm.generate(labels=1, num_steps=2),
