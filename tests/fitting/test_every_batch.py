@@ -408,6 +408,13 @@ def test_numbers_of_another_machine():
     np.testing.assert_array_equal(prepared["images"], batch["images"])
 
 
+def test_tensors_with_a_gradient():
+    torch = pytest.importorskip("torch")
+    batch = {**batch_of(4, 8), "images": torch.rand(4, 8, 8, 1, requires_grad=True)}
+    prepared = tiny_mdm(1, resolution=8).batch_spec.prepare(batch)
+    np.testing.assert_array_equal(prepared["images"], batch["images"].detach())
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_data_that_use_their_arrays_again(weighted):
     """A step that runs on must not see the next batch."""
