@@ -215,6 +215,8 @@ class MDM(keras.Model):
                 Defaults to `False`. Layers that were frozen by hand stay frozen.
         """
         before = (self.largest_active, self.inner_is_frozen)
+        if before != (resolution, freeze_inner):
+            self.turns.check_between_steps("set_active")
         active_levels.choose(self, resolution, freeze_inner)
         if before != (self.largest_active, self.inner_is_frozen) and self.compiled:
             optimizer = self.optimizer
@@ -264,6 +266,7 @@ class MDM(keras.Model):
                 "of its levels, chosen by `loss_target` and `loss_weighting` of `MDM` "
                 f"and by `loss_weights` here. Received: {others}"
             )
+        self.turns.check_between_steps("compile")
         backend.check_devices(self)
         self._compile_arguments = {
             "run_eagerly": run_eagerly,

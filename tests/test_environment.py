@@ -1,10 +1,11 @@
-"""What importing costs, and life without TensorFlow."""
+"""What importing costs, life without TensorFlow, and what these tests ask for."""
 
 import importlib.util
 import pathlib
 import re
 
 import keras
+import numpy as np
 import pytest
 from helpers import run_python
 
@@ -84,3 +85,12 @@ print("done")
 )
 def test_without_tensorflow():
     assert run_python(WITHOUT).split()[-1] == "done"
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX' programs")
+def test_products_of_float32_are_asked_for_in_full():
+    """On accelerators, too, whose rounding no test here allows for."""
+    import jax
+
+    program = jax.jit(lambda x: x @ x).lower(np.zeros((2, 2), "float32"))
+    assert "HIGHEST" in program.as_text()

@@ -3,9 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from helpers import equal_values, lean_nest, randomize, tiny_mdm, values_of
+from helpers import (
+    batch_of,
+    equal_values,
+    lean_nest,
+    randomize,
+    tiny_mdm,
+    values_of,
+)
 
-from keras_mdm import callbacks
+from keras_mdm import Stage, callbacks
 from keras_mdm.power_averages import LONGEST, PowerAverage, gamma_of, solve_weights
 from keras_mdm.saving import average_snapshots
 
@@ -219,6 +226,21 @@ def test_a_full_disk_is_told_once_and_a_weight_that_is_not_finite_stops(
     with pytest.raises(ValueError, match="NaN or infinite"):
         snapshots.write()
     assert not list((tmp_path / "averages").iterdir())
+
+
+def test_snapshots_of_another_training_stay(tmp_path):
+    mdm = tiny_mdm(1, classes=0, power_averages=(0.1,))
+    mdm.compile("sgd", run_eagerly=True)
+    path = average_snapshots.path_of(tmp_path, 0, 5)
+    average_snapshots.write_snapshot(mdm, path)
+    before = path.read_bytes()
+    snapshots = callbacks.AverageSnapshots(tmp_path)
+    with pytest.raises(ValueError, match="another training, such as 'stage1_step5.npz"):
+        mdm.fit(batch_of(4, 8, classes=0), callbacks=[snapshots], verbose=0)
+    assert path.read_bytes() == before
+    snapshots.on_stage_begin(0, Stage(8, steps=9))
+    snapshots.on_train_begin()
+    assert not path.exists()
 
 
 def test_kerass_own_files_hold_them(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.source import UnusablePicture
 from keras_mdm.data.transforms import to_channels
+from keras_mdm.paths import as_path
 
 # Not all that Pillow opens: for PostScript, by whatever name, it starts Ghostscript.
 EXTENSIONS = {
@@ -56,8 +57,10 @@ def open_picture(
     """
     from PIL import Image
 
-    if isinstance(file, str | os.PathLike) and os.stat(file).st_size > max_bytes:
-        raise ValueError(f"its file has more than {max_bytes} bytes")
+    if isinstance(file, str | os.PathLike):
+        file = as_path(file)
+        if file.stat().st_size > max_bytes:
+            raise ValueError(f"its file has more than {max_bytes} bytes")
     picture = Image.open(file, formats=supported_formats())
     width, height = picture.size
     if picture.format in _HEAVY:

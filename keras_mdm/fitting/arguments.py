@@ -148,7 +148,7 @@ def prepare(
         )
         return streams.PreparedData(arrays, spec, name)
     if (
-        isinstance(x, (str, bytes))
+        isinstance(x, (str, bytes, type))
         or hasattr(x, "shape")
         or not (hasattr(x, "__iter__") or isinstance(x, keras.utils.PyDataset))
     ):

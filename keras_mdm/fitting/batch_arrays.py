@@ -63,9 +63,13 @@ def finite_numbers(name, values):
 
 
 def as_steps_take_it(key, array):
-    """Wide numbers as narrow ones, so that no backend meets a dtype it lacks."""
+    """Wide numbers as narrow ones, and those of another order of bytes as ours, so that
+    no backend meets a dtype it lacks.
+    """
     if key in ("labels", "token_ids") and array.dtype.kind in "iu":
         return array.astype("int32", copy=False)
     if array.dtype.kind == "f" and array.dtype.itemsize > 4:
         return array.astype("float32")
+    if not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
     return array

@@ -116,14 +116,18 @@ class BatchSpec:
 
         Returns:
             dict of numpy arrays. Captions that the model does not read are left out,
-            and so is whatever else has no numbers, such as names of files.
+            and so is whatever else has no name or no numbers, such as names of files.
 
         Raises:
             ValueError: if the batch does not fit the model.
         """
         if not isinstance(batch, collections.abc.Mapping):
             self.check(batch)
-        batch = {key: value for key, value in batch.items() if value is not None}
+        batch = {
+            key: value
+            for key, value in batch.items()
+            if value is not None and isinstance(key, str)
+        }
         captions = batch.pop("captions", None)
         lacks = missing_features(self.features, batch)
         if captions is not None and self.text is not None and lacks:

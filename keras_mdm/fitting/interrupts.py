@@ -1,12 +1,14 @@
 """Ctrl-C and SIGTERM while a model trains: they wait for the end of the step.
 
 In the middle of a step an exception may cost the weights, and Keras drops one where it
-reads the losses. So both signals are taken here as long as a step may run, and come
-into effect in `check`, which is called between two steps: as they would have without
+reads the losses. So both signals are taken here as long as a step may run, and so are
+others whose handler is Python's, such as an alarm's, which may raise. They come into
+effect in `check`, which is called between two steps: as they would have without
 training, `KeyboardInterrupt` for Ctrl-C, the end of the program (code 143) for SIGTERM,
-or a call of the handler that the program had set. A second one ends the process at
-once, whatever it does; in an interactive session, Ctrl-C never does. Nothing of this
-happens in threads other than the main one, where no signal arrives.
+or a call of the handler that the program had set. Such a handler is called at once
+where data are waited for, `at_once`. A second one of both ends the process at once,
+whatever it does; in an interactive session, Ctrl-C never does. Nothing of this happens
+in threads other than the main one, where no signal arrives.
 """
 
 import contextlib
@@ -43,6 +45,20 @@ def held():
         holder.deliver()
 
 
+@contextlib.contextmanager
+def at_once():
+    """Within it, which is no step, handlers that the program has set are called."""
+    holder = _holder if threading.current_thread() is threading.main_thread() else None
+    if holder is None:
+        yield
+        return
+    holder.waits = True
+    try:
+        yield
+    finally:
+        holder.waits = False
+
+
 def check(batch=0):
     """Raises what a signal that has come asks for.
 
@@ -57,7 +73,8 @@ def check(batch=0):
     if backend.number_of_processes() == 1:
         _holder.deliver()
     elif batch % 16 == 0:
-        _holder.pending = max(backend.from_all(_holder.pending or 0)) or None
+        found = max(backend.from_all(max(_holder.pending, default=0)))
+        _holder.pending = [found] if found else []
         _holder.deliver()
 
 
@@ -95,12 +112,15 @@ class _Holder:
     """Takes the signals; a thread hears of them even while a program is compiled."""
 
     def __init__(self):
-        self.pending = None
+        self.pending, self.waits = [], False
         self.previous = {}
-        for signum in _SIGNALS:
+        # Of several processes each may have other handlers.
+        alone = backend.number_of_processes() == 1
+        for signum in signal.valid_signals() if alone else _SIGNALS:
             previous = signal.getsignal(signum)
             # Ignored ones stay so, and those that another language handles.
-            if previous not in (signal.SIG_IGN, None):
+            ends = signum in _SIGNALS and previous == signal.SIG_DFL
+            if callable(previous) or ends:
                 self.previous[signum] = previous
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
@@ -113,7 +133,10 @@ class _Holder:
             signal.signal(signum, self._note)
 
     def _note(self, signum, frame):
-        self.pending = signum
+        if self.waits and self.previous[signum] not in _DEFAULTS:
+            self.previous[signum](signum, frame)
+        elif signum not in self.pending:
+            self.pending.append(signum)
 
     def _listen(self):
         """Says that a signal has come; ends the process at the second."""
@@ -132,16 +155,15 @@ class _Holder:
                     os._exit(128 + signum)
 
     def deliver(self):
-        signum, self.pending = self.pending, None
-        if signum is None:
-            return
-        previous = self.previous[signum]
-        if previous not in _DEFAULTS:
-            previous(signum, None)
-        elif signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        else:
-            raise SystemExit(128 + signum)
+        while self.pending:
+            signum = self.pending.pop(0)
+            previous = self.previous.get(signum, signal.SIG_DFL)
+            if previous not in _DEFAULTS:
+                previous(signum, None)
+            elif signum == signal.SIGINT:
+                raise KeyboardInterrupt
+            else:
+                raise SystemExit(128 + signum)
 
     def restore(self):
         for signum, previous in self.previous.items():

@@ -18,6 +18,7 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 
 from keras_mdm import backend
+from keras_mdm.fitting import interrupts
 from keras_mdm.fitting.batches import pictures_of
 from keras_mdm.fitting.places import Places
 
@@ -145,9 +146,11 @@ class PreparedData(DataAdapter):
 
     def _prepare(self, number, element, warn=False):
         try:
-            element = self._spec.prepare_element(element, warn)
-            self._spec.check_size(len(pictures_of(element[0])))
-            return element
+            batch, _, weights = self._spec.prepare_element(element, warn)
+            self._spec.check_size(len(pictures_of(batch)))
+            # The data may write the next batch into the same memory, which a step that
+            # runs on still reads.
+            return {key: np.array(array) for key, array in batch.items()}, None, weights
         except ValueError as error:
             raise ValueError(
                 f"batch {number} of the {self._name} (the first is 0): {error}"
@@ -174,14 +177,19 @@ class PreparedData(DataAdapter):
         empty, first = True, self.places.next_number
         in_memory = isinstance(self._data, ArrayBatches)  # Checked as a whole.
         try:
-            for number, element in self._numbered():
+            numbered = self._numbered()
+            while True:
+                with interrupts.at_once():
+                    number, element = next(numbered, (None, None))
+                if number is None:
+                    break
                 empty = False
                 yield element if in_memory else self._prepare(number, element)
-        except ValueError:
-            # The workers of a PyDataset would wait for ever to be asked for more.
+        finally:
+            # The workers of a PyDataset would wait for ever to be asked for more, if
+            # a batch or a callback has ended the training.
             with contextlib.suppress(Exception):
-                self.on_epoch_end()
-            raise
+                self._adapter.enqueuer.stop()
         if empty and first:
             # A stop came between the last batch of a pass and its end.
             yield from self._pass()
@@ -215,7 +223,7 @@ class PreparedData(DataAdapter):
     def num_batches(self):
         if self._adapter is not None:
             return self._adapter.num_batches
-        with contextlib.suppress(TypeError):
+        with contextlib.suppress(TypeError, NotImplementedError):
             length = len(self._data)
             return None if length >= _ENDLESS else length
         return None

@@ -61,6 +61,15 @@ class Turns:
                     self._owner = me if self._depth else None
                 self._ended.notify_all()
 
+    def check_between_steps(self, name):
+        """Raises a `RuntimeError` if the model is trained now, by whatever thread."""
+        if self._trains:
+            raise RuntimeError(
+                f"`{name}` can't be called while `fit` runs, which would lose its "
+                "step. From a callback set `model.stop_training = True`, and call it "
+                "when `fit` has returned."
+            )
+
     def _is_free(self, me, reads):
         if self._owner not in (None, me):
             return False

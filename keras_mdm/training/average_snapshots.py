@@ -19,14 +19,15 @@ class AverageSnapshots(StageCallback):
     and training goes on.
 
     Args:
-        folder: Path of the folder for `stage{n}_step{k}.npz`. Snapshots there of steps
-            that are not done yet, of training that was lost, are removed.
+        folder: Path of the folder for `stage{n}_step{k}.npz`. A stage removes snapshots
+            there of steps that are not done yet, which are of training that was lost.
         every: int or `None`. Steps between snapshots, which are taken at the ends of
             epochs in which a multiple of it was reached. The end of each stage has one
             too. Defaults to `None`: that alone.
 
     Raises:
-        ValueError: if `every` is not positive, or the model has no `power_averages`.
+        ValueError: if `every` is not positive, the model has no `power_averages`, or
+            the folder has snapshots of another training than this plain `fit`.
 
     Example:
 
@@ -60,10 +61,17 @@ class AverageSnapshots(StageCallback):
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         now = (self.stage_index, self.step)
+        found = average_snapshots.listed(self.folder)
+        later = [path for place, path in found if place > now]
+        if later and self.stage is None:
+            raise ValueError(
+                f"'{self.folder}' has snapshots of another training, such as "
+                f"'{later[-1].name}', and this one is at step {self.step}. Choose "
+                "another folder, or remove them."
+            )
         if backend.process_number() == 0:
-            for place, path in average_snapshots.listed(self.folder):
-                if place > now:
-                    path.unlink(missing_ok=True)
+            for path in later:
+                path.unlink(missing_ok=True)
 
     def on_epoch_end(self, epoch, logs=None):
         if self.is_due():

@@ -190,6 +190,7 @@ def test_tilde_is_the_home_folder(tmp_path, monkeypatch, shapes_dir):
     _save(tmp_path / "videos" / "a.mp4")
     assert len(open_source("folder:~/pictures", "all")) == 1
     assert len(open_source("clips:~/videos", "all")) == 1
+    assert len(read_picture("~/pictures/a.png"))
     (tmp_path / "tfds").symlink_to(shapes_dir)
     assert len(open_source("shapes", data_dir="~/tfds")) == 24
     with pytest.raises(ValueError, match="no such home folder.*~nobody-here"):

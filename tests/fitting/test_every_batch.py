@@ -19,6 +19,7 @@ from helpers import (
 from text_helpers import FakeEncoder, text_mdm, word_encoder
 
 import keras_mdm
+from keras_mdm.fitting.streams import PreparedData
 
 GOOD = [batch_of(4, 8, seed=seed) for seed in range(3)]
 BAD_LABEL = {**GOOD[2], "labels": np.array([0, 1, 99, 2], "int32")}
@@ -247,11 +248,13 @@ def test_first_batch_of_a_later_epoch(mdm):
     _weights(mdm)
 
 
-@pytest.mark.parametrize("executed", [1, 2])
+@pytest.mark.parametrize("executed", [1, 3])
 def test_steps_per_execution(executed):
+    """The bad batch may be in the middle of a call that has done steps."""
     mdm = trainer(compile_options={"steps_per_execution": executed})
     with pytest.raises(ValueError, match="^batch 2 of the training data"):
         mdm.fit(BAD, verbose=0)
+    assert int(mdm.optimizer.iterations) == 2
     _weights(mdm)
     mdm.fit(GOOD, verbose=0)
     mdm.evaluate(GOOD, verbose=0)
@@ -386,6 +389,7 @@ def test_what_steps_can_not_take_is_made_so():
             "file": ["a.jpg"] * 4,
             "information": {"camera": "none"},
             "nothing": None,
+            3: batch["labels"],
         }
     )
     assert {key: str(value.dtype) for key, value in prepared.items()} == {
@@ -393,6 +397,40 @@ def test_what_steps_can_not_take_is_made_so():
         "labels": "int32",
     }
     np.testing.assert_array_equal(prepared["labels"], batch["labels"])
+
+
+def test_numbers_of_another_machine():
+    """Of the other order of bytes, as NumPy reads them from HDF5 and FITS."""
+    batch = batch_of(4, 8)
+    batch["images"] = np.linspace(-1, 1, 256, dtype=">f4").reshape(4, 8, 8, 1)
+    prepared = tiny_mdm(1, resolution=8).batch_spec.prepare(batch)
+    assert prepared["images"].dtype.isnative
+    np.testing.assert_array_equal(prepared["images"], batch["images"])
+
+
+def test_tensors_with_a_gradient():
+    torch = pytest.importorskip("torch")
+    batch = {**batch_of(4, 8), "images": torch.rand(4, 8, 8, 1, requires_grad=True)}
+    prepared = tiny_mdm(1, resolution=8).batch_spec.prepare(batch)
+    np.testing.assert_array_equal(prepared["images"], batch["images"].detach())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_data_that_use_their_arrays_again(weighted):
+    """A step that runs on must not see the next batch."""
+    weight, buffer = np.zeros(4, "float32"), {k: v.copy() for k, v in GOOD[0].items()}
+
+    def batches():
+        for number, batch in enumerate(GOOD):
+            for key, value in batch.items():
+                buffer[key][...] = value
+            weight[...] = number
+            yield (buffer, None, weight) if weighted else buffer
+
+    data = PreparedData(batches(), tiny_mdm(1, resolution=8).batch_spec, "data")
+    for number, (batch, _, weights) in enumerate(list(data)):
+        assert equal_values(batch.values(), GOOD[number].values())
+        assert weights is None or (weights == number).all()
 
 
 TEXTS = ["a red circle", "a blue square", "", "red"]

@@ -126,6 +126,16 @@ def test_endless_data_need_steps(mdm, kind):
     assert found == pytest.approx(history["val_loss"][0], rel=1e-5)
 
 
+class WithoutLength(list):
+    """As PyTorch's documentation once advised to write a data set."""
+
+    def __len__(self):
+        raise NotImplementedError
+
+
+ENDS["without length"] = lambda: WithoutLength(BATCHES)
+
+
 @pytest.mark.parametrize("kind", ENDS)
 def test_data_that_end(mdm, kind):
     assert np.isfinite(mdm.evaluate(ENDS[kind](), verbose=0)).all()
@@ -150,6 +160,7 @@ REFUSED = [
     ),
     ({"x": "folder:pictures"}, "`x` must be a dict.*Received: str"),
     ({"x": 3}, "`x` must be a dict.*Received: int"),
+    ({"x": Endless}, "`x` must be a dict.*Received: type"),
     ({"x": [DATA["images"], DATA["labels"]]}, "batch 0 of .*'images'.*ndarray"),
     ({"x": [(DATA["images"], DATA["labels"])]}, "`y` must be None"),
     ({"x": [(BATCHES[0], DATA["labels"])]}, "`y` must be None.*ndarray"),

@@ -44,7 +44,8 @@ def _errors(mdm, data=DATA):
             mdm.resolutions, levels, mdm(inputs), strict=True
         ):
             error = to_numpy(value) - to_numpy(level["target"])
-            found[resolution].append(np.mean(np.square(error)))
+            weight = to_numpy(level["weight"])[0]
+            found[resolution].append(np.mean(np.square(error)) * weight)
     return {resolution: np.array(errors) for resolution, errors in found.items()}
 
 
@@ -97,9 +98,11 @@ def test_validation(mdm, weight):
         assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_one_level():
-    """Where there is one resolution, its loss is the loss."""
-    mdm = trainer(randomize(tiny_unet(4)))
+@pytest.mark.parametrize("weighting", ["uniform", "vdm"])
+def test_one_level(weighting):
+    """Where there is one resolution, its loss is the loss; and weights of noise levels
+    are not those that a batch happens to have."""
+    mdm = trainer(randomize(tiny_unet(4)), loss_weighting=weighting)
     mdm.reset_ema()
     data = batch_of(6, 4)
     expected = _expected(_errors(mdm, data), weights={4: 1.0})

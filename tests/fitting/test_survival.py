@@ -1,5 +1,6 @@
 """Weights survive whatever ends a step, and no other thread meets them half-way."""
 
+import gc
 import threading
 
 import keras
@@ -79,6 +80,25 @@ def test_fit_survives_data_that_break(mdm, good):
         mdm.fit(breaking(good), steps_per_epoch=9, shuffle=False, verbose=0)
     assert is_whole(mdm)
     assert not equal_values(before, values_of(mdm.network.variables))
+
+
+@pytest.mark.once
+def test_readers_end_with_a_training_that_a_callback_ends(mdm):
+    class Same(keras.utils.PyDataset):
+        def __len__(self):
+            return 100
+
+        def __getitem__(self, index):
+            return BATCH
+
+    before = set(threading.enumerate())
+    with pytest.raises(Boom):
+        breaks = [At("on_train_batch_end", 1, boom)]
+        mdm.fit(Same(workers=2), callbacks=breaks, shuffle=False, verbose=0)
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("hook", ["on_test_batch_begin", "on_test_batch_end"])
@@ -176,6 +196,24 @@ def test_a_callback_may_use_the_model_in_the_middle_of_an_epoch(mdm):
     )
     assert len(found) == 3 and np.isfinite(found[1])
     assert int(mdm.optimizer.iterations) == before + 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda mdm: mdm.compile("sgd"),
+        lambda mdm: setattr(mdm, "resolution", 4),
+        lambda mdm: mdm.set_active(8, freeze_inner=True),
+    ],
+)
+def test_a_callback_can_not_take_the_step_away(mdm, change):
+    optimizer = mdm.optimizer
+    with pytest.raises(RuntimeError, match="while `fit` runs.*`model.stop_training"):
+        changes = [At("on_train_batch_end", 0, lambda: change(mdm))]
+        mdm.fit(BATCH, callbacks=changes, verbose=0)
+    assert mdm.optimizer is optimizer and mdm.resolutions == (8, 4)
+    mdm.resolution = 8
+    assert is_whole(mdm)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from helpers import batch_of, equal_values, tiny_mdm, trainer, values_of
+from helpers import batch_of, equal_values, tiny_mdm, trainer, uncompiled, values_of
 
 from keras_mdm import ProgressiveSchedule, Stage
 from keras_mdm.fitting import interrupts
@@ -120,6 +120,42 @@ def test_handlers_of_the_program_are_called_between_steps(mdm):
         assert int(mdm.optimizer.iterations) == before + 10
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def test_an_alarm_that_raises_comes_between_steps(monkeypatch):
+    """As of a limit of time, which in a step would cost the weights; but where data
+    are waited for it comes at once, or else it would never."""
+
+    class TimeIsUp(Exception):
+        pass
+
+    def up(*args):
+        raise TimeIsUp
+
+    def step(*args):
+        if not int(mdm.optimizer.iterations):  # Traced once on JAX.
+            os.kill(os.getpid(), signal.SIGALRM)
+        return errors(*args)
+
+    def hanging():
+        yield BATCH
+        os.kill(os.getpid(), signal.SIGALRM)
+        raise AssertionError("nothing has come")
+
+    mdm = trainer(compile_options=uncompiled())
+    errors = mdm.process.errors
+    monkeypatch.setattr(mdm.process, "errors", step)
+    previous = signal.signal(signal.SIGALRM, up)
+    try:
+        with pytest.raises(TimeIsUp):
+            mdm.train_on_batch(BATCH)
+        assert int(mdm.optimizer.iterations) == 1
+        with pytest.raises(TimeIsUp):
+            mdm.fit(hanging(), steps_per_epoch=2, verbose=0)
+        assert int(mdm.optimizer.iterations) == 2
+        assert signal.getsignal(signal.SIGALRM) == up
+    finally:
+        signal.signal(signal.SIGALRM, previous)
 
 
 def test_nothing_is_installed_in_another_thread(mdm):
