@@ -19,8 +19,8 @@ _UNPACKERS = {
 _TAR, _TAR_AT = b"ustar", 257
 # What is read with `datasets`: of all else nobody knows how large it becomes.
 _READ = ("imagefolder", "parquet")
-_MOST_UNPACKED = 100  # Pictures are hardly smaller in an archive,
-_ALWAYS = 2**24  # but a few may be of one color.
+MOST_UNPACKED = 100  # Pictures are hardly smaller in an archive,
+ALWAYS = 2**24  # but a few may be of one color.
 
 
 def unpacker_of(start):
@@ -106,8 +106,8 @@ def _check_size(path, size_of):
     # Whatever a damaged file makes zipfile or pyarrow raise.
     except Exception as error:
         raise ValueError(f"'{printable(path)}' is damaged or unfit: {error}") from error
-    if size > max(_MOST_UNPACKED * path.stat().st_size, _ALWAYS):
+    if size > max(MOST_UNPACKED * path.stat().st_size, ALWAYS):
         raise ValueError(
             f"'{printable(path)}' would be unpacked to {size} bytes, more than "
-            f"{_MOST_UNPACKED} times what it has."
+            f"{MOST_UNPACKED} times what it has."
         )

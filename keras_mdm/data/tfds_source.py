@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from keras_mdm.data import shapes_builder  # noqa: F401 (registers the set)
+from keras_mdm.data.array_records import RecordSizes
 from keras_mdm.data.descriptions import check_info
 from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.source import (
@@ -83,6 +84,7 @@ class TfdsSource(Source):
                 f"{path!r} has the splits {sorted(builder.info.splits)}, and parts of "
                 f"them such as 'train[:10%]'. Received: split={split!r}"
             ) from error
+        self._sizes = RecordSizes(builder, split, limits.picture_bytes)
         decoder = DecodePicture(limits)
         self._records.decoders = decoders_of(features, self._pixels, decoder)
         self._max_length = limits.caption_length
@@ -108,6 +110,7 @@ class TfdsSource(Source):
         return f"{self.name}/{self._split}[{index}]"
 
     def _read(self, index):
+        self._sizes.check(index)
         record = self._records[index]
         pixels = record[self._pixels]
         if self.is_video:

@@ -257,9 +257,15 @@ for _name, _made in {
 
 
 def read_tfds(folder):
-    from keras_mdm.data import open_source
+    from keras_mdm.data import UnusablePicture, open_source
 
-    open_source("forged", data_dir=folder)
+    source = open_source("forged", data_dir=folder)
+    for index in range(len(source)):
+        try:
+            source[index]
+        except UnusablePicture:
+            pass
+    return [why for _, why in source.skipped]
 
 
 def tfds(features):
@@ -318,3 +324,62 @@ for _name, _features in {
     "deep": "[" * 100_000,
 }.items():
     case("tfds", _name, tfds(_features), read_tfds)
+
+
+# Records of TFDS.
+NUMBER = "forged-train.array_record-00000-of-00001"
+
+
+def records(change=None, count=1, size=64, options="group_size:1", told=None):
+    """Makes a set of so many records of zeros, whose file is changed afterwards."""
+
+    def make(folder, outside):
+        from array_record.python import array_record_module
+        from tensorflow_datasets import features
+
+        found = features.FeaturesDict({"image": features.Image()})
+        tfds(found.to_json())(folder, outside)
+        path = folder / "forged" / "1.0.0" / NUMBER
+        split = {
+            "name": "train",
+            "numBytes": "1",
+            "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            "shardLengths": [str(told or count)],
+        }
+        about = {"name": "forged", "version": "1.0.0", "fileFormat": "array_record"}
+        write(path.with_name("dataset_info.json"), about | {"splits": [split]})
+        writer = array_record_module.ArrayRecordWriter(str(path), options)
+        for _ in range(count):
+            writer.write(bytes(size))
+        writer.close()
+        data = bytearray(path.read_bytes())
+        if change is not None:
+            change(data)
+        path.write_bytes(data)
+
+    return make
+
+
+def _flip(place):
+    def change(data):
+        data[place] ^= 255
+
+    return change
+
+
+LAST = -(2**16)
+for _name, _made in {
+    "bomb": records(size=2**29),
+    "group-bomb": records(count=600, size=2**20, options="group_size:600"),
+    "brotli-bomb": records(size=2**29, options="group_size:1,brotli:3"),
+    "transposed": records(options="group_size:1,transpose:true"),
+    "many-told": records(told=10**12),
+    "more-told": records(told=9),
+    "cut": records(lambda data: data.__delitem__(slice(2**16, None))),
+    "empty": records(lambda data: data.clear()),
+    "zeros": records(lambda data: data.__setitem__(slice(None), bytes(len(data)))),
+    "chunk-header": records(_flip(64 + 16)),
+    "footer": records(lambda data: data.__setitem__(slice(200, 400), b"\xff" * 200)),
+    "postscript": records(_flip(LAST + 24 + 40 + 6)),
+}.items():
+    case("tfds", f"records-{_name}", _made, read_tfds)
