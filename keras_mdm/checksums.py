@@ -5,6 +5,7 @@ Not a signature: who changes a file on purpose can change its checksum.
 
 import io
 import json
+import os
 import warnings
 import zipfile
 import zlib
@@ -14,15 +15,46 @@ import numpy as np
 from keras_mdm.text_files import printable
 
 CHECKSUM = "checksum"
+_MARK = b"\nCRC-32 of the bytes before: "
 
 
-def file_checksum(path):
-    """The checksum of a file, as eight hexadecimal digits."""
-    found = 0
+def file_checksum(path, behind=0):
+    """The checksum of a file, but for bytes at its end, as eight hexadecimal digits."""
+    found, left = 0, os.path.getsize(path) - behind
     with open(path, "rb") as file:
-        while part := file.read(1 << 20):
+        while left > 0 and (part := file.read(min(left, 1 << 20))):
             found = zlib.crc32(part, found)
+            left -= len(part)
     return f"{found:08x}"
+
+
+def append_checksum(path):
+    """Writes the checksum of a file at its end, where HDF5 does not look.
+
+    HDF5 cuts it off when it changes the file.
+    """
+    line = _MARK + file_checksum(path).encode()
+    with open(path, "ab") as file:
+        file.write(line)
+
+
+def check_appended(path):
+    """Whether a file has the checksum of `append_checksum`.
+
+    Raises a `ValueError` if it is another than that of the file.
+    """
+    size = len(_MARK) + 8
+    with open(path, "rb") as file:
+        file.seek(max(os.path.getsize(path) - size, 0))
+        line = file.read()
+    if not line.startswith(_MARK):
+        return False
+    if line != _MARK + file_checksum(path, size).encode():
+        raise ValueError(
+            f"'{printable(path)}' is damaged: the checksum at its end is not that of "
+            "what it holds. Get it again."
+        )
+    return True
 
 
 def with_checksum(values):
