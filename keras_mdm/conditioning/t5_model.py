@@ -89,7 +89,7 @@ def read_config(folder):
             f"Received: model_type={config.get('model_type')!r}"
         )
     projection = config.get("feed_forward_proj", "relu")
-    if projection not in _ACTIVATIONS:
+    if not isinstance(projection, str) or projection not in _ACTIVATIONS:
         raise ValueError(
             f"`feed_forward_proj` must be one of {sorted(_ACTIVATIONS)}. "
             f"Received: feed_forward_proj={projection!r}"

@@ -31,6 +31,7 @@ from keras_mdm.data.source import (
 from keras_mdm.data.tfds_decoders import DecodePicture, decoders_of
 from keras_mdm.paths import own_folder
 
+_MOST_CLASSES = 10**6
 _CAPTIONS = ("caption", "captions", "text", "description")
 
 
@@ -91,6 +92,11 @@ class TfdsSource(Source):
         self._has_attributes = builder.name == "shapes"
         self._split = split
         label = features[self._label] if self._label else None
+        if label and (label.num_classes or 0) > _MOST_CLASSES:
+            raise ValueError(
+                f"{name!r} tells of {label.num_classes} classes, more than the "
+                f"{_MOST_CLASSES} that are made names of."
+            )
         super().__init__(
             name,
             channels=1 if channels == 1 else 3,

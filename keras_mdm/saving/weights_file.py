@@ -94,6 +94,8 @@ def check_store(store):
 
 def _check_archive(archive):
     try:
+        if archive.getinfo(_IN_ARCHIVE).compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"'{_IN_ARCHIVE}' is compressed, which Keras does not do")
         with archive.open(_IN_ARCHIVE) as file:
             while file.read(1 << 20):
                 pass
@@ -141,7 +143,9 @@ def _walk(group, shapes, seen):
             continue
         layout = entry.id.get_create_plist()
         stored = layout.get_nfilters() == 0 and not entry.is_virtual
-        if entry.external or not stored or entry.dtype.kind not in "biufV":
+        # What NumPy has no type for, as bfloat16, are bytes without fields.
+        plain = entry.dtype.kind in "biufV" and entry.dtype.names is None
+        if entry.external or not stored or not plain:
             raise ValueError(
                 f"the array '{name}' is not stored in it as plain numbers, which Keras "
                 "does"

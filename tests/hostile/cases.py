@@ -6,8 +6,6 @@ from hostile.forge import CASES
 
 __all__ = ["CASES"]
 
-_MODULES = (
-    "converted keras_weights others packed pictures presets reports runs sets weights"
-)
+_MODULES = "converted corners keras_weights others packed pictures presets reports runs sets weights"
 for _name in _MODULES.split():
     importlib.import_module(f"hostile.{_name}")
