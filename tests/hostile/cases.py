@@ -6,6 +6,9 @@ from hostile.forge import CASES
 
 __all__ = ["CASES"]
 
-_MODULES = "converted corners keras_weights others packed pictures presets reports runs sets weights"
-for _name in _MODULES.split():
+_MODULES = (
+    *("converted", "corners", "keras_weights", "others", "packed", "pictures"),
+    *("presets", "reports", "runs", "sets", "tfds_sets", "weights"),
+)
+for _name in _MODULES:
     importlib.import_module(f"hostile.{_name}")

@@ -10,7 +10,7 @@ import zlib
 import h5py
 import numpy as np
 
-from hostile.converted import T5, read_t5, shared, t5, tensors
+from hostile.converted import T5, read_t5, t5, tensors
 from hostile.forge import archive, case, chunk, png, write
 from hostile.keras_weights import hdf5, load_weights
 from hostile.others import HEADER, box, movie, read_statistics, saved, statistics, track
@@ -22,8 +22,6 @@ from hostile.sets import (
     labels,
     read_hf,
     read_shards,
-    read_tfds,
-    records,
     sample,
     shard,
 )
@@ -66,9 +64,6 @@ for _name, _made in {
     "checksums-list": t5(config=T5 | {"checksums": [1]}),
     "checksums-none": t5(config=T5 | {"checksum": "0"}),
     "checksums-outside": t5(config=T5 | {"checksums": {"../outside/secret.txt": ""}}),
-    "epsilon": t5(
-        config=T5 | {"layer_norm_epsilon": "x"}, model=tensors(shared(0, 64))
-    ),
 }.items():
     case("t5", _name, _made, read_t5)
 
@@ -241,30 +236,6 @@ for _name, _made in {
     case("hf", f"features-{_name}", _made, read_hf)
 
 
-def tfds_classes(count='"2"', names=None):
-    def make(folder, outside):
-        from tensorflow_datasets import features
-
-        records()(folder, outside)
-        found = {"image": features.Image(), "label": features.ClassLabel(num_classes=2)}
-        text = json.dumps(features.FeaturesDict(found).to_json())
-        path = folder / "forged" / "1.0.0"
-        write(path / "features.json", text.replace('"2"', count))
-        if names is not None:
-            with (path / "label.labels.txt").open("w") as file:
-                file.truncate(names)
-
-    return make
-
-
-for _name, _made in {
-    "classes": tfds_classes('"1000000000"'),
-    "classes-float": tfds_classes("1e9"),
-    "names": tfds_classes(names=2**32),
-}.items():
-    case("tfds", _name, _made, read_tfds)
-
-
 # Pictures and clips.
 def ring(count):
     """A TIFF of pages of which the last leads to the first."""
@@ -281,7 +252,7 @@ def gif(frames):
     return data[:start] + data[start:-1] * frames
 
 
-ZEROS = zlib.compress(bytes(2**27))
+ZEROS = zlib.compress(bytes(2**24))
 TILES = [(322, 4, 1, 1), (323, 4, 1, 1), (324, 4, 2**28, 8)]
 for _name, _data in {
     "ring.tif": ring(1000),
