@@ -29,7 +29,7 @@ def unpacker_of(start):
     return next(tools, None)
 
 
-def check_packed(paths):
+def check_packed(paths, only_known=False):
     """Refuses files that the library of a folder's data would unpack without a bound.
 
     Of zip archives and parquet tables it is known how large they become; of the others
@@ -37,6 +37,7 @@ def check_packed(paths):
 
     Args:
         paths: `pathlib.Path`s.
+        only_known: bool. Whether the others pass, as those of the hub must.
 
     Raises:
         ValueError: If a file is packed otherwise, damaged, or far larger unpacked.
@@ -54,13 +55,13 @@ def check_packed(paths):
         with open(path, "rb") as file:
             start = file.read(_TAR_AT + len(_TAR))
         tool = "tar -xf" if start[_TAR_AT:] == _TAR else unpacker_of(start)
-        if tool is not None:
+        if tool is not None and not only_known:
             raise ValueError(
                 f"'{printable(path)}' is packed, and its library would unpack it, "
                 f"however large it becomes. Unpack it first: {tool} '{printable(path)}'"
                 " (shards of pictures are read as 'webdataset:FOLDER')."
             )
-        if ending == ".parquet":
+        if ending == ".parquet" or start.startswith(b"PAR1"):
             _check_size(path, unpacked_size)
 
 
