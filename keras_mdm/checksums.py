@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from keras_mdm.text_files import printable
+from keras_mdm.text_files import printable, reason
 
 CHECKSUM = "checksum"
 _MARK = b"\nCRC-32 of the sums of what is before: "
@@ -132,7 +132,9 @@ def read_arrays(path, most, names=None):
                     found[name] = np.lib.format.read_array(data, allow_pickle=False)
         # Whatever a damaged file makes zipfile and numpy raise.
         except Exception as error:
-            raise ValueError(f"'{printable(path)}' is damaged: {error}") from error
+            raise ValueError(
+                f"'{printable(path)}' is damaged: {reason(error)}"
+            ) from error
     return found
 
 

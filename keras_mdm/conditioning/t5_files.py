@@ -124,4 +124,4 @@ def _open(path):
     try:
         return safetensors.safe_open(path, "numpy")
     except safetensors.SafetensorError as error:
-        raise ValueError(f"'{path}' is damaged: {error}") from error
+        raise ValueError(f"'{path}' is damaged: {text_files.reason(error)}") from error

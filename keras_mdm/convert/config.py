@@ -7,7 +7,7 @@ A configuration here is a dict of `px` (the largest resolution), `unet_config` a
 import warnings
 
 from keras_mdm.paths import as_path
-from keras_mdm.text_files import MAX_YAML, check_repeats, read_text
+from keras_mdm.text_files import MAX_YAML, check_repeats, read_text, reason
 
 SCHEDULES = {
     "COSINE": "log_snr_cosine",
@@ -120,9 +120,9 @@ def read_config(path):
         content = _load(read_text(as_path(path), MAX_YAML))
         check_repeats(content)
     except ValueError as error:
-        raise ValueError(f"'{path}' is not YAML. Cause: {error}") from error
+        raise ValueError(f"'{path}' is not YAML. Cause: {reason(error)}") from error
     except OSError as error:
-        raise ValueError(f"can't read the configuration: {error}") from error
+        raise ValueError(f"can't read the configuration: {reason(error)}") from error
     unet_config = content.get("unet_config") if isinstance(content, dict) else None
     if not isinstance(unet_config, dict):
         raise ValueError(

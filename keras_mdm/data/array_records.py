@@ -13,7 +13,7 @@ import struct
 import pyarrow
 
 from keras_mdm.data.packed import ALWAYS, MOST_UNPACKED
-from keras_mdm.text_files import printable
+from keras_mdm.text_files import printable, reason
 
 _BLOCK, _BLOCK_HEADER, _HEADER = 2**16, 24, 40
 _RECORDS = ord("r")  # The kind of chunk that TFDS writes.
@@ -58,7 +58,9 @@ class RecordSizes:
                 kind, found, unpacked, packed = _read_header(file, at)
         # Whatever a damaged file makes this and pyarrow raise.
         except Exception as error:
-            raise ValueError(f"'{printable(name)}' is damaged: {error}") from error
+            raise ValueError(
+                f"'{printable(name)}' is damaged: {reason(error)}"
+            ) from error
         if kind != _RECORDS or found != count:
             raise ValueError(f"'{printable(name)}' has a chunk that is none of records")
         size = unpacked + _NUMBER * count

@@ -16,6 +16,7 @@ from keras_mdm.text_files import (
     printable,
     read_json,
     read_text,
+    reason,
     values_in,
 )
 
@@ -56,7 +57,7 @@ def check_card(folder):
     # Whatever a damaged one makes YAML raise.
     except Exception as error:
         raise ValueError(
-            f"the description of '{printable(folder)}' can't be read: {error}"
+            f"the description of '{printable(folder)}' can't be read: {reason(error)}"
         ) from error
     for value in values_in(cards):
         names = value.get("names") if isinstance(value, dict) else None

@@ -43,7 +43,7 @@ from keras_mdm.data.source import (
     read_captions,
 )
 from keras_mdm.paths import as_path
-from keras_mdm.text_files import printable, values_in
+from keras_mdm.text_files import printable, reason, values_in
 
 _USUAL_NAMES = {
     "image": ("image",),
@@ -250,7 +250,7 @@ def _load(name, folder, config, split, streams):
         kind = next((kind for kind in kinds if isinstance(error, kind)), ValueError)
         raise kind(
             f"'hf:{name}' can't be opened with config={config!r}, split={split!r}: "
-            f"{error} {error.__cause__ or ''}".rstrip()
+            f"{reason(error)} {reason(error.__cause__ or '')}".rstrip()
         ) from error
 
 

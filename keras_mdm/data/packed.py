@@ -3,7 +3,7 @@
 import zipfile
 
 from keras_mdm.data.pictures import picture_extensions
-from keras_mdm.text_files import printable
+from keras_mdm.text_files import printable, reason
 
 # Programs that unpack, by what the files begin with.
 _UNPACKERS = {
@@ -106,7 +106,9 @@ def _check_size(path, size_of):
         size = size_of(path)
     # Whatever a damaged file makes zipfile or pyarrow raise.
     except Exception as error:
-        raise ValueError(f"'{printable(path)}' is damaged or unfit: {error}") from error
+        raise ValueError(
+            f"'{printable(path)}' is damaged or unfit: {reason(error)}"
+        ) from error
     if size > max(MOST_UNPACKED * path.stat().st_size, ALWAYS):
         raise ValueError(
             f"'{printable(path)}' would be unpacked to {size} bytes, more than "

@@ -30,6 +30,7 @@ from keras_mdm.data.source import (
 )
 from keras_mdm.data.tfds_decoders import DecodePicture, decoders_of
 from keras_mdm.paths import own_folder
+from keras_mdm.text_files import printable, reason
 
 _MOST_CLASSES = 10**6
 _CAPTIONS = ("caption", "captions", "text", "description")
@@ -187,8 +188,8 @@ def _open_builder(name, data_dir):
         check_info(pathlib.Path(root) / name.split("/")[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    # TFDS raises an AssertionError for an unknown version.
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+    # An AssertionError for an unknown version, and anything of damaged descriptions.
+    except Exception as error:
         close = difflib.get_close_matches(
             name.split("/")[0], tfds.list_builders(with_community_datasets=False)
         )
@@ -197,9 +198,9 @@ def _open_builder(name, data_dir):
             "'shapes/scenes', 'shapes/clips'), 'digits', 'folder:PATH', 'clips:PATH', "
             "'webdataset:PATH', 'hf:NAME', what `register_source` made known, "
             "and the TFDS sets, such as 'cifar10' or 'oxford_flowers102'. "
-            f"Received: {name!r}. "
+            f"Received: {name!r}, in '{printable(root)}'. "
             + (f"Names like it: {', '.join(close)}. " if close else "")
-            + f"TFDS says: {str(error).strip().splitlines()[0]}"
+            + f"TFDS says: {reason(error)}"
         ) from error
     if not builder.is_prepared():
         return tfds.builder(name, data_dir=data_dir, file_format="array_record")

@@ -21,7 +21,7 @@ from keras_mdm.checksums import (
 )
 from keras_mdm.files import write_text
 from keras_mdm.paths import as_path, member
-from keras_mdm.text_files import printable, read_json
+from keras_mdm.text_files import printable, read_json, reason
 
 _IN_ARCHIVE = "model.weights.h5"  # Of a `.keras` file.
 _FILES = "files"  # Checksums by name, in an index, where Keras does not look.
@@ -37,7 +37,9 @@ def check_weights_files(path):
         try:
             archive = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
-            raise ValueError(f"'{printable(path)}' is damaged: {error}") from error
+            raise ValueError(
+                f"'{printable(path)}' is damaged: {reason(error)}"
+            ) from error
         with archive:
             _check_archive(archive)
     elif path.suffix == ".json":
@@ -102,7 +104,7 @@ def _check_archive(archive):
     # Whatever a damaged one makes zipfile raise.
     except Exception as error:
         raise ValueError(
-            f"'{printable(archive.filename)}' is damaged: {error}"
+            f"'{printable(archive.filename)}' is damaged: {reason(error)}"
         ) from error
 
 
@@ -124,7 +126,7 @@ def check_weights_file(path):
     # Whatever a damaged file makes HDF5 raise.
     except Exception as error:
         raise ValueError(
-            f"'{printable(path)}' is damaged, or no file of weights: {error}"
+            f"'{printable(path)}' is damaged, or no file of weights: {reason(error)}"
         ) from error
     return sum(number for number, _ in shapes), len(shapes)
 
