@@ -135,7 +135,7 @@ def read_config(path):
     if not isinstance(size, int) or size < 1:
         raise ValueError(
             f"'{path}' does not say the resolution: `sample_image_size` must be a "
-            f"number of pixels. Received: {size}"
+            f"number of pixels. Received: {size!r}"
         )
     diffusion = dict(content.get("diffusion_config") or {})
     sampler = dict(diffusion.get("sampler_config") or {})
@@ -237,7 +237,7 @@ def _choice(fields, name, choices):
     if key not in choices:
         raise ValueError(
             f"`{name}` must be one of {sorted(choices)}. "
-            f"Received: {name}={fields[name]}"
+            f"Received: {name}={fields[name]!r}"
         )
     return choices[key]
 
@@ -246,5 +246,5 @@ def _only(fields, name, values):
     if fields[name] not in values:
         raise ValueError(
             f"`{name}` must be one of {values} to be converted. "
-            f"Received: {name}={fields[name]}"
+            f"Received: {name}={fields[name]!r}"
         )

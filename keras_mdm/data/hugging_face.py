@@ -292,8 +292,8 @@ def _find_column(path, features, kind, named):
     if len(found) > 1 and len(usual) != 1:
         raise ValueError(
             f"'hf:{path}' has several columns that can be the {kind}: {found}. Name "
-            f"one with `{kind}={found[0]}` behind a '?', or '&' after other options"
-            + ("." if kind == "image" else f"; `{kind}=` for none.")
+            f"one with `{kind}={printable(found[0])}` behind a '?', or '&' after other "
+            "options" + ("." if kind == "image" else f"; `{kind}=` for none.")
         )
     return (usual if len(found) > 1 else [*found, None])[0]
 
@@ -316,4 +316,4 @@ def _fits(feature, kind):
 
 
 def _list(features):
-    return ", ".join(f"{key} ({feature})" for key, feature in features.items())
+    return printable(", ".join(f"{key} ({kind})" for key, kind in features.items()))

@@ -82,9 +82,9 @@ def check_metadata(folder):
     version = metadata.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ValueError(
-            f"preset '{folder}': {METADATA_FILE} has the format version {version!r}, and "
-            f"this version of keras_mdm reads up to {FORMAT_VERSION}. Install a newer "
-            "keras_mdm, or get the preset again."
+            f"preset '{folder}': {METADATA_FILE} has the format version {version!r}, "
+            f"and this version of keras_mdm reads up to {FORMAT_VERSION}. Install a "
+            "newer keras_mdm, or get the preset again."
         )
     check_values(metadata, folder / METADATA_FILE)
     return metadata
