@@ -5,15 +5,17 @@ Not a signature: who changes a file on purpose can change its checksum.
 
 import io
 import json
+import os
 import warnings
 import zipfile
 import zlib
 
 import numpy as np
 
-from keras_mdm.text_files import printable
+from keras_mdm.text_files import printable, reason
 
 CHECKSUM = "checksum"
+_MARK = b"\nCRC-32 of the sums of what is before: "
 
 
 def file_checksum(path):
@@ -23,6 +25,50 @@ def file_checksum(path):
         while part := file.read(1 << 20):
             found = zlib.crc32(part, found)
     return f"{found:08x}"
+
+
+def append_checksum(path):
+    """Writes the checksum of a file at its end, where HDF5 does not look.
+
+    HDF5 cuts it off when it changes the file.
+    """
+    line = _MARK + _sum_of_sums(path, os.path.getsize(path))
+    with open(path, "ab") as file:
+        file.write(line)
+
+
+def check_appended(path):
+    """Whether a file has the checksum of `append_checksum`.
+
+    Raises a `ValueError` if it is another than that of the file.
+    """
+    size = max(os.path.getsize(path) - len(_MARK) - 8, 0)
+    with open(path, "rb") as file:
+        file.seek(size)
+        line = file.read()
+    if not line.startswith(_MARK):
+        return False
+    if line != _MARK + _sum_of_sums(path, size):
+        raise ValueError(
+            f"'{printable(path)}' is damaged: the checksum at its end is not that of "
+            "what it holds. Get it again."
+        )
+    return True
+
+
+def _sum_of_sums(path, size):
+    """The CRC-32 of the sums of each part of a file's beginning, in digits.
+
+    Three times as fast as that of all bytes, which would take a sixth of the time in
+    which Keras reads a model of 100 M parameters and its average.
+    """
+    found, width = 0, 2**13
+    with open(path, "rb") as file:
+        while part := file.read(min(size, 2**20)):
+            size -= len(part)
+            numbers = np.frombuffer(part + bytes(-len(part) % (8 * width)), "<u8")
+            found = zlib.crc32(numbers.reshape(-1, width).sum(axis=1), found)
+    return b"%08x" % found
 
 
 def with_checksum(values):
@@ -86,7 +132,9 @@ def read_arrays(path, most, names=None):
                     found[name] = np.lib.format.read_array(data, allow_pickle=False)
         # Whatever a damaged file makes zipfile and numpy raise.
         except Exception as error:
-            raise ValueError(f"'{printable(path)}' is damaged: {error}") from error
+            raise ValueError(
+                f"'{printable(path)}' is damaged: {reason(error)}"
+            ) from error
     return found
 
 

@@ -155,6 +155,11 @@ def printable(text):
     return _UNSHOWN.sub(_escape, str(text))
 
 
+def reason(error):
+    """What a library says of a stranger's file, in one line that can be shown."""
+    return printable(" ".join(cut(str(error), 2000).split()))
+
+
 def cut(text, size):
     """The beginning of a text that has at most `size` bytes in UTF-8."""
     return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")

@@ -38,7 +38,7 @@ import dataclasses
 import pathlib
 import time
 
-from shared import errors_as_lines, make_parser
+from shared import LIMITS_HELP, errors_as_lines, limits, make_parser, open_data
 
 from keras_mdm.data.embeddings import (
     EmbeddingShards,
@@ -55,6 +55,7 @@ class Job:
 
     Attributes:
         dataset, split, data_dir: Arguments of `keras_mdm.data.open_source`.
+        limits: dict of those of `keras_mdm.data.Limits` that are no defaults.
         output: str. Folder of the shards.
         encoder: Callable without arguments that loads the encoder, or str: folder of a
             Hugging Face T5 model.
@@ -68,14 +69,14 @@ class Job:
     encoder: object
     split: str = "train"
     data_dir: str | None = None
+    limits: dict | None = None
     shard_size: int = 10_000
     batch_size: int = 32
     dtype: str = "float32"
 
     def open_source(self):
-        from keras_mdm import data
-
-        source = data.open_source(self.dataset, self.split, self.data_dir)
+        settings = {"data_dir": self.data_dir, "limits": self.limits}
+        source = open_data(settings, self.split, self.dataset)
         source.require_captions(f"dataset={self.dataset!r}")
         return source
 
@@ -190,6 +191,7 @@ def parse_arguments(arguments=None):
     add("--encoder", required=True, help="folder of a Hugging Face T5 model")
     add("--split", default="train", help="split of the data set")
     add("--data-dir", help="where TFDS keeps its sets")
+    add("--limits", type=limits, help=LIMITS_HELP)
     add("--shard-size", type=int, default=10_000, help="pictures in a shard")
     add("--batch-size", type=int, default=32, help="captions encoded at once")
     add(

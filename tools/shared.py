@@ -7,13 +7,16 @@ import sys
 FOLDER = pathlib.Path(__file__).parent
 sys.path.append(str(FOLDER.parent / "recipes"))
 
-from keras_mdm_recipes import plot, start  # noqa: E402
+from keras_mdm_recipes import plot, sources, start  # noqa: E402
 
 # A foreseen mistake ends a tool with a line, a bug with its traceback.
 errors_as_lines = functools.partial(start.errors_as_lines, folder=FOLDER)
 BACKENDS = start.BACKENDS
 choose_backend = start.choose_backend
 make_parser = start.make_parser
+limits = start.limits
+LIMITS_HELP = sources.LIMITS_HELP
+open_data = sources.open_data
 agg_pyplot = plot.agg_pyplot
 is_foreseen = functools.partial(start.is_foreseen, folder=FOLDER)
 

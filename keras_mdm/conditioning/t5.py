@@ -10,6 +10,7 @@ from keras_mdm.conditioning import t5_files
 from keras_mdm.conditioning.t5_model import load_encoder, mask_is_an_argument
 from keras_mdm.conditioning.tokenizers import as_strings
 from keras_mdm.paths import member
+from keras_mdm.text_files import reason
 
 MAX_TOKENS = 128
 _MAX_VOCABULARY = 2**26  # Bytes: that of mT5 has 4 million.
@@ -163,5 +164,5 @@ def read_vocabulary(path):
     # Whatever a damaged file makes SentencePiece and TensorFlow raise.
     except Exception as error:
         raise ValueError(
-            f"'{path}' is damaged: it is no SentencePiece model of T5. {error}"
+            f"'{path}' is damaged: it is no SentencePiece model of T5. {reason(error)}"
         ) from error

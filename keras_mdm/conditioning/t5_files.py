@@ -23,6 +23,7 @@ INDEX = "model.safetensors.index.json"
 VOCABULARY = "spiece.model"
 # In the configuration that `keep_encoder` writes; Hugging Face's own has none.
 CHECKSUMS = "checksums"
+_MAX_HEADER = 2**24  # Bytes about the tensors of a file, of which a model has a few MB.
 
 
 def find_folder(folder):
@@ -51,7 +52,10 @@ def read_json(path):
         ) from error
     if {CHECKSUM, CHECKSUMS} & value.keys():
         check_values(value, path)
-        for name, known in value.pop(CHECKSUMS).items():
+        files = value.pop(CHECKSUMS, None)
+        if not isinstance(files, dict):
+            raise ValueError(f"'{path}' is damaged: it has no '{CHECKSUMS}' of files.")
+        for name, known in files.items():
             if file_checksum(member(path.parent, name)) != known:
                 raise ValueError(
                     f"'{path.parent / name}' is damaged: its checksum is not that in "
@@ -110,7 +114,14 @@ def _open(path):
             "has only 'pytorch_model.bin', save it again with "
             "`save_pretrained(folder, safe_serialization=True)`."
         )
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > _MAX_HEADER:
+        raise ValueError(
+            f"'{path}' is damaged: its header has {size} bytes, more than "
+            f"{_MAX_HEADER}."
+        )
     try:
         return safetensors.safe_open(path, "numpy")
     except safetensors.SafetensorError as error:
-        raise ValueError(f"'{path}' is damaged: {error}") from error
+        raise ValueError(f"'{path}' is damaged: {text_files.reason(error)}") from error

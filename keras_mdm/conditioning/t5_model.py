@@ -12,6 +12,7 @@ import warnings
 from keras import ops
 
 from keras_mdm.conditioning.t5_files import CONFIG, encoder_weights, read_json
+from keras_mdm.text_files import printable
 
 # Names of Hugging Face's weights, and what they are here. Kernels are transposed.
 _LAYER_WEIGHTS = {
@@ -89,7 +90,7 @@ def read_config(folder):
             f"Received: model_type={config.get('model_type')!r}"
         )
     projection = config.get("feed_forward_proj", "relu")
-    if projection not in _ACTIVATIONS:
+    if not isinstance(projection, str) or projection not in _ACTIVATIONS:
         raise ValueError(
             f"`feed_forward_proj` must be one of {sorted(_ACTIVATIONS)}. "
             f"Received: feed_forward_proj={projection!r}"
@@ -97,7 +98,7 @@ def read_config(folder):
     for name, value in _BUILT_IN.items():
         if config.get(name, value) != value:
             raise ValueError(
-                f"`{name}` must be {value}. Received: {name}={config[name]}"
+                f"`{name}` must be {value}. Received: {name}={config[name]!r}"
             )
     return config
 
@@ -187,7 +188,7 @@ def _assign(model, files, folder):
     if problems:
         raise ValueError(
             f"the weights in '{folder}' do not fit its {CONFIG}:\n"
-            + "\n".join(problems)
+            + "\n".join(map(printable, problems))
         )
     for name, (variable, transposed) in wanted.items():
         array = files[name].get_tensor(name)

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_mdm.files import reserve, whole_file
 from keras_mdm.paths import as_path
+from keras_mdm.text_files import reason
 
 # Packages whose objects stand beside the weights of an official checkpoint: its
 # options, under their present and their older names, and its list of losses.
@@ -146,7 +147,7 @@ def _check_archive(path):
         raise ValueError(
             f"'{path}' is not a whole PyTorch checkpoint: it is truncated or damaged, "
             "or was written by a torch older than 1.6. Compare its size with that of "
-            f"the original. Cause: {error}"
+            f"the original. Cause: {reason(error)}"
         ) from error
     with archive:
         with _as_damage(path):

@@ -7,7 +7,7 @@ A configuration here is a dict of `px` (the largest resolution), `unet_config` a
 import warnings
 
 from keras_mdm.paths import as_path
-from keras_mdm.text_files import MAX_YAML, check_repeats, read_text
+from keras_mdm.text_files import MAX_YAML, check_repeats, read_text, reason
 
 SCHEDULES = {
     "COSINE": "log_snr_cosine",
@@ -120,9 +120,9 @@ def read_config(path):
         content = _load(read_text(as_path(path), MAX_YAML))
         check_repeats(content)
     except ValueError as error:
-        raise ValueError(f"'{path}' is not YAML. Cause: {error}") from error
+        raise ValueError(f"'{path}' is not YAML. Cause: {reason(error)}") from error
     except OSError as error:
-        raise ValueError(f"can't read the configuration: {error}") from error
+        raise ValueError(f"can't read the configuration: {reason(error)}") from error
     unet_config = content.get("unet_config") if isinstance(content, dict) else None
     if not isinstance(unet_config, dict):
         raise ValueError(
@@ -135,7 +135,7 @@ def read_config(path):
     if not isinstance(size, int) or size < 1:
         raise ValueError(
             f"'{path}' does not say the resolution: `sample_image_size` must be a "
-            f"number of pixels. Received: {size}"
+            f"number of pixels. Received: {size!r}"
         )
     diffusion = dict(content.get("diffusion_config") or {})
     sampler = dict(diffusion.get("sampler_config") or {})
@@ -237,7 +237,7 @@ def _choice(fields, name, choices):
     if key not in choices:
         raise ValueError(
             f"`{name}` must be one of {sorted(choices)}. "
-            f"Received: {name}={fields[name]}"
+            f"Received: {name}={fields[name]!r}"
         )
     return choices[key]
 
@@ -246,5 +246,5 @@ def _only(fields, name, values):
     if fields[name] not in values:
         raise ValueError(
             f"`{name}` must be one of {values} to be converted. "
-            f"Received: {name}={fields[name]}"
+            f"Received: {name}={fields[name]!r}"
         )

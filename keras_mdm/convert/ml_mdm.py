@@ -11,6 +11,7 @@ import numpy as np
 from keras_mdm.conditioning import TextEmbeddings
 from keras_mdm.layers import FrameConv
 from keras_mdm.networks import NestedUNet, UNet
+from keras_mdm.text_files import printable
 
 # Parameters that the official code creates and never uses, or never trains (the
 # frequencies of rotary positions): in any network, and in an outer network.
@@ -257,7 +258,8 @@ def assign_weights(network, weights, progress=None):
         if shape != expected:
             problems.append(f"shape of {name}: {shape}, expected {expected}")
     if problems:
-        raise ValueError("the weights do not fit the network:\n" + "\n".join(problems))
+        problems = "\n".join(map(printable, problems))
+        raise ValueError(f"the weights do not fit the network:\n{problems}")
     for done, (name, (variable, layout)) in enumerate(wanted.items(), start=1):
         # A copy: backends may take an array for their own, and this one is a file's.
         variable.assign(np.array(TO_KERAS[layout](weights[name])))

@@ -10,11 +10,13 @@ import sys
 from keras_mdm.data.packed import check_packed
 from keras_mdm.paths import leads_out
 from keras_mdm.text_files import (
+    MAX_TEXT,
     MAX_YAML,
     check_repeats,
     printable,
     read_json,
     read_text,
+    reason,
     values_in,
 )
 
@@ -55,8 +57,18 @@ def check_card(folder):
     # Whatever a damaged one makes YAML raise.
     except Exception as error:
         raise ValueError(
-            f"the description of '{printable(folder)}' can't be read: {error}"
+            f"the description of '{printable(folder)}' can't be read: {reason(error)}"
         ) from error
+    for value in values_in(cards):
+        names = value.get("names") if isinstance(value, dict) else None
+        if isinstance(names, dict) and {*map(str, names)} != {
+            str(number) for number in range(len(names))
+        }:
+            # Their library counts as far as the largest number.
+            raise ValueError(
+                f"the description of '{printable(folder)}' must number the names of "
+                "its classes from 0 on, each once."
+            )
     configs = [card.get("configs") for card in cards if isinstance(card, dict)]
     for value in values_in(configs):
         if isinstance(value, str) and (
@@ -88,7 +100,12 @@ def is_own(path, folder):
 
 def check_info(folder):
     """Raises a `ValueError` if a set of TFDS, or its description, leads elsewhere."""
-    check_links(folder)
+    for path in check_links(folder):
+        if path.suffix in (".json", ".txt") and path.stat().st_size > MAX_TEXT:
+            raise ValueError(
+                f"'{printable(path)}' has more than {MAX_TEXT} bytes, which its "
+                "library would read at once."
+            )
     for path in folder.glob("**/features.json"):
         for value in _dicts_in(path):
             named = [value.get(key) for key in ("pythonClassName", "proto_cls")]

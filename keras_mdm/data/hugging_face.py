@@ -25,6 +25,7 @@ Columns of numbers are micro-conditioning, as in tar shards.
 import hashlib
 import io
 import itertools
+import pathlib
 
 import datasets
 import fsspec
@@ -33,7 +34,7 @@ from datasets.distributed import split_dataset_by_node
 
 from keras_mdm.data.descriptions import check_card, is_own
 from keras_mdm.data.limits import LIMITS
-from keras_mdm.data.packed import check_format
+from keras_mdm.data.packed import check_format, check_packed
 from keras_mdm.data.pictures import read_picture
 from keras_mdm.data.source import (
     Source,
@@ -42,7 +43,7 @@ from keras_mdm.data.source import (
     read_captions,
 )
 from keras_mdm.paths import as_path
-from keras_mdm.text_files import printable
+from keras_mdm.text_files import printable, reason, values_in
 
 _USUAL_NAMES = {
     "image": ("image",),
@@ -180,6 +181,27 @@ class HuggingFace(Source):
         return {**super().__getstate__(), "_cursor": None}
 
 
+class _Downloads(datasets.DownloadManager):
+    """Fetches the files of a set, and looks at them before they are unpacked."""
+
+    def __init__(self, builder):
+        config = datasets.DownloadConfig(
+            use_etag=False, token=builder.token, storage_options=builder.storage_options
+        )
+        super().__init__(
+            builder.dataset_name,
+            builder.config.data_dir,
+            download_config=config,
+            base_path=builder.base_path,
+        )
+
+    def download(self, url_or_urls):
+        found = super().download(url_or_urls)
+        paths = [value for value in values_in(found) if isinstance(value, str)]
+        check_packed(map(pathlib.Path, paths), only_known=True)
+        return found
+
+
 def _read_name(path):
     """Name or folder, and the options behind it."""
     name, _, query = path.partition("?")
@@ -217,7 +239,7 @@ def _load(name, folder, config, split, streams):
             check_format(builder, folder)
         if streams:
             return builder, builder.as_streaming_dataset(split=split)
-        builder.download_and_prepare()
+        builder.download_and_prepare(dl_manager=_Downloads(builder))
         known = builder.info.splits.get(split)
         if known is not None and not known.num_examples:
             raise ValueError("the split is empty")
@@ -228,7 +250,7 @@ def _load(name, folder, config, split, streams):
         kind = next((kind for kind in kinds if isinstance(error, kind)), ValueError)
         raise kind(
             f"'hf:{name}' can't be opened with config={config!r}, split={split!r}: "
-            f"{error} {error.__cause__ or ''}".rstrip()
+            f"{reason(error)} {reason(error.__cause__ or '')}".rstrip()
         ) from error
 
 
@@ -270,8 +292,8 @@ def _find_column(path, features, kind, named):
     if len(found) > 1 and len(usual) != 1:
         raise ValueError(
             f"'hf:{path}' has several columns that can be the {kind}: {found}. Name "
-            f"one with `{kind}={found[0]}` behind a '?', or '&' after other options"
-            + ("." if kind == "image" else f"; `{kind}=` for none.")
+            f"one with `{kind}={printable(found[0])}` behind a '?', or '&' after other "
+            "options" + ("." if kind == "image" else f"; `{kind}=` for none.")
         )
     return (usual if len(found) > 1 else [*found, None])[0]
 
@@ -294,4 +316,4 @@ def _fits(feature, kind):
 
 
 def _list(features):
-    return ", ".join(f"{key} ({feature})" for key, feature in features.items())
+    return printable(", ".join(f"{key} ({kind})" for key, kind in features.items()))

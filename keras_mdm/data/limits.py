@@ -17,7 +17,8 @@ class Limits:
         picture_pixels: Int. Pixels of a picture; of AVIF, JPEG 2000 and WebP, whose
             decoders take twice the memory, half as many. Defaults to 2^27, 134
             megapixels, which take a gigabyte.
-        picture_bytes: Int. Bytes of a picture's file, and of a member of a shard.
+        picture_bytes: Int. Bytes of a picture's file, of a member of a shard, and of a
+            record of TFDS once it is unpacked.
         clip_frames: Int. Frames of a clip, those that are left out included.
         clip_pixels: Int. Pixels of all frames of a clip together. Defaults to 2^28,
             32 frames of 3840x2160.

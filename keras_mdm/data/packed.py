@@ -3,7 +3,7 @@
 import zipfile
 
 from keras_mdm.data.pictures import picture_extensions
-from keras_mdm.text_files import printable
+from keras_mdm.text_files import printable, reason
 
 # Programs that unpack, by what the files begin with.
 _UNPACKERS = {
@@ -19,8 +19,8 @@ _UNPACKERS = {
 _TAR, _TAR_AT = b"ustar", 257
 # What is read with `datasets`: of all else nobody knows how large it becomes.
 _READ = ("imagefolder", "parquet")
-_MOST_UNPACKED = 100  # Pictures are hardly smaller in an archive,
-_ALWAYS = 2**24  # but a few may be of one color.
+MOST_UNPACKED = 100  # Pictures are hardly smaller in an archive,
+ALWAYS = 2**24  # but a few may be of one color.
 
 
 def unpacker_of(start):
@@ -29,7 +29,7 @@ def unpacker_of(start):
     return next(tools, None)
 
 
-def check_packed(paths):
+def check_packed(paths, only_known=False):
     """Refuses files that the library of a folder's data would unpack without a bound.
 
     Of zip archives and parquet tables it is known how large they become; of the others
@@ -37,6 +37,7 @@ def check_packed(paths):
 
     Args:
         paths: `pathlib.Path`s.
+        only_known: bool. Whether the others pass, as those of the hub must.
 
     Raises:
         ValueError: If a file is packed otherwise, damaged, or far larger unpacked.
@@ -54,13 +55,13 @@ def check_packed(paths):
         with open(path, "rb") as file:
             start = file.read(_TAR_AT + len(_TAR))
         tool = "tar -xf" if start[_TAR_AT:] == _TAR else unpacker_of(start)
-        if tool is not None:
+        if tool is not None and not only_known:
             raise ValueError(
                 f"'{printable(path)}' is packed, and its library would unpack it, "
                 f"however large it becomes. Unpack it first: {tool} '{printable(path)}'"
                 " (shards of pictures are read as 'webdataset:FOLDER')."
             )
-        if ending == ".parquet":
+        if ending == ".parquet" or start.startswith(b"PAR1"):
             _check_size(path, unpacked_size)
 
 
@@ -105,9 +106,11 @@ def _check_size(path, size_of):
         size = size_of(path)
     # Whatever a damaged file makes zipfile or pyarrow raise.
     except Exception as error:
-        raise ValueError(f"'{printable(path)}' is damaged or unfit: {error}") from error
-    if size > max(_MOST_UNPACKED * path.stat().st_size, _ALWAYS):
+        raise ValueError(
+            f"'{printable(path)}' is damaged or unfit: {reason(error)}"
+        ) from error
+    if size > max(MOST_UNPACKED * path.stat().st_size, ALWAYS):
         raise ValueError(
             f"'{printable(path)}' would be unpacked to {size} bytes, more than "
-            f"{_MOST_UNPACKED} times what it has."
+            f"{MOST_UNPACKED} times what it has."
         )

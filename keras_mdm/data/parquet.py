@@ -15,7 +15,7 @@ _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _STRUCT = 2, 3, 6, 7, 8, 12
 _UNPACKED, _PACKED, _DICTIONARY = 2, 3, 7
 _NUMBER, _ENCODING = 1, {5: 2, 8: 4}
 _INDICES, _SHARED_PREFIXES = (2, 8), 7
-_MOST_DEPTH = 8
+_MOST_DEPTH, _MOST_COLUMNS = 8, 10_000
 
 
 def unpacked_size(path):
@@ -25,6 +25,8 @@ def unpacked_size(path):
         Exception: Whatever a damaged file makes pyarrow or this raise.
     """
     table = parquet.read_metadata(path)
+    if table.num_columns > _MOST_COLUMNS:
+        raise ValueError(f"it has {table.num_columns} columns")
     size = 0
     with open(path, "rb") as file:
         for group in map(table.row_group, range(table.num_row_groups)):

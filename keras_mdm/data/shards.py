@@ -182,7 +182,7 @@ def _scan(shard, size, max_members, max_bytes):
     # Whatever a damaged file makes `tarfile` raise.
     except Exception as error:
         why = f" ({error})"
-    lost = _lost_bytes(shard, end)
+    lost = _lost_bytes(shard, min(end, size))
     flaw = None
     if not size:
         flaw = "is empty: 0 bytes"

@@ -30,7 +30,7 @@ class UnusablePicture(ValueError):
         self.why = why
 
     def __str__(self):
-        return f"{self.what}: {self.why}"
+        return printable(f"{self.what}: {cut(str(self.why), 1000)}")
 
 
 class Source:

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from keras_mdm.data import shapes_builder  # noqa: F401 (registers the set)
+from keras_mdm.data.array_records import RecordSizes
 from keras_mdm.data.descriptions import check_info
 from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.source import (
@@ -29,7 +30,9 @@ from keras_mdm.data.source import (
 )
 from keras_mdm.data.tfds_decoders import DecodePicture, decoders_of
 from keras_mdm.paths import own_folder
+from keras_mdm.text_files import printable, reason
 
+_MOST_CLASSES = 10**6
 _CAPTIONS = ("caption", "captions", "text", "description")
 
 
@@ -83,12 +86,18 @@ class TfdsSource(Source):
                 f"{path!r} has the splits {sorted(builder.info.splits)}, and parts of "
                 f"them such as 'train[:10%]'. Received: split={split!r}"
             ) from error
+        self._sizes = RecordSizes(builder, split, limits.picture_bytes)
         decoder = DecodePicture(limits)
         self._records.decoders = decoders_of(features, self._pixels, decoder)
         self._max_length = limits.caption_length
         self._has_attributes = builder.name == "shapes"
         self._split = split
         label = features[self._label] if self._label else None
+        if label and (label.num_classes or 0) > _MOST_CLASSES:
+            raise ValueError(
+                f"{name!r} tells of {label.num_classes} classes, more than the "
+                f"{_MOST_CLASSES} that are made names of."
+            )
         super().__init__(
             name,
             channels=1 if channels == 1 else 3,
@@ -108,6 +117,7 @@ class TfdsSource(Source):
         return f"{self.name}/{self._split}[{index}]"
 
     def _read(self, index):
+        self._sizes.check(index)
         record = self._records[index]
         pixels = record[self._pixels]
         if self.is_video:
@@ -178,8 +188,8 @@ def _open_builder(name, data_dir):
         check_info(pathlib.Path(root) / name.split("/")[0])
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    # TFDS raises an AssertionError for an unknown version.
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+    # An AssertionError for an unknown version, and anything of damaged descriptions.
+    except Exception as error:
         close = difflib.get_close_matches(
             name.split("/")[0], tfds.list_builders(with_community_datasets=False)
         )
@@ -188,9 +198,9 @@ def _open_builder(name, data_dir):
             "'shapes/scenes', 'shapes/clips'), 'digits', 'folder:PATH', 'clips:PATH', "
             "'webdataset:PATH', 'hf:NAME', what `register_source` made known, "
             "and the TFDS sets, such as 'cifar10' or 'oxford_flowers102'. "
-            f"Received: {name!r}. "
+            f"Received: {name!r}, in '{printable(root)}'. "
             + (f"Names like it: {', '.join(close)}. " if close else "")
-            + f"TFDS says: {str(error).strip().splitlines()[0]}"
+            + f"TFDS says: {reason(error)}"
         ) from error
     if not builder.is_prepared():
         return tfds.builder(name, data_dir=data_dir, file_format="array_record")

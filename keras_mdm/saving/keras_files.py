@@ -9,12 +9,14 @@ import keras
 
 from keras_mdm import backend
 from keras_mdm.backend import deserialize, serialize, sublayers
+from keras_mdm.checksums import append_checksum
 from keras_mdm.diffusion.schedules import NoiseSchedule
 from keras_mdm.files import whole_file
 from keras_mdm.fitting import active_levels
 from keras_mdm.paths import as_path
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.saving.serialized import renamed
+from keras_mdm.saving.weights_file import add_checksums, check_store
 
 _SEED = "seed_generator"
 
@@ -41,11 +43,15 @@ def _save(self, write, filepath, ending, options):
     options = {key: value for key, value in options.items() if value is not None}
     if elsewhere or options != {"overwrite": True} or not path.name.endswith(ending):
         write(self, path, **options)
+        if not elsewhere and path.name.endswith(".weights.json"):
+            add_checksums(path)
         return
     with whole_file(path) as temporary:
         if ending.endswith(".h5"):
             temporary.unlink()  # HDF5 makes its files anew, and locks them itself.
         write(self, temporary)
+        if ending.endswith(".h5"):
+            append_checksum(temporary)
 
 
 def get_weights(self):
@@ -162,6 +168,7 @@ def load_own_variables(self, store):
     Args:
         store: dict of arrays, as Keras gives it.
     """
+    check_store(store)
     own = {key: store[key] for key in store.keys()}
     seed = own.pop(_SEED, None)
     keras.Model.load_own_variables(self, own)

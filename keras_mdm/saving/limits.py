@@ -35,7 +35,7 @@ def check_nest(config, folder):
         if not isinstance(part, dict) or not isinstance(part.get("config"), dict):
             raise ValueError(
                 f"preset '{printable(folder)}' is damaged: config.json must have a "
-                f"network and its options. Received: {str(part)[:80]}"
+                f"network and its options. Received: {printable(str(part)[:80])}"
             )
         children = (part["config"].get(key) for key in ("inner", "conditioner"))
         left += [child for child in children if child is not None]

@@ -16,7 +16,7 @@ from keras_mdm.files import finish_replacement, reserve, whole_folder, write_tex
 from keras_mdm.paths import as_path, leads_out, member
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.saving.serialized import renamed
-from keras_mdm.text_files import printable, read_json
+from keras_mdm.text_files import printable, read_json, reason
 
 FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
@@ -82,9 +82,9 @@ def check_metadata(folder):
     version = metadata.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ValueError(
-            f"preset '{folder}': {METADATA_FILE} has the format version {version}, and "
-            f"this version of keras_mdm reads up to {FORMAT_VERSION}. Install a newer "
-            "keras_mdm, or get the preset again."
+            f"preset '{folder}': {METADATA_FILE} has the format version {version!r}, "
+            f"and this version of keras_mdm reads up to {FORMAT_VERSION}. Install a "
+            "newer keras_mdm, or get the preset again."
         )
     check_values(metadata, folder / METADATA_FILE)
     return metadata
@@ -120,7 +120,7 @@ def load_network(network, folder):
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"the weights of preset '{folder}' can't be loaded: {WEIGHTS_FILE} is "
-            f"damaged or does not belong to {CONFIG_FILE}. Cause: {error}"
+            f"damaged or does not belong to {CONFIG_FILE}. Cause: {reason(error)}"
         ) from error
 
 
@@ -135,5 +135,5 @@ def read_part(folder, name):
     except ValueError as error:
         raise ValueError(
             f"preset '{printable(folder)}' is damaged: {name} can't be "
-            f"read. Cause: {error}"
+            f"read. Cause: {reason(error)}"
         ) from error

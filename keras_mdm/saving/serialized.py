@@ -7,6 +7,7 @@ import keras
 
 from keras_mdm.backend import serialize
 from keras_mdm.checks import check_whole
+from keras_mdm.text_files import reason
 
 
 def renamed(config):
@@ -96,4 +97,4 @@ def deserialized(config, cls, name):
         cause = error
         while cause.__cause__ or cause.__context__:
             cause = cause.__cause__ or cause.__context__
-        raise ValueError(f"{name} can't be made: {cause}") from error
+        raise ValueError(f"{name} can't be made: {reason(cause)}") from error

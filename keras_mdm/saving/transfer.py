@@ -6,7 +6,6 @@ Bound to `MDM` as `load_weights`.
 import keras
 
 from keras_mdm.backend import serialize, sublayers
-from keras_mdm.checksums import tell_unchecked
 from keras_mdm.layers import TemporalAttention
 from keras_mdm.networks import InflatedUNet
 from keras_mdm.paths import as_path
@@ -37,7 +36,6 @@ def load_weights(self, filepath, skip_mismatch=False, **kwargs):
     if not _is_preset(filepath):
         filepath = as_path(filepath)
         check_weights_files(filepath)
-        tell_unchecked(filepath, "what `save_to_preset` writes has one")
         keras.Model.load_weights(self, filepath, skip_mismatch=skip_mismatch, **kwargs)
         for average in self.all_averages():
             average.note()

@@ -4,34 +4,108 @@ HDF5 may say that values lie in other files, that one stands for others, or that
 bytes are terabytes. Keras' own files have arrays of numbers alone, stored as they are.
 """
 
+import io
+import json
 import math
 import pathlib
+import zipfile
 
 import h5py
 
+from keras_mdm.checksums import (
+    check_appended,
+    check_values,
+    file_checksum,
+    tell_unchecked,
+    with_checksum,
+)
+from keras_mdm.files import write_text
 from keras_mdm.paths import as_path, member
-from keras_mdm.text_files import printable, read_json
+from keras_mdm.text_files import printable, read_json, reason
+
+_IN_ARCHIVE = "model.weights.h5"  # Of a `.keras` file.
+_FILES = "files"  # Checksums by name, in an index, where Keras does not look.
 
 
 def check_weights_files(path):
-    """As `check_weights_file`, also for the index of a model in several files."""
+    """As `check_weights_file`, of all files of a model, and their checksums.
+
+    A warning tells of a file that has none.
+    """
     path = as_path(path)
-    if path.suffix == ".json":
-        names = read_json(path).get("weight_map")
-        for name in _flat(names.values() if isinstance(names, dict) else [None]):
-            if not isinstance(name, str) or pathlib.PurePath(name).name != name:
+    if path.suffix == ".keras":
+        try:
+            archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(
+                f"'{printable(path)}' is damaged: {reason(error)}"
+            ) from error
+        with archive:
+            _check_archive(archive)
+    elif path.suffix == ".json":
+        index = read_json(path)
+        check_values(index, path)
+        known = index.get(_FILES)
+        for file in _files_of(path, index):
+            check_weights_file(file)
+            if isinstance(known, dict) and known.get(file.name) != file_checksum(file):
                 raise ValueError(
-                    f"'{printable(path)}' must name files beside it. "
-                    f"Received: {str(name)[:80]!r}"
+                    f"'{printable(file)}' is damaged: by the checksum in {path.name} "
+                    "it is not what was saved. Get it again."
                 )
-            check_weights_file(member(path.parent, name))
     elif path.suffix == ".h5":
         check_weights_file(path)
+        if not check_appended(path):
+            tell_unchecked(path)
+
+
+def add_checksums(path):
+    """Writes the checksums of the files that an index names into the index."""
+    index = read_json(path)
+    files = _files_of(path, index)
+    index[_FILES] = {file.name: file_checksum(file) for file in files}
+    write_text(path, json.dumps(with_checksum(index), indent=4))
+
+
+def _files_of(path, index):
+    names, found = index.get("weight_map"), {}
+    for name in _flat(names.values() if isinstance(names, dict) else [None]):
+        if not isinstance(name, str) or pathlib.PurePath(name).name != name:
+            raise ValueError(
+                f"'{printable(path)}' must name files beside it. "
+                f"Received: {str(name)[:80]!r}"
+            )
+        found[name] = member(path.parent, name)
+    return found.values()
 
 
 def _flat(values):
     for value in values:
         yield from value if isinstance(value, list) else [value]
+
+
+def check_store(store):
+    """As `check_weights_file`, of a file within an archive, which Keras has opened."""
+    archive, file = getattr(store, "archive", None), getattr(store, "path_or_io", None)
+    if archive:
+        # Keras reads the parts of a damaged file that it needs, without its checksum.
+        _check_archive(archive)
+    if archive or isinstance(file, io.BytesIO):
+        _walk(store.h5_file, [], set())
+
+
+def _check_archive(archive):
+    try:
+        if archive.getinfo(_IN_ARCHIVE).compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"'{_IN_ARCHIVE}' is compressed, which Keras does not do")
+        with archive.open(_IN_ARCHIVE) as file:
+            while file.read(1 << 20):
+                pass
+    # Whatever a damaged one makes zipfile raise.
+    except Exception as error:
+        raise ValueError(
+            f"'{printable(archive.filename)}' is damaged: {reason(error)}"
+        ) from error
 
 
 def check_weights_file(path):
@@ -52,7 +126,7 @@ def check_weights_file(path):
     # Whatever a damaged file makes HDF5 raise.
     except Exception as error:
         raise ValueError(
-            f"'{printable(path)}' is damaged, or no file of weights: {error}"
+            f"'{printable(path)}' is damaged, or no file of weights: {reason(error)}"
         ) from error
     return sum(number for number, _ in shapes), len(shapes)
 
@@ -71,7 +145,9 @@ def _walk(group, shapes, seen):
             continue
         layout = entry.id.get_create_plist()
         stored = layout.get_nfilters() == 0 and not entry.is_virtual
-        if entry.external or not stored or entry.dtype.kind not in "biufV":
+        # What NumPy has no type for, as bfloat16, are bytes without fields.
+        plain = entry.dtype.kind in "biufV" and entry.dtype.names is None
+        if entry.external or not stored or not plain:
             raise ValueError(
                 f"the array '{name}' is not stored in it as plain numbers, which Keras "
                 "does"

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_mdm.files import whole_file
 from keras_mdm.paths import as_path, member
+from keras_mdm.text_files import reason
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -116,7 +117,7 @@ def as_damage(what):
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{what}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{what}: {type(error).__name__}: {reason(error)}") from error
 
 
 def _check_sum(file):

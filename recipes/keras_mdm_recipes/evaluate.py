@@ -45,10 +45,10 @@ from keras_mdm_recipes import (
     evaluate_scenes,
     fid,
     judging,
+    labels,
     outside,
     start,
 )
-from keras_mdm_recipes.labels import class_title
 from keras_mdm_recipes.settings import Settings
 from keras_mdm_recipes.sources import LIMITS_HELP, open_data
 
@@ -152,7 +152,7 @@ def report(resolution, result, class_names):
         f"{result['pictures']['real_test']} unseen real ones right."
     )
     entries = [
-        f"{class_title(label, class_names)} {right:.0%}"
+        f"{labels.class_title(label, class_names)} {right:.0%}"
         for label, right in result["per_class"].items()
     ]
     width = max(map(len, entries)) + 2
@@ -163,16 +163,8 @@ def report(resolution, result, class_names):
     judging.print_distances(result)
 
 
-def prepare_classes(args, settings, mdm, class_names):
-    """Trains a judge of each resolution for a class-conditional run.
-
-    Returns:
-        Callable that draws, judges and reports, and returns a pair: seconds of drawing,
-        and results by resolution.
-    """
-    from keras_mdm import metrics
-    from keras_mdm_recipes.labels import check_classes
-
+def check_classes(args, mdm):
+    """Raises a `ValueError` unless pictures of all classes can be drawn."""
     num_classes = mdm.batch_spec.num_classes
     if num_classes is None:
         raise ValueError(f"the model of '{args.run}' is not conditional.")
@@ -181,10 +173,24 @@ def prepare_classes(args, settings, mdm, class_names):
             f"--num-samples must be at least the {num_classes} classes. "
             f"Received: {args.num_samples}"
         )
+
+
+def prepare_classes(args, settings, mdm, class_names):
+    """Trains a judge of each resolution for a class-conditional run.
+
+    Returns:
+        Callable that draws, judges and reports, and returns a pair: seconds of drawing,
+        and results by resolution.
+    """
+    from keras_mdm import metrics
+
+    num_classes = mdm.batch_spec.num_classes
     splits = (settings["split"], args.test_split)
     sources = [open_data(settings, split) for split in splits]
     for source in sources:
-        check_classes(settings["dataset"], class_names or [], source.class_names or [])
+        labels.check_classes(
+            settings["dataset"], class_names or [], source.class_names or []
+        )
     judges, channels = {}, mdm.network.image_channels
     for resolution in sorted(mdm.resolutions):
         train, test = (
@@ -239,14 +245,15 @@ def evaluate(args):
         )
     settings = data_settings(args, config)
     mdm = drawing.load_model(args, args.run)
-    if args.ema != "sweep":
-        averages.take(mdm, args.run, args.ema)
+    length = None if args.ema == "sweep" else args.ema
+    take = functools.partial(averages.take, mdm, args.run, length)
 
     from keras_mdm import files
     from keras_mdm.levels import read_level
 
     if args.fid is not None or args.clip_score is not None:
         evaluate_field.check(args, mdm)
+        take()
         run = functools.partial(evaluate_field.evaluate, args, settings, mdm)
     elif mdm.batch_spec.text is not None:
         draws_clips = read_level(mdm.resolution)[0] > 1
@@ -254,9 +261,12 @@ def evaluate(args):
         if args.judge_epochs is None:
             args.judge_epochs = judged.JUDGE_EPOCHS
         judged.check(settings["dataset"])
+        take()
         right, run = judged.right, judged.prepare(args, settings, mdm)
     else:
         args.judge_epochs = args.judge_epochs or JUDGE_EPOCHS
+        check_classes(args, mdm)
+        take()
         right = operator.itemgetter("accuracy")
         run = prepare_classes(args, settings, mdm, config.get("class_names"))
     name = "evaluation.json"

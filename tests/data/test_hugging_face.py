@@ -11,8 +11,10 @@ import sys
 import zipfile
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from keras_mdm.data import UnusablePicture, at_level, make_dataset, open_source
 
@@ -339,6 +341,23 @@ def test_a_name_of_the_hub(pictures, monkeypatch):
     source = open_source("hf:owner/name?config=large&stream=1", "test")
     assert asked == [("owner/name", "large")] and len(source) == 3
     assert source.name == "hf:owner/name?config=large&stream=1"
+
+
+def test_what_the_hub_packs_is_looked_at_before_it_is_unpacked(tmp_path, monkeypatch):
+    folder, load = tmp_path / "set", datasets.load_dataset_builder
+    folder.mkdir()
+    monkeypatch.setattr(
+        datasets, "load_dataset_builder", lambda name, config: load(str(folder))
+    )
+    cells = pyarrow.table({"image": pyarrow.array([bytes(2**25)])})
+    parquet.write_table(cells, folder / "train.parquet", compression="zstd")
+    with pytest.raises(ValueError, match="train.parquet' would be unpacked to"):
+        open_source("hf:owner/name")
+    (folder / "train.parquet").unlink()
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.png", bytes(2**25))
+    with pytest.raises(ValueError, match="a.zip' would be unpacked to"):
+        open_source("hf:owner/name")
 
 
 def test_slices_and_class_captions(pictures):

@@ -7,7 +7,8 @@ from hostile.forge import CASES
 __all__ = ["CASES"]
 
 _MODULES = (
-    "converted keras_weights others packed pictures presets reports runs sets weights"
+    *("converted", "corners", "keras_weights", "others", "packed", "pictures"),
+    *("presets", "reports", "runs", "sets", "tfds_sets", "weights"),
 )
-for _name in _MODULES.split():
+for _name in _MODULES:
     importlib.import_module(f"hostile.{_name}")

@@ -63,6 +63,22 @@ def _read_preset(folder):
     return _digest(mdm.network.weights) + hashlib.sha256(config).hexdigest()
 
 
+def _make_by_hand(folder, seed):
+    folder.mkdir(parents=True)
+    _mdm(seed).save_weights(folder / "one.weights.h5")
+    _mdm(seed).save_weights(folder / "two.weights.json", max_shard_size=3e-5)
+    _mdm(seed).save(folder / "whole.keras")
+
+
+def _read_by_hand(folder):
+    found = []
+    for name in ("one.weights.h5", "two.weights.json", "whole.keras"):
+        mdm = _mdm(9)
+        mdm.load_weights(folder / name)
+        found += mdm.network.weights
+    return _digest(found)
+
+
 def _make_bundled(folder, seed):
     from keras_mdm.saving.bundled import write_bundled_weights
 
@@ -239,8 +255,16 @@ EMBEDDINGS = (
     "embeddings.json",
     *(f"0000{n}.{part}" for n in (0, 1) for part in ("tokens.npy", "index.npz")),
 )
+BY_HAND = (
+    "one.weights.h5",
+    "two.weights.json",
+    "two_00000.weights.h5",
+    "two_00001.weights.h5",
+    "whole.keras",
+)
 KINDS = (
     Kind("preset", PRESET, _make_preset, _read_preset),
+    Kind("by hand", BY_HAND, _make_by_hand, _read_by_hand),
     Kind("bundled", ("weights.npz",), _make_bundled, _read_bundled),
     Kind("embeddings", EMBEDDINGS, _make_embeddings, _read_embeddings),
     Kind("state", ("stage1_epoch0_step0.state",), _make_state, _read_state),
@@ -257,6 +281,9 @@ WHOLE = {
     "stage1_step1.npz",
     "reference.npz",
     "vis_model.pth",
+    "one.weights.h5",
+    "two.weights.json",
+    "whole.keras",
     "run/config.json",
     "t5/config.json",
 }

@@ -1,4 +1,4 @@
-"""Forged shards, and data sets of Hugging Face and TFDS."""
+"""Forged shards, and data sets of Hugging Face."""
 
 import io
 import json
@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 
 from hostile import forge
-from hostile.forge import EVIL, case, picture_source, png, read_all, sparse, write
+from hostile.forge import case, picture_source, png, read_all, sparse, write
 from hostile.pictures import POSTSCRIPT
 
 
@@ -158,7 +158,7 @@ def _hidden_index(folder, outside):
 case("shard", "hidden-index", _hidden_index, read_shards)
 
 
-# Data sets of Hugging Face and of TFDS.
+# Data sets of Hugging Face.
 def read_hf(folder):
     return read_all(f"hf:{folder}", "train")
 
@@ -254,67 +254,3 @@ for _name, _made in {
     "card-object": card("!!python/name:evil_package.x ''"),
 }.items():
     case("hf", _name, _made, read_hf)
-
-
-def read_tfds(folder):
-    from keras_mdm.data import open_source
-
-    open_source("forged", data_dir=folder)
-
-
-def tfds(features):
-    def make(folder, outside):
-        path = folder / "forged" / "1.0.0"
-        write(path / "dataset_info.json", {"name": "forged", "version": "1.0.0"})
-        write(path / "features.json", features)
-
-    return make
-
-
-def elsewhere(key, template):
-    """Makes a set whose description names files that are not beside it."""
-
-    def make(folder, outside):
-        template_ = template.replace("{outside}", str(outside))
-        path = folder / "forged" / "1.0.0" / "dataset_info.json"
-        split = {key: template_, "name": "train", "shardLengths": ["1"]}
-        write(path, {"name": "forged", "version": "1.0.0", "splits": [split]})
-        write(path.with_name("features.json"), FEATURES)
-
-    return make
-
-
-def _linked_records(folder, outside):
-    tfds(FEATURES)(folder, outside)
-    name = "forged-train.array_record-00000-of-00001"
-    (folder / "forged" / "1.0.0" / name).symlink_to(outside / "secret.txt")
-
-
-def _packed_tensor(folder, outside):
-    """A tensor that a few bytes are unpacked to."""
-    from tensorflow_datasets import features
-
-    tensor = features.Tensor(shape=(2**28,), dtype=np.float32, encoding="zlib")
-    found = features.FeaturesDict({"a": tensor, "image": features.Image()})
-    tfds(found.to_json())(folder, outside)
-
-
-case(
-    "tfds",
-    "template",
-    elsewhere("filepathTemplate", "{outside}/secret.txt"),
-    read_tfds,
-)
-case("tfds", "parent", elsewhere("filepath_template", "../../../outside/x"), read_tfds)
-case("tfds", "link", _linked_records, read_tfds)
-case("tfds", "zlib", _packed_tensor, read_tfds)
-FEATURES = {"pythonClassName": "tensorflow_datasets.core.features.x.FeaturesDict"}
-for _name, _features in {
-    "class": {"pythonClassName": f"{EVIL}.Evil"},
-    "nested": FEATURES
-    | {"featuresDict": {"features": {"a": {"pythonClassName": EVIL}}}},
-    "legacy": {"type": f"{EVIL}.Evil", "content": {}},
-    "proto": {"type": "tensorflow_datasets.x.Y", "content": "", "proto_cls": EVIL},
-    "deep": "[" * 100_000,
-}.items():
-    case("tfds", _name, tfds(_features), read_tfds)

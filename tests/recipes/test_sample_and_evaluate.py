@@ -185,4 +185,4 @@ def test_evaluation_needs_a_conditional_run(tmp_path, run):
     with pytest.raises(SystemExit, match="not a finished run"):
         evaluate.main([str(tmp_path)])
     with pytest.raises(SystemExit, match="at least the 10 classes"):
-        evaluate.main([str(run), "--num-samples", "3"])
+        evaluate.main([str(run), "--num-samples", "3", "--ema", "0.5"])

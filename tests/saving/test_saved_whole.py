@@ -3,7 +3,11 @@
 import copy
 import os
 import pickle
+import types
+import warnings
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -166,3 +170,38 @@ def test_a_file_is_the_old_or_the_new_one(tmp_path, monkeypatch, name):
     assert equal_values(
         values_of(other.network.weights), values_of(mdm.network.weights)
     )
+
+
+@pytest.mark.once
+def test_weights_that_were_changed_are_refused(tmp_path):
+    """Unless HDF5 changed them itself: it cuts off what stands behind its end."""
+    mdm, path = tiny_mdm(1, resolution=4), tmp_path / "m.weights.h5"
+    mdm.save_weights(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        mdm.load_weights(path)
+    data = path.read_bytes()
+    place = data.index(values_of(mdm.network.weights)[0].tobytes())
+    path.write_bytes(data[:place] + b"\x7f" + data[place + 1 :])
+    with pytest.raises(ValueError, match="m.weights.h5' is damaged: the checksum"):
+        mdm.load_weights(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["changed"] = 1
+    with pytest.warns(UserWarning, match="m.weights.h5' has no checksum"):
+        mdm.load_weights(path)
+
+
+@pytest.mark.once
+def test_an_archive_that_keras_reads_in_parts(tmp_path):
+    """As it does with one whose checksum is wrong; then nobody else compares it."""
+    mdm, path = tiny_mdm(1, resolution=4), tmp_path / "m.keras"
+    mdm.save(path)
+    data = path.read_bytes()
+    place = data.index(values_of(mdm.network.weights)[0].tobytes())
+    path.write_bytes(data[:place] + b"\x7f" + data[place + 1 :])
+    with zipfile.ZipFile(path) as archive:
+        store = types.SimpleNamespace(archive=archive, keys=list)
+        with pytest.raises(ValueError, match="m.keras' is damaged: Bad CRC-32"):
+            mdm.load_own_variables(store)
+    with pytest.raises(ValueError, match="m.keras' is damaged: Bad CRC-32"):
+        mdm.load_weights(path)

@@ -126,3 +126,14 @@ def test_training_reads_embeddings_without_the_encoder(tool, job):
     wrong.compile("sgd")
     with pytest.raises(ValueError, match="size 16.*Received: shape=.*8"):
         wrong.fit(dataset, verbose=0)
+
+
+@pytest.mark.once
+def test_limits_reach_the_data(tool, dataset, tmp_path):
+    flags = ["--dataset", dataset, "--output", str(tmp_path / "e"), "--encoder", "t5"]
+    args = vars(tool.parse_arguments([*flags, "--limits", "caption_length=4"]))
+    job = tool.Job(args["dataset"], "e", "t5", "all", limits=args["limits"])
+    with pytest.raises(ValueError, match="more than 4"):
+        job.open_source()[0]
+    with pytest.raises(ValueError, match="no limit 'x'"):
+        tool.Job(args["dataset"], "e", "t5", limits={"x": 1}).open_source()
