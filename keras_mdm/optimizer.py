@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_mdm.backend import sublayers
-from keras_mdm.finite_updates import FiniteUpdates
+from keras_mdm.finite_updates import FiniteUpdates, ScaledFiniteUpdates
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -135,6 +135,8 @@ def get_optimizer(optimizer, network, auto_scale_loss):
         return optimizer
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer
+    if isinstance(optimizer, FiniteUpdates):
+        return ScaledFiniteUpdates(optimizer)
     return keras.optimizers.LossScaleOptimizer(optimizer)
 
 

@@ -249,7 +249,8 @@ def take_state(mdm, folder, progress, keep_every=None, **values):
     values |= {"version": _VERSION, "progress": progress, "places": places}
     arrays, parts = parts_to_write(_named(mdm))
     values |= {"run": runs[0], "token": tokens[0], "parts": parts}
-    weights = list(arrays)
+    # Not of the optimizer: sums of gradients may be NaN until their update is skipped.
+    weights = [name for name in arrays if name.startswith("model/")]
     metrics = [np.array(backend.to_numpy(v)) for v in mdm.metrics_variables]
     if number == 0:
         arrays |= {f"metrics/{i}": value for i, value in enumerate(metrics)}
