@@ -1,5 +1,6 @@
 """What optimizers share: updates that are not finite are skipped, and counted."""
 
+import keras
 from keras import ops
 
 
@@ -92,3 +93,31 @@ class FiniteUpdates:
         for variable in variables:
             if self._use_weight_decay(variable):
                 variable.assign(variable * ops.cast(kept, variable.dtype))
+
+
+@keras.saving.register_keras_serializable("keras_mdm")
+class ScaledFiniteUpdates(keras.optimizers.LossScaleOptimizer):
+    """Scales the loss for an optimizer with `FiniteUpdates`.
+
+    That of Keras keeps gradients that are not finite from the optimizer inside it. Then
+    nobody knows of the batch, and a run that is resumed takes one more.
+    """
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        finite = self.check_finite(grads)
+        _, lowered = self._stateless_handle_non_finite_grads(
+            optimizer_variables, trainable_variables
+        )
+        own = len(self._variables)
+        pairs = zip(optimizer_variables[:own], lowered[:own], strict=True)
+        values = [ops.where(finite, *pair) for pair in pairs]
+        values += optimizer_variables[own:]
+        return self._stateless_handle_finite_grads(values, grads, trainable_variables)
+
+    def _common_apply(self, grads, trainable_variables=None):
+        ops.cond(
+            self.check_finite(grads),
+            lambda: None,
+            self._stateful_handle_non_finite_grads,
+        )
+        self._stateful_handle_finite_grads(grads, trainable_variables)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_mdm.backend import inner_optimizer, is_schedule_free, sublayers
-from keras_mdm.finite_updates import FiniteUpdates
+from keras_mdm.finite_updates import FiniteUpdates, ScaledFiniteUpdates
 
 
 @keras.saving.register_keras_serializable("keras_mdm")
@@ -147,6 +147,8 @@ def get_optimizer(optimizer, network, auto_scale_loss, has_average):
         return optimizer
     if inner is not optimizer:
         return optimizer
+    if isinstance(optimizer, FiniteUpdates):
+        return ScaledFiniteUpdates(optimizer)
     return keras.optimizers.LossScaleOptimizer(optimizer)
 
 

@@ -73,12 +73,12 @@ class TextFiles:
     def __contains__(self, file):
         return self._find(file) is not None
 
-    def size(self, file):
-        """Bytes of the caption of a file."""
-        return (self._root / self._find(file)).stat().st_size
+    def path(self, file):
+        """Where the caption of a file is."""
+        return self._root / self._find(file)
 
     def __getitem__(self, file):
-        path = self._root / self._find(file)
+        path = self.path(file)
         try:
             return read_captions(read_text(path, MAX_TEXT), self._max_length)
         except (OSError, ValueError) as error:

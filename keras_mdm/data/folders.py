@@ -10,7 +10,7 @@ from keras_mdm.data.captions import TABLES, TextFiles, find_captions
 from keras_mdm.data.file_walk import count_endings, list_files, name_some
 from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.pictures import picture_extensions, read_picture
-from keras_mdm.data.source import Source, caption_items, digests
+from keras_mdm.data.source import Source, caption_items, digests, fingerprints
 from keras_mdm.data.video_files import READABLE, import_av, read_clip
 from keras_mdm.paths import as_path, local_path
 from keras_mdm.text_files import printable
@@ -169,22 +169,21 @@ class Files(Source):
         return len(self._files)
 
     def contents(self):
-        return {**super().contents(), "files": digests(map(self._content, self._files))}
+        files, captions = self._files, self._captions
+        paths = [self._root / file for file in files]
+        if isinstance(captions, TextFiles):
+            paths += map(captions.path, files)
+        found = fingerprints(paths)
+        texts = found[len(files) :] or [captions and captions[file] for file in files]
+        names = [printable(file.as_posix()) for file in files]
+        values = zip(names, found[: len(files)], texts, strict=True)
+        items = zip(map(self._group, files), values, strict=True)
+        return {**super().contents(), "files": digests(items)}
 
-    def _content(self, file):
-        """The class of a file, and what of it may not change."""
-        captions = self._captions
-        if captions is not None:
-            # Texts in files of their own would take long to read.
-            files = isinstance(captions, TextFiles)
-            captions = captions.size(file) if files else captions[file]
+    def _group(self, file):
+        """The class of a file, or the folder that it lies in."""
         group = file.parts[0] if len(file.parts) > 1 else "."
-        size = (self._root / file).stat().st_size
-        return printable(self._classes.get(file, group)), [
-            printable(file.as_posix()),
-            size,
-            captions,
-        ]
+        return printable(self._classes.get(file, group))
 
     def describe(self, index):
         return printable(self._root / self._files[index])

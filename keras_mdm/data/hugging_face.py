@@ -33,12 +33,15 @@ import pyarrow.parquet
 from datasets.distributed import split_dataset_by_node
 
 from keras_mdm.data.descriptions import check_card, is_own
+from keras_mdm.data.file_walk import list_files
 from keras_mdm.data.limits import LIMITS
 from keras_mdm.data.packed import check_format, check_packed
-from keras_mdm.data.pictures import read_picture
+from keras_mdm.data.pictures import picture_extensions, read_picture
 from keras_mdm.data.source import (
     Source,
     caption_items,
+    digests,
+    fingerprints,
     micro_conditioning_of,
     read_captions,
 )
@@ -116,6 +119,17 @@ class HuggingFace(Source):
 
     def __len__(self):
         return self._length
+
+    def contents(self):
+        if self._folder is None:
+            return super().contents()
+        found = list_files(self._folder, picture_extensions(), follow=False)
+        files = sorted(found.files + found.others)
+        sums = fingerprints([self._folder / file for file in files])
+        names = [printable(file.as_posix()) for file in files]
+        groups = [name.rpartition("/")[0] or "." for name in names]
+        items = zip(groups, zip(names, sums, strict=True), strict=True)
+        return {**super().contents(), "files": digests(items)}
 
     def describe(self, index):
         if isinstance(index, dict):

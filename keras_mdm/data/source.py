@@ -9,10 +9,12 @@ import hashlib
 import json
 import math
 import threading
+import zlib
 
 from keras_mdm.text_files import cut, printable, whole_characters
 
 _MOST_GROUPS = 1000  # Folders or shards with a digest of their own.
+_MOST_READ = 2**28  # Bytes of a set that are compared.
 
 
 class UnusablePicture(ValueError):
@@ -141,7 +143,8 @@ class Source:
 
         Returns:
             dict of JSON values: how many items, the names of the classes, and of files
-            a digest of their names, sizes and captions.
+            a digest of their names, captions, sizes, and, if all of them are together
+            at most 256 MiB, of the bytes in them.
         """
         names = self.class_names
         return {
@@ -210,6 +213,25 @@ class Source:
     def __setstate__(self, state):
         self.__dict__.update(state)
         self._lock = threading.Lock()
+
+
+def fingerprints(paths):
+    """The size of each of some files, and of a small set the CRC-32 of its bytes too.
+
+    To read all of a large one would take as long as a pass of training.
+    """
+    sizes = [path.stat().st_size for path in paths]
+    # Small files take long for their size.
+    small = sum(max(size, 2**12) for size in sizes) <= _MOST_READ
+    pairs = zip(paths, sizes, strict=True)
+    return [[size, _checksum(path)] if small else size for path, size in pairs]
+
+
+def _checksum(path):
+    try:
+        return zlib.crc32(path.read_bytes())
+    except OSError:  # Training skips it.
+        return None
 
 
 def digests(items):

@@ -18,6 +18,7 @@ from keras_mdm.data.source import (
     Source,
     caption_items,
     digests,
+    fingerprints,
     micro_conditioning_of,
     read_captions,
 )
@@ -72,11 +73,12 @@ class WebDataset(Source):
         return len(self._members)
 
     def contents(self):
+        names = [shard.name for shard in self._shards]
         members = (
-            (self._shards[number].name, places)
-            for number, *places in self._members.tolist()
+            (names[number], places) for number, *places in self._members.tolist()
         )
-        return {**super().contents(), "shards": digests(members)}
+        shards = zip(names, fingerprints(self._shards), strict=True)
+        return {**super().contents(), "shards": digests([*shards, *members])}
 
     def describe(self, index):
         shard = self._shards[self._members[index, 0]]

@@ -23,8 +23,30 @@ import keras
 from keras_mdm import backend
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)
 _holder = None
+
+
+def _exit(signum, frame):
+    raise SystemExit(128 + signum)
+
+
+_DEFAULTS = (signal.default_int_handler, signal.SIG_DFL, _exit)
+
+
+@contextlib.contextmanager
+def sigterm_exits():
+    """Within it SIGTERM ends the program as `sys.exit(143)` does: what is half written
+    is removed, and who catches it may say how to go on.
+    """
+    default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if not default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -197,6 +219,9 @@ def _forget():
     holder, _holder = _holder, None
     if holder is not None:
         holder.restore()
+    if signal.getsignal(signal.SIGTERM) == _exit:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if holder is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, holder.mask)
 
 

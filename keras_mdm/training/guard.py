@@ -37,8 +37,18 @@ class LossGuard(StageCallback):
         self.skipped = 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.told, self.skipped, self.looked = 0.0, 0.0, self.step
         super().on_epoch_begin(epoch, logs)
-        self.told = self.skipped = 0.0
+
+    def get_state(self):
+        told, skipped = float(self.told), float(self.skipped)
+        seen = {"told": told, "skipped": skipped, "looked": self.looked}
+        return super().get_state() | seen
+
+    def take_up(self, state):
+        super().take_up(state)
+        self.told, self.skipped = state["told"], state["skipped"]
+        self.looked = state["looked"]
 
     def on_train_batch_end(self, batch, logs=None):
         before = self.step
@@ -55,17 +65,17 @@ class LossGuard(StageCallback):
             raise FloatingPointError(self._explain(int(in_a_row)))
         if skipped > self.skipped:
             self._tell(
-                f"{int(skipped - self.skipped)} of the last steps up to step "
+                f"{int(skipped - self.skipped)} of the steps {self.looked + 1} to "
                 f"{self.step} had a loss or gradient that is not finite, and changed "
-                f"nothing{self._place()}"
+                f"nothing{self._place(self.looked + 1)}"
             )
             self.skipped = skipped
+        self.looked = self.step
         if times > max(self.spike, self.told):
             self.told = times
-            place = self._place(self.step - int(step))
             self._tell(
                 f"the loss jumped to {loss:.4g} at step {int(step)}, {times:.3g} times "
-                f"its mean before{place}"
+                f"its mean before{self._place(int(step))}"
             )
 
     def _explain(self, count):
@@ -82,15 +92,16 @@ class LossGuard(StageCallback):
         return (
             f"{count} steps in a row, up to step {self.step}, had a loss or gradient "
             f"that is not finite, so training stops: {where}; the learning rate is "
-            f"{rate:.3g}{self._place()}. Lower the learning rate, lengthen the "
-            "warm-up, or train in float32; if one batch of the data begins it, look at "
-            "that. The last state is from before."
+            f"{rate:.3g}{self._place(self.step)}. Lower the learning rate, lengthen "
+            "the warm-up, or train in float32; if one batch of the data begins it, "
+            "look at that. The last state is from before."
         )
 
-    def _place(self, back=0):
+    def _place(self, step):
         if self.places is None:
             return ""
-        return f"; the batch was {self.places.describe(back)}"
+        place = self.places.describe(self.step - step)
+        return f"; the batch of step {step} was {place}"
 
     def _tell(self, text):
         print(f"\n{text}.", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ from keras_mdm.fitting import active_levels, interrupts
 from keras_mdm.optimizer import check_trainable
 from keras_mdm.training.save_state import SaveState
 from keras_mdm.training.settings import check_settings
-from keras_mdm.training.stage import default_optimizer
+from keras_mdm.training.stage import Stage, default_optimizer
 from keras_mdm.training.state import newest
 
 
@@ -104,6 +104,8 @@ class ProgressiveSchedule:
             if changed:
                 print(f"Changed since the state was written: {changed}.", flush=True)
             first, *begin = (state.progress[key] for key in ("stage", "epoch", "step"))
+            if changed:
+                begin = self._place_now(saved["stages"][first], first, begin)
         logs = []
         for index in range(first, len(self.stages)):
             stage = self.stages[index]
@@ -138,6 +140,22 @@ class ProgressiveSchedule:
             _tell(callbacks, "on_stage_end", index, stage, mdm)
             state, begin = None, (0, 0)
         return logs
+
+    def _place_now(self, before, index, begin):
+        """Epoch, and step in it, of a state that was written with another `Stage`."""
+        resolutions = [stage.resolution for stage in self.stages]
+        if resolutions[index : index + 1] != [before["resolution"]]:
+            raise ValueError(
+                f"`resume`: the training is in stage {index + 1}, of resolution "
+                f"{before['resolution']}: neither that nor how many stages come before "
+                f"it may change. Received: stages of {resolutions}"
+            )
+        stage, before = self.stages[index], Stage(**before)
+        if before.steps is None or stage.steps is None:
+            return begin
+        # Its epochs may have another length now, or not be as many.
+        rounds, done = stage.rounds(), sum(before.rounds()[: begin[0]]) + begin[1]
+        return (len(rounds), 0) if done >= stage.steps else divmod(done, rounds[0])
 
     def settings(self, mdm):
         """What a resumed run must share with the one that it goes on with.

@@ -231,7 +231,7 @@ def take_state(mdm, folder, progress, keep_every=None, **values):
         Callable without arguments that writes the state, in any thread and whatever
         the model does meanwhile: a file of each process, whole or not at all. Of older
         states the newest are kept; newer ones, which are damaged or of another
-        training, are removed before. It raises a `ValueError` if a weight is NaN or
+        training, are removed. It raises a `ValueError` if a weight is NaN or
         infinite, and an `OSError` if writing fails; older states stay then.
     """
     number, count = backend.process_number(), backend.number_of_processes()
@@ -239,7 +239,8 @@ def take_state(mdm, folder, progress, keep_every=None, **values):
     if number == 0:
         try:
             clear_leftovers(files.folder)
-            remove_later(files)
+            if not any(files.key):  # A training begins: those of another must not last.
+                remove_later(files)
         except OSError as error:
             failure = error
     # No process writes before this.
@@ -248,7 +249,8 @@ def take_state(mdm, folder, progress, keep_every=None, **values):
     values |= {"version": _VERSION, "progress": progress, "places": places}
     arrays, parts = parts_to_write(_named(mdm))
     values |= {"run": runs[0], "token": tokens[0], "parts": parts}
-    weights = list(arrays)
+    # Not of the optimizer: sums of gradients may be NaN until their update is skipped.
+    weights = [name for name in arrays if name.startswith("model/")]
     metrics = [np.array(backend.to_numpy(v)) for v in mdm.metrics_variables]
     if number == 0:
         arrays |= {f"metrics/{i}": value for i, value in enumerate(metrics)}
@@ -258,6 +260,9 @@ def take_state(mdm, folder, progress, keep_every=None, **values):
             raise failure
         check_finite(((name, arrays[name]) for name in weights), files.folder)
         state_file.write(files.path(number), values, arrays)
+        if number == 0:
+            # Not before: with longer epochs it may be all that there is.
+            remove_later(files)
         remove_older(files.folder, keep_every)
 
     return write

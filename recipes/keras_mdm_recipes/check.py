@@ -1,5 +1,7 @@
 """`--check`: whether model, data and schedule learn at all, in a minute or so."""
 
+import dataclasses
+
 import numpy as np
 
 _STEPS, _PARTS = 200, 10
@@ -18,14 +20,20 @@ def learn_one_batch(mdm, stage, make_dataset):
     Raises:
         ValueError: if the loss of a resolution does not fall.
     """
-    import keras_mdm
+    from keras_mdm.training.stage import default_optimizer
 
     batch = next(iter(make_dataset(stage)))
+    check_pictures(batch["videos" if "videos" in batch else "images"])
     mdm.set_active(stage.resolution)
-    mdm.compile(keras_mdm.AdamW(stage.learning_rate), loss_weights=stage.loss_weights)
+    # The rate of the whole stage, in a few steps; the mean of one batch is that batch.
+    stage = dataclasses.replace(
+        stage, warmup_steps=0, decay="constant", decay_reference=None, accumulate=1
+    )
+    mdm.compile(default_optimizer(stage), loss_weights=stage.loss_weights)
     print(
         f"Learning one batch of {stage.batch_size} by heart: {_STEPS} steps with a "
-        f"learning rate of {stage.learning_rate:g}, all resolutions at once.",
+        f"learning rate of {stage.learning_rate:g} by {stage.optimizer}, all "
+        "resolutions at once.",
         flush=True,
     )
     found = {resolution: [] for resolution in mdm.resolutions}
@@ -50,3 +58,18 @@ def learn_one_batch(mdm, stage, make_dataset):
             "stage.loss_weights, and at what is frozen."
         )
     print("All resolutions learn.")
+
+
+def check_pictures(pictures):
+    """Raises a `ValueError` if a batch of pictures has nothing to be learned."""
+    rows = pictures.reshape(len(pictures), -1, pictures.shape[-1])
+    if (rows == rows[:, :1]).all():
+        what = "of a single color"
+    elif len(rows) > 1 and (rows == rows[:1]).all():
+        what = "the same"
+    else:
+        return
+    raise ValueError(
+        f"all {len(rows)} pictures of a batch are {what}: a model learns them whatever "
+        "else is wrong. Look at the data, and at how they are read."
+    )

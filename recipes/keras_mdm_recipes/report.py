@@ -208,7 +208,7 @@ def write_report(run):
         pictures = "".join(figures(_newest([nearest])))
         parts.append(("Nearest training pictures", words + pictures))
     skipped = paths.member(run, "skipped.txt")
-    text = read_text(skipped, MAX_TEXT) if skipped.is_file() else "None."
+    text = read_text(skipped, MAX_TEXT) if skipped.is_file() else "None so far."
     lines = "<br>".join(shown(line) for line in text.splitlines())
     parts.append(("Pictures that were skipped", f"<p>{lines}</p>"))
     parts.append(("Settings", table(settings)))

@@ -11,6 +11,8 @@ import sys
 from keras_mdm_recipes import outside, start
 from keras_mdm_recipes.settings import FIELDS
 
+_MOST_SKIPPED = 1000  # Pictures that are listed.
+
 
 @contextlib.contextmanager
 def only_process(output, process=0):
@@ -44,6 +46,31 @@ def only_process(output, process=0):
         yield
     finally:
         lock.release()
+
+
+def skipped_writer(output, source, resume):
+    """A callable that writes into `skipped.txt` what of the data was skipped so far.
+
+    What it says of a run that is resumed is counted too.
+    """
+    from keras_mdm import files, paths
+    from keras_mdm.text_files import MAX_TEXT, read_text
+    from keras_mdm.training.attempts import Attempts
+
+    path, attempts = paths.member(output, "skipped.txt"), Attempts("'skipped.txt'")
+    if resume and path.is_file():
+        for line in read_text(path, MAX_TEXT).splitlines()[1:]:
+            what, _, why = line.partition("\t")
+            source.skip(what, why)
+
+    def write(*_):
+        # Without tabs and ends of lines, as `skip` keeps them.
+        lines = ["\t".join(pair) for pair in source.skipped[:_MOST_SKIPPED]]
+        if lines or source.notes:
+            with attempts.going_on():
+                files.write_text(path, "\n".join([source.report(), *lines, ""]))
+
+    return write
 
 
 def write_config(output, recipe, settings, mdm, plan, class_names):

@@ -53,6 +53,10 @@ BASE_PRESETS = {
 PER_STAGE = ("steps", "batch_size", "learning_rate", "warmup_steps")
 
 
+# Settings by which a run is divided into epochs.
+EPOCHS = ("run.save_every", "samples.sample_every", "run.averages_every")
+
+
 def fill_defaults(recipe, settings):
     """Sets what was not given: the paper's settings for its presets, and so on.
 
@@ -104,13 +108,11 @@ def make_stages(settings, mdm, defaults):
         columns[name] = values if len(values) > 1 else values * count
     if given.max_steps is not None:
         columns["steps"] = [min(steps, given.max_steps) for steps in columns["steps"]]
-    save_every, averages_every = settings.run.save_every, settings.run.averages_every
-    if averages_every is not None and averages_every < 1:
-        raise ValueError(
-            f"run.averages_every must be at least 1. Received: {averages_every}"
-        )
-    for every in (settings.samples.sample_every, averages_every):
-        save_every = min(save_every, every or save_every)
+    every = {key: settings.get(key) for key in EPOCHS}
+    every = {key: steps for key, steps in every.items() if steps is not None}
+    for key, steps in every.items():
+        if steps < 1:
+            raise ValueError(f"{key} must be at least 1. Received: {steps}")
     stages = []
     for i, resolution in enumerate(resolutions):
         network = mdm.network.at_level(resolution)
@@ -134,7 +136,7 @@ def make_stages(settings, mdm, defaults):
                 decay=given.decay,
                 decay_reference=given.decay_reference,
                 optimizer=given.optimizer,
-                steps_per_epoch=save_every,
+                steps_per_epoch=min(every.values()),
                 **{name: values[i] for name, values in columns.items()},
             )
         )

@@ -45,6 +45,9 @@ def errors_as_lines(folder=FOLDER):
         if not is_foreseen(error, folder):
             raise
         sys.exit(f"error: {_shown(str(error))}")
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 def _shown(text):

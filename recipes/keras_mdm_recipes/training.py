@@ -6,6 +6,7 @@ and `make_grid(settings, source, mdm)`.
 """
 
 import dataclasses
+import functools
 import pathlib
 import random
 import sys
@@ -15,7 +16,12 @@ from keras_mdm_recipes.check import learn_one_batch
 from keras_mdm_recipes.nearest import write_nearest
 from keras_mdm_recipes.plot import plot_losses
 from keras_mdm_recipes.report import write_report
-from keras_mdm_recipes.run_folder import only_process, saved_settings, write_config
+from keras_mdm_recipes.run_folder import (
+    only_process,
+    saved_settings,
+    skipped_writer,
+    write_config,
+)
 
 
 @dataclasses.dataclass
@@ -44,14 +50,25 @@ def run(recipe, arguments=None):
     with start.errors_as_lines():
         settings, begin = command_line.parse(recipe, arguments)
         output = pathlib.Path(settings.run.output)
+        settings.run.backend = start.choose_backend(
+            settings.run.backend, settings.run.cache_dir
+        )
+
+        from keras_mdm.fitting import interrupts
+
         try:
-            train(recipe, settings, output, begin)
+            with interrupts.sigterm_exits():
+                train(recipe, settings, output, begin)
         except (KeyboardInterrupt, SystemExit) as end:
             code = 130 if isinstance(end, KeyboardInterrupt) else end.code
             if code not in (130, 143):
                 raise
             again = f"Go on with\n  {program(recipe.NAME)} --output {output} --resume"
-            if not (output / "config.json").is_file():
+            if begin.changes:  # The last state may be from before them.
+                again = " ".join([again, *begin.changes])
+            if begin.check:
+                again = "Nothing was written."
+            elif not (output / "config.json").is_file():
                 again = "The run had not begun."
             print(f"\nInterrupted. {again}", file=sys.stderr)
             sys.exit(code)
@@ -62,16 +79,15 @@ def train(recipe, settings, output, begin):
 
     Settings that were not given are filled in.
     """
-    settings.run.backend = start.choose_backend(
-        settings.run.backend, settings.run.cache_dir
-    )
     # What Keras draws the seeds of weights from. Its own `set_random_seed` imports
     # TensorFlow.
     random.seed(settings.run.seed)
     process, processes = devices.prepare(**dataclasses.asdict(settings.devices))
 
+    import keras
+
     import keras_mdm
-    from keras_mdm import callbacks, files, paths
+    from keras_mdm import callbacks, paths
     from keras_mdm.text_files import printable
 
     source = recipe.open_source(settings)
@@ -106,8 +122,15 @@ def train(recipe, settings, output, begin):
     with only_process(output, process):
         if process == 0 and tracker is not None:
             trackers.start(tracker, output.name, saved_settings(settings))
-        if not begin.resume or begin.changes:
-            write_config(output, recipe, settings, mdm, plan, grid.class_names)
+        config = functools.partial(
+            write_config, output, recipe, settings, mdm, plan, grid.class_names
+        )
+        if not begin.resume:
+            config()
+        skipped = skipped_writer(output, source, begin.resume)
+        also = {"on_epoch_end": skipped}
+        if begin.changes:  # Once none of them was refused.
+            also["on_stage_begin"] = lambda *_: config()
         print(
             f"{len(source)} {source.noun} of '{printable(settings.data.dataset)}', "
             f"{mdm.network.count_params():,} parameters, "
@@ -137,6 +160,7 @@ def train(recipe, settings, output, begin):
                 *reports,
                 *averages.callbacks(settings, output),
                 drawing,
+                keras.callbacks.LambdaCallback(**also),
             ],
             checkpoint_dir=paths.own_folder(output, "state"),
             resume=begin.resume,
@@ -146,8 +170,7 @@ def train(recipe, settings, output, begin):
             allow_changed=tuple(dict.fromkeys(_parts(begin.changes))),
         )
         mdm.save_to_preset(output / "preset", overwrite=True)
-        if source.skipped or source.notes:
-            files.write_text(output / "skipped.txt", source.report() + "\n")
+        skipped()
         if process == 0:
             if not source.is_video:
                 write_nearest(
@@ -176,11 +199,11 @@ def _parts(changes):
     """What `ProgressiveSchedule` calls the settings that may differ."""
     for name in changes:
         section = name.partition(".")[0]
-        if section == "stage":
+        if section == "stage" or name in stages.EPOCHS:
             yield from ("stages", "optimizers")
-        elif section in ("data", "model"):
+        if section in ("data", "model"):
             yield section
-        elif name == "run.seed":
+        if name in ("run.seed", "run.averages_every"):
             yield "model"
 
 

@@ -11,6 +11,7 @@ from keras_mdm.data import (
     open_source,
     pictures,
 )
+from keras_mdm.data import source as source_module
 
 pytestmark = pytest.mark.once
 
@@ -148,7 +149,7 @@ def test_unknown_split(picture_folder):
         open_source(f"folder:{picture_folder}", split="dev")
 
 
-def test_contents_change_with_names_sizes_classes_and_captions(tmp_path):
+def test_contents_change_with_names_bytes_classes_and_captions(tmp_path, monkeypatch):
     picture = np.zeros((4, 4, 3), "uint8")
     for name in ("a/1.png", "a/2.png", "b/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -169,12 +170,19 @@ def test_contents_change_with_names_sizes_classes_and_captions(tmp_path):
     (tmp_path / "a/3.png").rename(tmp_path / "a/2.png")
     with open(tmp_path / "a/2.png", "ab") as file:
         file.write(b"0")
-    assert contents()["files"]["a"] != first["files"]["a"]
+    longer = contents()["files"]["a"]
+    assert longer != first["files"]["a"]
+    (tmp_path / "a/2.png").write_bytes((tmp_path / "a/2.png").read_bytes()[:-1] + b"1")
+    assert contents()["files"]["a"] != longer
     for name in ("a/1", "a/2", "A_b/1"):
         (tmp_path / f"{name}.txt").write_text("a dot")
     captioned = contents()
     assert captioned["captions"] and captioned["class_names"] is None
-    (tmp_path / "a/1.txt").write_text("two dots")
+    (tmp_path / "a/1.txt").write_text("a dog")
     changed = contents()
     assert changed["files"]["a"] != captioned["files"]["a"]
     assert changed["files"]["A_b"] == captioned["files"]["A_b"]
+    monkeypatch.setattr(source_module, "_MOST_READ", 6 * 2**12 - 1)
+    large = contents()
+    (tmp_path / "a/1.txt").write_text("a dot")
+    assert contents() == large  # Of a large set sizes alone are compared.

@@ -1,5 +1,7 @@
 """Training in float16: the loss is scaled, or else small gradients are lost."""
 
+import csv
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from helpers import (
 )
 
 from keras_mdm import ProgressiveSchedule, Stage, callbacks
+from keras_mdm.finite_updates import ScaledFiniteUpdates
 from keras_mdm.training import default_optimizer
 
 pytestmark = pytest.mark.usefixtures("eager_functions")
@@ -96,6 +99,29 @@ def test_stages_count_their_steps_and_resume(tmp_path):
     assert isinstance(mdm.optimizer, LossScale)
     steps = [line.split(",")[2] for line in (tmp_path / "h.csv").open()]
     assert steps == ["step", "1", "2"]
+
+
+def test_batches_that_overflow_are_counted(tmp_path):
+    network = randomize(tiny_nest(1, resolution=4, dtype="mixed_float16"))
+    mdm = tiny_mdm(network=network, ema_momentum=0.9)
+
+    def forever(stage):
+        while True:
+            yield batch_of(4, 4)
+
+    def make_optimizer(stage):
+        return ScaledFiniteUpdates(default_optimizer(stage), initial_scale=2.0**60)
+
+    history = callbacks.History(tmp_path / "h.csv", every=1)
+    # Two calls of `fit`: the second begins with the count of the first.
+    stage = Stage(4, steps=3, steps_per_epoch=2, batch_size=4)
+    ProgressiveSchedule([stage], make_optimizer).fit(
+        mdm, forever, [history], checkpoint_dir=tmp_path, verbose=0
+    )
+    rows = list(csv.DictReader((tmp_path / "h.csv").open()))
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert [float(row["skipped"]) for row in rows] == [1.0, 1.0, 1.0]
+    assert float(mdm.optimizer.dynamic_scale) == 2.0**57
 
 
 def test_weights_kept_in_float16_are_refused():

@@ -37,6 +37,14 @@ def test_mistakes_end_in_a_line(mistake, told):
     assert isinstance(line, str) and line.startswith("error: ") and told in line
 
 
+def test_ctrl_c_ends_in_a_line(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert ends(interrupted) == 130
+    assert capsys.readouterr().err == "\nInterrupted.\n"
+
+
 def out_of_disk():
     raise OSError(errno.EIO, "the device broke")
 

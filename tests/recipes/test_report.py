@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from keras_mdm_recipes import plot, report
+from keras_mdm_recipes import plot, report, run_folder
 from PIL import Image
+
+from keras_mdm.data import Source
 
 pytestmark = pytest.mark.once
 
@@ -52,6 +54,35 @@ def test_half_a_row_of_a_killed_run_is_left_out(tmp_path, row):
     assert [row["step"] for row in rows] == ["25", "50"]
     with pytest.warns(UserWarning, match="left out"):
         assert "0.25" not in report.write_report(folder).read_text("utf-8")
+
+
+class Skipping(Source):
+    def __init__(self):
+        super().__init__("few", channels=1)
+
+    def __len__(self):
+        return 9
+
+
+def test_what_was_skipped_outlives_a_kill(tmp_path):
+    folder = make(tmp_path / "run")
+    (folder / "skipped.txt").unlink()
+    page = report.write_report(folder).read_text("utf-8")
+    assert "None so far." in page
+    source = Skipping()
+    write = run_folder.skipped_writer(folder, source, resume=False)
+    write()
+    assert not (folder / "skipped.txt").exists()
+    source.skip("a/1.png", "it is\ttorn\n")
+    write()
+    # Killed, and resumed.
+    again = Skipping()
+    write = run_folder.skipped_writer(folder, again, resume=True)
+    again.skip("a/2.png", "it is small")
+    write()
+    assert again.skipped == (*source.skipped, ("a/2.png", "it is small"))
+    page = report.write_report(folder).read_text("utf-8")
+    assert "a/1.png" in page and "a/2.png" in page
 
 
 def test_a_run_without_rows_yet(tmp_path):

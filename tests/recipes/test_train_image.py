@@ -28,6 +28,7 @@ from recipe_runs import ROOT, run_recipe
 
 import keras_mdm
 from keras_mdm import data
+from keras_mdm.data.digits import Digits
 from keras_mdm.training import state, state_file
 
 
@@ -157,8 +158,12 @@ def test_resume_goes_on_where_the_state_was_saved(finished, tmp_path):
 
     # Once more, on a run that has ended: it trains nothing and keeps the weights.
     weights = keras_mdm.MDM.from_preset(folder).network.get_weights()
-    done = run_recipe("train_image.py", "--output", folder, "--resume")
+    flags = ("--resume", "run.save_every", "--save-every", 1)
+    done = run_recipe("train_image.py", "--output", folder, *flags)
     assert done.returncode == 0, done.stderr
+    assert "steps_per_epoch was 2 and is 1" in done.stdout
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["run"]["save_every"] == 1
     again = keras_mdm.MDM.from_preset(folder).network.get_weights()
     assert all(map(np.array_equal, weights, again))
 
@@ -280,6 +285,19 @@ def test_resume_refuses_other_settings(finished, main):
 
 
 @pytest.mark.once
+def test_what_may_change_is_not_written_where_something_else_has(
+    finished, main, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    before = (folder / "config.json").read_bytes()
+    monkeypatch.setattr(Digits, "contents", lambda self: {"pictures": 1})
+    flags = ["--resume", "run.save_every", "--save-every", "1"]
+    with pytest.raises(SystemExit, match="data.pictures was 1438 and is 1"):
+        main(["--output", str(folder), *flags])
+    assert (folder / "config.json").read_bytes() == before
+
+
+@pytest.mark.once
 def test_resume_refuses_the_run_of_another_recipe(finished):
     with pytest.raises(SystemExit, match="is a run of train-image"):
         train_text_to_image.main(["--output", str(finished[0]), "--resume"])
@@ -296,6 +314,34 @@ def test_check_says_whether_anything_is_learned(
     with pytest.raises(SystemExit, match="resolution 16, 8 did not fall by 25%"):
         main([*flags, "--learning-rate", "1e-9"])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.once
+def test_check_takes_the_optimizer_of_the_run(
+    training_flags, tmp_path, main, monkeypatch
+):
+    monkeypatch.setattr(check, "_STEPS", 10)
+    made = []
+    monkeypatch.setattr(keras_mdm.MDM, "fit", lambda mdm, *_, **__: made.append(mdm))
+    flags = ["--output", str(tmp_path / "run"), "--check", *map(str, training_flags)]
+    with pytest.raises(AttributeError):
+        main([*flags, "--set", "stage.optimizer=muon", "stage.warmup_steps=1000"])
+    (mdm,) = made
+    assert isinstance(mdm.optimizer, keras_mdm.Muon)
+    assert float(mdm.optimizer.learning_rate) == pytest.approx(0.0007)
+
+
+@pytest.mark.once
+def test_check_tells_of_pictures_without_anything_to_learn():
+    pictures = np.zeros((2, 4, 4, 3), "uint8")
+    pictures[1, ..., 0] = 255
+    with pytest.raises(ValueError, match="2 pictures of a batch are of a single color"):
+        check.check_pictures(pictures)
+    pictures[:, 0, 0] = 7
+    check.check_pictures(pictures)
+    with pytest.raises(ValueError, match="2 pictures of a batch are the same"):
+        check.check_pictures(pictures[[0, 0]])
+    check.check_pictures(pictures[:1])
 
 
 @pytest.mark.once

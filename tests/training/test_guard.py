@@ -68,7 +68,7 @@ def test_a_step_that_is_not_finite_changes_nothing(compiled, capsys):
     # One bad step of three hides neither the others' losses nor their updates.
     log = guarded(compiled, weighted(3, {1: TOO_LARGE}), callbacks.LossGuard())
     assert np.isfinite(log.history["loss"][0])
-    assert "1 of the last steps up to step 7 had a loss" in capsys.readouterr().err
+    assert "1 of the steps 5 to 7 had a loss" in capsys.readouterr().err
     after = values_of(compiled.network.weights)
     assert not equal_values(before[: len(after)], after)
     assert all(np.isfinite(value).all() for value in after)
@@ -94,7 +94,8 @@ def test_another_optimizer_that_diverges_is_stopped():
 
 
 def test_a_jump_of_the_loss_is_told_with_its_batch(tmp_path, capsys):
-    data = weighted(8, {5: 1000.0})
+    # A state is written after the last one, which changed nothing.
+    data = weighted(8, {5: 1000.0, 7: TOO_LARGE})
     ProgressiveSchedule([Stage(8, steps=8, batch_size=8)]).fit(
         build(),
         lambda stage: data,
@@ -103,7 +104,20 @@ def test_a_jump_of_the_loss_is_told_with_its_batch(tmp_path, capsys):
         verbose=0,
     )
     told = capsys.readouterr().err
-    assert "at step 6, " in told and "the batch was number 6" in told
+    assert "at step 6, " in told and "the batch of step 6 was number 6" in told
+
+
+def test_what_was_told_before_a_stop_is_not_told_again(compiled, capsys):
+    guard = callbacks.LossGuard(every=1)
+    guarded(compiled, weighted(3, {2: TOO_LARGE}), guard)
+    assert "1 of the steps" in capsys.readouterr().err
+    again = callbacks.LossGuard(every=1)
+    again.set_model(compiled)
+    again.set_state(guard.get_state())
+    again.on_train_begin()
+    again.on_epoch_begin(0)
+    again._look()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_loss_that_falls_is_no_jump(compiled, capsys):

@@ -71,6 +71,17 @@ def test_fit_ends_after_the_step(mdm, signum, hook, done):
     assert np.isfinite(mdm.train_on_batch(BATCH, return_dict=True)["loss"])
 
 
+def test_sigterm_where_nothing_is_held(mdm):
+    with pytest.raises(SystemExit) as end, interrupts.sigterm_exits():
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    assert end.value.code == 143
+    with pytest.raises(SystemExit) as end, interrupts.sigterm_exits():
+        fit(mdm, [SignalAt("on_train_batch_end", 2, signal.SIGTERM)])
+    assert end.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_the_weights_are_those_after_the_step(mdm):
     """Bit for bit those of a run that was to end there."""
     start = values_of([*mdm.variables, *mdm.optimizer.variables])

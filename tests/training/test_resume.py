@@ -223,6 +223,31 @@ def test_changed_data_are_refused_unless_allowed(whole, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("changes", [{"steps": 5}, {"steps": 5, "steps_per_epoch": 4}])
+def test_epochs_of_another_length_do_not_change_the_number_of_steps(
+    changes, tmp_path, monkeypatch
+):
+    first = Stage(8, steps=3, steps_per_epoch=2, batch_size=4)
+    options = {"checkpoint_dir": tmp_path, "verbose": 0}
+    mdm = build()
+    ProgressiveSchedule([first]).fit(mdm, one_batch, **options)
+    write = state_file.write
+
+    def write_beside_others(*arguments):
+        assert list(tmp_path.glob("*.state"))
+        write(*arguments)
+
+    monkeypatch.setattr(state_file, "write", write_beside_others)
+    options |= {"resume": True, "allow_changed": ["stages", "optimizers"]}
+    longer = ProgressiveSchedule([dataclasses.replace(first, **changes)])
+    longer.fit(mdm, one_batch, **options)
+    assert int(mdm.optimizer.iterations) == 5
+    other = ProgressiveSchedule([dataclasses.replace(first, resolution=16)])
+    with pytest.raises(ValueError, match="in stage 1, of resolution 8.*of \\[16\\]"):
+        other.fit(mdm, one_batch, **options)
+
+
+@pytest.mark.once
 def test_a_full_disk_keeps_the_last_state(tmp_path, monkeypatch, capsys):
     write, calls = state_file.write, []
 
