@@ -473,9 +473,7 @@ class MDM(keras.Model):
     evaluate = entry.evaluate
     train_on_batch = entry.train_on_batch
     test_on_batch = entry.test_on_batch
-
-    predict = entry.predict
-    predict_on_batch = predict
+    predict = predict_on_batch = entry.predict
     export = entry.export
 
     # === Pictures and files out ===
@@ -487,7 +485,6 @@ class MDM(keras.Model):
     load_weights = in_turn(transfer.load_weights)
     get_weights = reading(keras_files.get_weights)
     set_weights = in_turn(keras.Model.set_weights)
-
     save = reading(keras_files.save)
     save_weights = reading(keras_files.save_weights)
     get_config = keras_files.get_config
