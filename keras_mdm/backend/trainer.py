@@ -70,17 +70,14 @@ def keeps_weights(cls):
     return cls
 
 
-def sync_weights(model, stopped=False):
+def sync_weights(model):
     """Gives the variables their newest values, in the middle of `fit` too.
 
     Args:
         model: `keras.Model` that `keeps_weights`.
-        stopped: bool. Whether an exception came, so that no step will go on from there.
     """
     if name() == "jax":
         model.jax_state_sync()
-        if stopped:
-            model._jax_state = None
 
 
 def newest(model, variables):

@@ -256,7 +256,7 @@ def _steps(self, name, trains=False):
         try:
             yield
         except BaseException:
-            backend.sync_weights(self, stopped=True)
+            backend.sync_weights(self)
             # Where a device has failed, the weights may be lost.
             with contextlib.suppress(TypeError, RuntimeError):
                 _note_averages(self)

@@ -69,12 +69,15 @@ def held():
 
 @contextlib.contextmanager
 def at_once():
-    """Within it, which is no step, handlers that the program has set are called."""
+    """Within it, which is no step, handlers that the program has set are called.
+
+    Not of several processes: one that they end would leave the others waiting.
+    """
     holder = _holder if threading.current_thread() is threading.main_thread() else None
     if holder is None:
         yield
         return
-    holder.waits = True
+    holder.waits = backend.number_of_processes() == 1
     try:
         yield
     finally:
