@@ -10,12 +10,12 @@ import zlib
 import h5py
 import numpy as np
 
-from hostile.converted import T5, read_t5, t5, tensors
+from hostile.converted import T5, read_t5, read_yaml, t5, tensors
 from hostile.forge import archive, case, chunk, png, write
 from hostile.keras_weights import hdf5, load_weights
 from hostile.others import HEADER, box, movie, read_statistics, saved, statistics, track
 from hostile.pictures import clip, picture, read_clips, read_folder, tiff
-from hostile.presets import load, preset
+from hostile.presets import forged, load, preset, put
 from hostile.sets import (
     GOOD,
     header,
@@ -234,6 +234,39 @@ for _name, _made in {
     "card-names": card({"class_label": {"names": {"0": "a", str(10**8 - 1): "b"}}}),
 }.items():
     case("hf", f"features-{_name}", _made, read_hf)
+
+
+# Names that a terminal would obey, in errors.
+ESCAPE = "\x1b[31m\u202eX"
+
+
+def named(folder, outside):
+    import pyarrow.parquet
+
+    table = pyarrow.table({ESCAPE: ["a"], ESCAPE + "b": ["b"]})
+    pyarrow.parquet.write_table(table, folder / "train.parquet")
+
+
+def named_weights(folder, outside):
+    from safetensors.numpy import save_file
+
+    t5(config=T5)(folder, outside)
+    arrays = {"shared.weight": np.zeros((99, 99)), f"encoder.{ESCAPE}": np.zeros(4)}
+    save_file(arrays, folder / "model.safetensors")
+
+
+for _name, _change in {
+    "key": put("config", "network", "config", ESCAPE, value=1),
+    "part": put("config", "network", value=ESCAPE),
+    "class": put("class_name", value=ESCAPE),
+}.items():
+    case("preset", f"escapes-{_name}", forged(_change), load)
+VERSION = put("format_version", value=ESCAPE)
+case("preset", "escapes-version", forged(VERSION, "metadata.json"), load)
+case("hf", "escapes", named, read_hf)
+case("t5", "escapes", named_weights, read_t5)
+YAML = 'unet_config: {"\\e[31m": 1}\nsample_image_size: "\\e[31m"\n'
+case("yaml", "escapes", lambda f, o: write(f / "config.yaml", YAML), read_yaml)
 
 
 # Pictures and clips.

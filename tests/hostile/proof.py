@@ -67,4 +67,9 @@ def imports(folder):
 
 @proof
 def takes_memory(folder):
-    return bytearray(b"x") * (3 * 2**29)
+    assert bytearray(b"x") * (3 * 2**29)
+
+
+@proof
+def shows_an_escape(folder):
+    raise ValueError("a name: \x1b[31m")

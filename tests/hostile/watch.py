@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 import traceback
+import unicodedata
 import warnings
 
 _STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.startfile", "pty.")
@@ -29,6 +30,7 @@ _CHANGES = ("os.rename", "os.remove", "os.link", "os.symlink", "os.mkdir", "os.r
             "os.truncate", "os.chmod", "os.chown", "shutil.")  # fmt: skip
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _LONGEST = 120  # Seconds until a reader is taken to wait for ever.
 # What every Python program reads.
 _SYSTEM = (sys.prefix, sys.base_prefix, str(_ROOT), "/proc", "/sys", "/usr", "/lib")
@@ -150,6 +152,8 @@ def run(case, folder, watch):
     finally:
         watch.on = False
         signal.alarm(0)
+    text = "".join(why) if isinstance(why, list) else str(why)
+    watch.seen += sorted({f"shows {ascii(c)}" for c in text if _is_obeyed(c)})
     seconds, memory = time.process_time() - start, _peak() - before
     return {
         "id": case.id,
@@ -160,6 +164,14 @@ def run(case, folder, watch):
         "seen": watch.seen + watch.outside_events(),
         "marker": [str(path) for path in watch.outside.parent.rglob("*MARKER*")],
     }
+
+
+def _is_obeyed(letter):
+    """Whether a terminal does something at a letter, or turns the text behind it."""
+    if letter in "\n\t":
+        return False
+    turns = unicodedata.bidirectional(letter) in _TURNS
+    return turns or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
 
 
 def _too_long(*_):

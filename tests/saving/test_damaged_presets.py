@@ -65,7 +65,7 @@ def test_bad_json(folder, name, content, words):
     [
         (3, "format version 3, .* reads up to 2"),
         (None, "format version None"),
-        ("2", "format version 2"),
+        ("2", "format version '2'"),
     ],
 )
 def test_other_format(folder, version, words):
