@@ -8,8 +8,11 @@ and `passes`.
 import ast
 import multiprocessing
 import os
+import signal
 import sys
 import threading
+
+_SECONDS = 60  # That a worker goes on after SIGTERM.
 
 
 def default_workers():
@@ -64,7 +67,11 @@ def end_with_parent(*_):
     """Ends this worker process when the one that started it is gone, however it ended.
 
     Workers of a program that was killed would wait for ever, and keep their memory.
+    Ctrl-C and SIGTERM reach workers too where they are sent to a whole group. But they
+    are for the program, which finishes its step, and needs a batch for that.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS))
 
     def watch():
         multiprocessing.parent_process().join()

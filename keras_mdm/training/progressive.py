@@ -119,9 +119,10 @@ class ProgressiveSchedule:
                 checkpoint_dir, run, settings, index, stage, callbacks, keep_every
             )
             with contextlib.closing(saver):
-                saver.begin(mdm, state)
+                goes_on = begin[0] < len(stage.rounds())
+                saver.begin(mdm, state, goes_on)
                 _tell(callbacks, "on_stage_begin", index, stage, mdm)
-                if begin[0] < len(stage.rounds()):
+                if goes_on:
                     dataset = make_dataset(stage)
                     validation = validation_data(stage) if validation_data else None
                     for history in _fit_stage(

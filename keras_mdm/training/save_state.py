@@ -47,13 +47,14 @@ class SaveState(StepCallback):
             "one is tried.",
         )
 
-    def begin(self, mdm, state=None):
+    def begin(self, mdm, state=None, goes_on=True):
         """Must be called before the first step of a stage. Restores a state, or writes
         the first one.
 
         Args:
             mdm: `MDM`, compiled for the stage.
             state: `State` or `None`.
+            goes_on: bool. Whether steps of the stage follow.
         """
         self.set_model(mdm)
         if state is None:
@@ -63,7 +64,7 @@ class SaveState(StepCallback):
             return
         metrics = state.restore(mdm)
         self.place, self.anew = state.place or START, True
-        if state.progress["step"]:
+        if state.progress["step"] and goes_on:
             self.metrics = metrics
             saved = {kind: list(s) for kind, s in state.values["callbacks"].items()}
             for callback in self.callbacks:

@@ -1,5 +1,6 @@
 """How `sample` and `evaluate` draw: the flags, the model and the call they share."""
 
+import pathlib
 import time
 
 from keras_mdm_recipes import averages, devices, start
@@ -29,6 +30,11 @@ def load_model(args, run):
     Chooses the backend, so Keras must not be imported before.
     """
     averages.check(args, run)
+    if (pathlib.Path(run) / "state").is_dir() and not start.read_run(run):
+        raise ValueError(
+            f"the run in '{run}' has not ended, and has its model at its end: wait, or "
+            "go on with it by --resume."
+        )
     start.choose_backend(args.backend)
     devices.prepare(args.data_parallel)
 

@@ -87,6 +87,20 @@ def test_programs_that_can_have_workers(code, way, tmp_path):
     assert "shape (4, 16, 16, 3) white False" in done.stdout, done.stderr
 
 
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="no such signals")
+def test_workers_leave_signals_to_the_program():
+    code = (
+        "import os, signal; from keras_mdm.data import workers\n"
+        "workers.multiprocessing.parent_process = lambda: workers.threading.Event()\n"
+        "workers.threading.Event.join = workers.threading.Event.wait\n"
+        "workers.end_with_parent()\n"
+        "for s in (signal.SIGINT, signal.SIGTERM): os.kill(os.getpid(), s)\n"
+        "print('left', signal.alarm(0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "left 60\n", done.stderr
+
+
 def test_workers_end_with_a_program_that_is_killed(tmp_path):
     """They hold its output open: this would not return before."""
     done = run(KILLED, "-c", tmp_path)

@@ -132,6 +132,13 @@ def test_unknown_model_is_told():
         sample.main(["no_such_preset"])
 
 
+def test_a_run_that_has_not_ended_is_told(tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SystemExit, match="has not ended.*--resume"):
+        sample.main([str(tmp_path)])
+
+
 def test_labels_by_name():
     names = ["red circle", "blue star"]
     assert labels.find_labels(["blue star", "0"], 2, names, 3) == ([1, 0], 3)

@@ -9,6 +9,7 @@ import pytest
 from helpers import batch_of, equal_values, tiny_mdm, values_of
 
 from keras_mdm import ProgressiveSchedule, Stage
+from keras_mdm.callbacks import History
 from keras_mdm.training import state, state_file
 
 pytestmark = pytest.mark.usefixtures("eager_functions")
@@ -245,6 +246,29 @@ def test_epochs_of_another_length_do_not_change_the_number_of_steps(
     other = ProgressiveSchedule([dataclasses.replace(first, resolution=16)])
     with pytest.raises(ValueError, match="in stage 1, of resolution 8.*of \\[16\\]"):
         other.fit(mdm, one_batch, **options)
+
+
+@pytest.mark.once
+def test_a_stage_that_was_stopped_later_than_it_ends_now(tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2:
+                raise KeyboardInterrupt
+
+    stages = [Stage(8, steps=steps, batch_size=4) for steps in (4, 1)]
+    options = {"checkpoint_dir": tmp_path, "verbose": 0}
+    history = History(tmp_path / "history.csv")
+    with pytest.raises(KeyboardInterrupt):
+        ProgressiveSchedule(stages).fit(
+            build(), one_batch, [history, Interrupt()], **options
+        )
+    assert state.newest(tmp_path).progress["step"] == 2
+    options |= {"resume": True, "allow_changed": ["stages", "optimizers"]}
+    stages[0] = dataclasses.replace(stages[0], steps=1)
+    history = History(tmp_path / "history.csv")
+    ProgressiveSchedule(stages).fit(build(), one_batch, [history], **options)
+    rows = (tmp_path / "history.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[:3] for row in rows] == [["2", "8", "1"]]
 
 
 @pytest.mark.once
