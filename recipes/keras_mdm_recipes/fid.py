@@ -12,6 +12,7 @@ FID is of 50,000 drawn pictures. It falls with their number, so `evaluate` refus
 fewer; without `--fid` it prints distances, with those of real pictures beside.
 """
 
+import os
 import pathlib
 
 import numpy as np
@@ -171,6 +172,8 @@ def main(arguments=None):
     with start.errors_as_lines():
         if not args.output.endswith(".npz"):
             raise ValueError(f"--output must end in .npz. Received: '{args.output}'")
+        if os.path.lexists(args.output):
+            raise ValueError(f"--output '{args.output}' exists: give another name.")
         start.choose_backend(None)
         count = write_statistics(args, Network())
     print(f"Statistics of {count} pictures are written to {args.output}")

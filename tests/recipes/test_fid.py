@@ -74,10 +74,11 @@ def test_from_a_folder_to_fid(tmp_path, monkeypatch, capsys):
     (tmp_path / "real" / "broken.png").write_bytes(b"no picture")
     monkeypatch.setattr(fid, "Network", Corners)
     output = tmp_path / "reference.npz"
-    fid.main(
-        [f"folder:{tmp_path / 'real'}", "--split", "all", "--resolution", "8"]
-        + ["--batch-size", "7", "--output", str(output)]
-    )
+    arguments = [f"folder:{tmp_path / 'real'}", "--split", "all", "--resolution", "8"]
+    arguments += ["--batch-size", "7", "--output", str(output)]
+    fid.main(arguments)
+    with pytest.raises(SystemExit, match="exists: give another name"):
+        fid.main(arguments)
     told = capsys.readouterr().out
     assert "Statistics of 30 pictures" in told and "broken.png" in told
     monkeypatch.setattr(fid, "NUM_SAMPLES", 60)
