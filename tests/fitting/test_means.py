@@ -7,7 +7,6 @@ from helpers import (
     batch_of,
     lean_nest,
     randomize,
-    tiny_unet,
     to_numpy,
     trainer,
 )
@@ -102,7 +101,7 @@ def test_validation(mdm, weight):
 def test_one_level(weighting):
     """Where there is one resolution, its loss is the loss; and weights of noise levels
     are not those that a batch happens to have."""
-    mdm = trainer(randomize(tiny_unet(4)), loss_weighting=weighting)
+    mdm = trainer(randomize(lean_nest(1, resolution=4)), loss_weighting=weighting)
     mdm.reset_ema()
     data = batch_of(6, 4)
     expected = _expected(_errors(mdm, data), weights={4: 1.0})

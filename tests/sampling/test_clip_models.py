@@ -28,7 +28,7 @@ def _batch(size=4, frames=4, resolution=4, seed=0):
 
 @pytest.fixture(scope="module")
 def trained():
-    mdm = trainer(_nest())
+    mdm = trainer(_nest(), keras.optimizers.SGD(0.05))
     before = values_of(mdm.trainable_variables)
     history = mdm.fit(_batch(8), batch_size=4, epochs=2, verbose=0).history
     return mdm, history, before
