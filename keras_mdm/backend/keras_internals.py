@@ -1,6 +1,6 @@
 """What Keras has under private names and nothing else offers. With `trainer`, the
 place of this folder; the others are `fitting.streams` (data adapters) and `optimizer`
-(the update step).
+with `finite_updates` (the update step).
 """
 
 import keras

@@ -6,6 +6,7 @@ https://github.com/google/riegeli/blob/master/doc/riegeli_records_file_format.md
 """
 
 import bisect
+import io
 import itertools
 import os
 import struct
@@ -13,11 +14,12 @@ import struct
 import pyarrow
 
 from keras_mdm.data.packed import ALWAYS, MOST_UNPACKED
+from keras_mdm.data.parquet import read_number
 from keras_mdm.text_files import printable, reason
 
 _BLOCK, _BLOCK_HEADER, _HEADER = 2**16, 24, 40
 _RECORDS = ord("r")  # The kind of chunk that TFDS writes.
-_CODECS = {ord("z"): "zstd", ord("b"): "brotli"}
+_CODECS = {b"z": "zstd", b"b": "brotli"}
 _MOST_FOOTER = 2**24  # Of a million chunks.
 _NUMBER = 8  # Bytes that each record takes beside its own.
 
@@ -114,47 +116,31 @@ def _records(file, at):
     kind, count, _, size = _read_header(file, at)
     if kind != _RECORDS or size > os.fstat(file.fileno()).st_size:
         raise ValueError("it has no footer where one should be")
-    data = _read(file, at, _HEADER + size)[_HEADER:]
-    size, at = _number(data, 1)
-    sizes = _unpacked(data[0], data[at : at + size])
-    values = _unpacked(data[0], data[at + size :])
-    found, at, start = [], 0, 0
-    for _ in range(count):
-        size, at = _number(sizes, at)
-        found.append(values[start : start + size])
-        start += size
-    return found
+    data = io.BytesIO(_read(file, at, _HEADER + size)[_HEADER:])
+    codec = data.read(1)
+    sizes = io.BytesIO(_unpacked(codec, data.read(read_number(data))))
+    values = io.BytesIO(_unpacked(codec, data.read()))
+    return [values.read(read_number(sizes)) for _ in range(count)]
 
 
 def _unpacked(codec, data):
-    if codec == 0:
+    if codec == b"\0":
         return data
-    size, at = _number(data, 0)
+    data = io.BytesIO(data)
+    size = read_number(data)
     if size > _MOST_FOOTER or codec not in _CODECS:
         raise ValueError(f"its footer is packed otherwise, or has {size} bytes")
-    return pyarrow.decompress(data[at:], size, _CODECS[codec], asbytes=True)
+    return pyarrow.decompress(data.read(), size, _CODECS[codec], asbytes=True)
 
 
-def _fields(data):
+def _fields(message):
     """Fields of a message by number: whole numbers, and bytes."""
-    found, at = {}, 0
-    while at < len(data):
-        key, at = _number(data, at)
-        value, at = _number(data, at)
+    found, data = {}, io.BytesIO(message)
+    while data.tell() < len(message):
+        key, value = read_number(data), read_number(data)
         if key & 7 == 2:
-            value, at = data[at : at + value], at + value
+            value = data.read(value)
         elif key & 7:
             raise ValueError("its footer has a field of another type")
         found[key >> 3] = value
     return found
-
-
-def _number(data, at):
-    """A number of seven bits a byte, and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        value |= (data[at] & 127) << shift
-        at += 1
-        if data[at - 1] < 128:
-            return value, at
-    raise ValueError("a number in its footer is too long")

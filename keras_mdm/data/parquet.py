@@ -86,7 +86,7 @@ def _read_struct(file, depth=0):
         raise ValueError("its headers are nested too deep")
     found, field = {}, 0
     while head := _byte(file):
-        field = field + (head >> 4) if head >> 4 else _unsigned(file) >> 1
+        field = field + (head >> 4) if head >> 4 else read_number(file) >> 1
         found[field] = _read_value(file, head & 15, depth)
     return found
 
@@ -97,14 +97,14 @@ def _read_value(file, kind, depth):
     if kind == _BYTE:
         return _byte(file)
     if kind <= _I64:
-        value = _unsigned(file)
+        value = read_number(file)
         if value & 1:
             raise ValueError("a number in its headers is negative")
         return value >> 1
     if kind == _DOUBLE:
         return file.read(8)
     if kind == _BINARY:
-        return file.seek(_unsigned(file), 1)
+        return file.seek(read_number(file), 1)
     if kind == _STRUCT:
         return _read_struct(file, depth + 1)
     raise ValueError(f"its headers have values of the type {kind}")
@@ -117,7 +117,8 @@ def _byte(file):
     return data[0]
 
 
-def _unsigned(file):
+def read_number(file):
+    """Reads a number of seven bits a byte, as Thrift and riegeli write it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = _byte(file)

@@ -45,10 +45,10 @@ from keras_mdm_recipes import (
     evaluate_scenes,
     fid,
     judging,
-    labels,
     outside,
     start,
 )
+from keras_mdm_recipes.labels import check_classes, class_title
 from keras_mdm_recipes.settings import Settings
 from keras_mdm_recipes.sources import LIMITS_HELP, open_data
 
@@ -152,7 +152,7 @@ def report(resolution, result, class_names):
         f"{result['pictures']['real_test']} unseen real ones right."
     )
     entries = [
-        f"{labels.class_title(label, class_names)} {right:.0%}"
+        f"{class_title(label, class_names)} {right:.0%}"
         for label, right in result["per_class"].items()
     ]
     width = max(map(len, entries)) + 2
@@ -163,7 +163,7 @@ def report(resolution, result, class_names):
     judging.print_distances(result)
 
 
-def check_classes(args, mdm):
+def check_num_samples(args, mdm):
     """Raises a `ValueError` unless pictures of all classes can be drawn."""
     num_classes = mdm.batch_spec.num_classes
     if num_classes is None:
@@ -188,9 +188,7 @@ def prepare_classes(args, settings, mdm, class_names):
     splits = (settings["split"], args.test_split)
     sources = [open_data(settings, split) for split in splits]
     for source in sources:
-        labels.check_classes(
-            settings["dataset"], class_names or [], source.class_names or []
-        )
+        check_classes(settings["dataset"], class_names or [], source.class_names or [])
     judges, channels = {}, mdm.network.image_channels
     for resolution in sorted(mdm.resolutions):
         train, test = (
@@ -265,7 +263,7 @@ def evaluate(args):
         right, run = judged.right, judged.prepare(args, settings, mdm)
     else:
         args.judge_epochs = args.judge_epochs or JUDGE_EPOCHS
-        check_classes(args, mdm)
+        check_num_samples(args, mdm)
         take()
         right = operator.itemgetter("accuracy")
         run = prepare_classes(args, settings, mdm, config.get("class_names"))
