@@ -115,8 +115,18 @@ class FeedForward(Layer):
         )
 
     def call(self, x):
-        h = ops.gelu(self.expand(self.norm(x)), approximate=False)
-        return x + self.project(h)
+        return x + self.project(gelu(self.expand(self.norm(x))))
+
+
+def gelu(x):
+    """`x` times the share of a standard normal distribution below it, in float32.
+
+    By erf: with JAX' own, by erfc, a product that takes this for its input takes twice
+    as long on a TPU in bfloat16, by the compiler's estimate.
+    """
+    wide = ops.cast(x, "float32")
+    share = 0.5 * (1.0 + ops.erf(wide * math.sqrt(0.5)))
+    return ops.cast(wide * share, x.dtype)
 
 
 class SpatialAttention(Layer):

@@ -1,6 +1,7 @@
 """Attention against loops in numpy, with and without a mask."""
 
 import functools
+import math
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from helpers import compute, gradient_of, randomize, to_numpy
 from keras_mdm import backend
 from keras_mdm.backend import attention
 from keras_mdm.layers import FeedForward, SpatialAttention, attend, standardize
+from keras_mdm.layers.attention import gelu
 
 
 def _softmax(scores):
@@ -218,3 +220,15 @@ def test_fresh_layer_is_the_identity(layer):
 def test_widths_are_checked(channels, heads):
     with pytest.raises(ValueError, match="positive multiple of the .* attention"):
         SpatialAttention(channels, heads)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-6), ("bfloat16", 2**-8)])
+def test_gelu(dtype, error):
+    x = keras.ops.cast(np.linspace(-8.0, 8.0, 401, dtype="float32"), dtype)
+    given = to_numpy(keras.ops.cast(x, "float32")).astype("float64")
+    expected = given * [0.5 * (1.0 + math.erf(v / math.sqrt(2.0))) for v in given]
+    result = compute(gelu, x)
+    assert keras.backend.standardize_dtype(gelu(x).dtype) == dtype
+    # Rounded once.
+    bound = error * np.maximum(np.abs(expected), 1.0)
+    assert (np.abs(np.asarray(result, "float64") - expected) <= bound).all()
