@@ -3,6 +3,7 @@
 import functools
 import math
 
+import keras
 from keras import ops
 
 from keras_mdm import backend
@@ -65,20 +66,72 @@ def _attend_by_heads(query, key, value, mask):
     return ops.matmul(weights, ops.transpose(value, (0, 2, 1, 3)))
 
 
-def split_heads(h, parts, num_heads):
-    """Splits the last axis into queries, keys and values, and each into heads.
+class ToHeads(Dense):
+    """Projections of one input to several tensors, each divided into heads.
+
+    Each is a product of its own with a part of the kernel. Taken apart after one
+    product of all, on a TPU they would be brought into another order in memory.
 
     Args:
-        h: Tensor of shape `(batch, length, parts * channels)`.
-        parts: int. Tensors to return: 3, or 2 for keys and values alone.
+        inputs: int. Size of the last axis of the input.
+        channels: int. Features of each tensor, of all heads together.
+        parts: int. Tensors: 3 for queries, keys and values, or 2 for keys and values.
         num_heads: int.
+        **kwargs: Arguments of `Dense`.
+
+    Call arguments:
+        x: Tensor of shape `(batch, length, inputs)`.
 
     Returns:
         List of tensors of shape `(batch, length, num_heads, channels // num_heads)`.
     """
-    shape = (-1, h.shape[1], num_heads, h.shape[2] // (parts * num_heads))
-    # Not by indexing: in TensorFlow the gradient of that writes zeros for the rest.
-    return [ops.reshape(part, shape) for part in ops.split(h, parts, axis=-1)]
+
+    def __init__(self, inputs, channels, parts, num_heads, **kwargs):
+        super().__init__(inputs, parts * channels, **kwargs)
+        self.parts = parts
+        self.head_shape = (num_heads, channels // num_heads)
+
+    def call(self, x):
+        record(_places(x) * self.inputs * self.units)
+        kernel = ops.reshape(self.kernel, (self.inputs, self.parts, *self.head_shape))
+        bias = ops.reshape(self.bias, (self.parts, 1, *self.head_shape))
+        pairs = zip(
+            ops.split(kernel, self.parts, axis=1),
+            ops.split(bias, self.parts),
+            strict=True,
+        )
+        return [
+            ops.einsum("blc,chs->blhs", x, ops.squeeze(kernel, 1)) + bias
+            for kernel, bias in pairs
+        ]
+
+
+class FromHeads(Dense):
+    """Projection of what all heads of attention found.
+
+    Args: of `Dense`.
+
+    Call arguments:
+        x: Tensor of shape `(batch, length, heads, size)`, with `heads * size` features.
+
+    Returns:
+        Tensor of shape `(batch, length, units)`.
+    """
+
+    def build(self, input_shape=None):
+        super().build()
+        self.input_spec = keras.InputSpec(ndim=4)
+
+    def call(self, x):
+        record(_places(x) * self.inputs * self.units)
+        kernel = ops.reshape(self.kernel, (*x.shape[2:], self.units))
+        bias = ops.reshape(self.bias, (1, 1, self.units))
+        return ops.einsum("blhs,hsu->blu", x, kernel) + bias
+
+
+def _places(x):
+    """Places of all samples, none where their number is not known."""
+    return math.prod(size or 0 for size in x.shape[:2])
 
 
 class FeedForward(Layer):
@@ -166,13 +219,13 @@ class SpatialAttention(Layer):
         self.norm = GroupNormalization(
             channels, ATTENTION_GROUPS, dtype=policy, name="norm"
         )
-        self.qkv = Dense(channels, 3 * channels, dtype=policy, name="qkv")
+        self.qkv = ToHeads(channels, channels, 3, num_heads, dtype=policy, name="qkv")
         if token_size is not None:
             self.token_norm = LayerNorm(token_size, dtype=policy, name="token_norm")
-            self.token_kv = Dense(
-                token_size, 2 * channels, dtype=policy, name="token_kv"
+            self.token_kv = ToHeads(
+                token_size, channels, 2, num_heads, dtype=policy, name="token_kv"
             )
-        self.output_projection = Dense(
+        self.output_projection = FromHeads(
             channels, channels, zero=True, dtype=policy, name="output"
         )
         self.feed_forward = None
@@ -191,19 +244,17 @@ class SpatialAttention(Layer):
             A pair of tensors of shape
             `(batch, tokens, num_heads, channels // num_heads)`.
         """
-        h = self.token_kv(self.token_norm(tokens, standardized=True))
-        return tuple(split_heads(h, 2, self.num_heads))
+        return tuple(self.token_kv(self.token_norm(tokens, standardized=True)))
 
     def call(self, x, keys_values=None, token_mask=None):
         height, width = x.shape[1:3]
         h = ops.reshape(self.norm(x), (-1, height * width, self.channels))
-        query, key, value = split_heads(self.qkv(h), 3, self.num_heads)
+        query, key, value = self.qkv(h)
         sources = [(key, value, None)]
         if keys_values is not None:
             sources.append((*keys_values, token_mask))
-        attended = attend(query, *sources)
-        attended = ops.reshape(attended, (-1, height, width, self.channels))
-        x = x + self.output_projection(attended)
+        h = self.output_projection(attend(query, *sources))
+        x = x + ops.reshape(h, (-1, height, width, self.channels))
         return x if self.feed_forward is None else self.feed_forward(x)
 
     def get_config(self):

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_mdm.layers.attention import FeedForward, attend, split_heads
+from keras_mdm.layers.attention import FeedForward, FromHeads, ToHeads, attend
 from keras_mdm.layers.primitives import (
     Conv3x3,
     Dense,
@@ -84,8 +84,9 @@ class TemporalAttention(Layer):
             channels, channels, stride=2, dtype=policy, name="downsample"
         )
         self.norm = LayerNorm(channels, dtype=policy, name="norm")
-        self.qkv = Dense(channels, 3 * channels, dtype=policy, name="qkv")
-        self.output_projection = Dense(
+        num_heads = channels // math.gcd(channels, HEAD_SIZE)
+        self.qkv = ToHeads(channels, channels, 3, num_heads, dtype=policy, name="qkv")
+        self.output_projection = FromHeads(
             channels, channels, zero=True, dtype=policy, name="output"
         )
         self.feed_forward = FeedForward(
@@ -107,12 +108,10 @@ class TemporalAttention(Layer):
         return x + self.upsample(h)
 
     def _attend(self, h):
-        num_heads = self.channels // math.gcd(self.channels, HEAD_SIZE)
-        query, key, value = split_heads(self.qkv(self.norm(h)), 3, num_heads)
+        query, key, value = self.qkv(self.norm(h))
         if self.rotary:
             query, key = rotate(query), rotate(key)
-        attended = attend(query, (key, value, None))
-        return self.output_projection(ops.reshape(attended, (-1, *h.shape[1:])))
+        return self.output_projection(attend(query, (key, value, None)))
 
 
 class FrameEmbedding(Layer):

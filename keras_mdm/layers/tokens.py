@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_mdm.layers.attention import FeedForward, attend, split_heads
+from keras_mdm.layers.attention import FeedForward, FromHeads, ToHeads, attend
 from keras_mdm.layers.primitives import (
     Dense,
     Layer,
@@ -34,8 +34,8 @@ class TokenBlock(Layer):
         self.num_heads = num_heads
         policy = self.dtype_policy
         self.norm = LayerNorm(size, dtype=policy, name="norm")
-        self.qkv = Dense(size, 3 * size, dtype=policy, name="qkv")
-        self.output_projection = Dense(
+        self.qkv = ToHeads(size, size, 3, num_heads, dtype=policy, name="qkv")
+        self.output_projection = FromHeads(
             size, size, zero=True, dtype=policy, name="output"
         )
         self.feed_forward = FeedForward(
@@ -43,9 +43,8 @@ class TokenBlock(Layer):
         )
 
     def call(self, tokens, token_mask=None):
-        query, key, value = split_heads(self.qkv(self.norm(tokens)), 3, self.num_heads)
+        query, key, value = self.qkv(self.norm(tokens))
         attended = attend(query, (key, value, token_mask))
-        attended = ops.reshape(attended, (-1, tokens.shape[1], self.size))
         return self.feed_forward(tokens + self.output_projection(attended))
 
 
