@@ -10,10 +10,10 @@ hours at a share of the device's peak. `--set` takes the settings of the recipes
 
 Memory is read off the trace of the training step (`plan_memory.py`), which takes
 seconds and neither a device nor a compiler. Beside what an H100's compiler planned,
-temporary memory is 1.08 GiB for 1.15 or 1.02 (a nest of 18.6 M parameters at batch 32,
-by two versions of this package), 8.2 for 7.7 (`mdm_flickr_256` at batch 8), 4.1 for
-4.4 (`mdm_base_64`, 32) and 5.3 for 6.2 (`mdm_base_256`, 8). A TPU's compiler keeps
-less: 1.3 GiB for 1.5 and 2.2 for 4.3 of the first and the third. `--compile` asks a
+temporary memory is 0.91 GiB for 0.95 (a nest of 18.6 M parameters at batch 32), 7.1 for
+7.9 (`mdm_flickr_256` at batch 8), 3.5 for 3.7 (`mdm_base_64`, 32) and 5.0 for 5.7
+(`mdm_base_256`, 8). A TPU's compiler keeps less: 4.7 GiB for 7.0 (`mdm_base_64`, 64).
+`--compile` asks a
 compiler about what was chosen: the device's own where it is installed (see
 `compile_for.py`), that of an H100 for other GPUs, or else the CPU's, and says which;
 from a TPU's comes the expected time as well.

@@ -32,7 +32,7 @@ _PRODUCTS = (
     "sort",
     "while",
 )
-_DEAR = ("erf", "erfc")
+_DEAR = ("erfc",)
 _WRITTEN = (
     "argmax",
     "concatenate",
