@@ -6,7 +6,7 @@ that were found in its plans for an H100 (`plan.py` says how near they come):
 - Products, convolutions and fused attention read and write memory.
 - Reductions and concatenations write memory, and compute what they read on the way.
 - All else is computed on the way, once for each reader, unless a product reads it, or
-  it joins large values into a smaller one, or it is as dear as `erfc`.
+  it joins large values into a smaller one.
 - A value is kept from where it is made to where it is last read. Views cost nothing,
   and weights and optimizer state are changed in place.
 
@@ -32,7 +32,6 @@ _PRODUCTS = (
     "sort",
     "while",
 )
-_DEAR = ("erfc",)
 _WRITTEN = (
     "argmax",
     "concatenate",
@@ -135,7 +134,7 @@ def _read_by_products(trace):
     found = set()
     for operation in reversed(trace.operations):
         viewed = operation.name in _VIEWS and operation.writes[0] in found
-        if operation.name in _PRODUCTS + _DEAR or viewed:
+        if operation.name in _PRODUCTS or viewed:
             found.update(operation.reads)
     return found
 
@@ -156,7 +155,7 @@ def _sources(trace):
             large = [sizes[one] for one in read if sizes[one] > _SMALL * size]
             if operation.name in _VIEWS:
                 is_written = False
-            elif operation.name in _PRODUCTS + _WRITTEN + _DEAR or value in wanted:
+            elif operation.name in _PRODUCTS + _WRITTEN or value in wanted:
                 is_written = True
             else:
                 is_written = len(large) > 1 and size < sum(large)
