@@ -158,6 +158,23 @@ def test_gelu_is_of_erf_in_float32(gpu):
     assert kinds == {("erf", "float32")}
 
 
+def test_heads_are_products_of_their_own(gpu):
+    """Queries, keys and values of one product are parted, and on a TPU moved."""
+    import jax
+
+    function, arguments, _ = gradient(1)
+    found = equations(jax.make_jaxpr(function)(*arguments).jaxpr)
+    shapes = [
+        variable.aval.shape
+        for equation in found
+        for variable in equation.outvars
+        if variable.aval.shape[:1] == (BATCH,)
+    ]
+    heads = [shape for shape in shapes if shape[2:] == (8, SIZE // 8)]
+    together = [s for s in shapes if len(s) == 3 and s[-1] in (2 * SIZE, 3 * SIZE)]
+    assert heads and not together
+
+
 @pytest.mark.parametrize(
     ("tokens", "resolution"), [(16, 16), (77, 16), (1, 16), (16, 7)]
 )
