@@ -38,7 +38,7 @@ class ProgressiveSchedule:
         if not self.stages:
             raise ValueError("`stages` must have at least one `Stage`. Received: []")
 
-    @interrupts.held()
+    @interrupts.held(whole_epochs=True)
     def fit(
         self,
         mdm,
@@ -63,7 +63,7 @@ class ProgressiveSchedule:
             validation_data: Optional callable from `Stage` to data for `evaluate`.
             checkpoint_dir: Optional path. The whole state of training is written there
                 before the first step of a stage, after each epoch, and after the step
-                at which Ctrl-C or SIGTERM stops it; the newest three states are kept.
+                at which Ctrl-C or SIGTERM stops it, or what validates after it; the newest three states are kept.
                 Those of another training there are removed, unless `resume` is set.
                 Each of several processes writes the part that it holds; they must
                 share the folder.
