@@ -3,8 +3,8 @@
     python tools/kill_training.py --kills 50 --backend jax --output killed
 
 A recipe of two stages runs once without a kill. Then it runs again, is ended by SIGKILL
-(at times of the clock by SIGALRM, whose default ends a process as well) at moments drawn
-from a seed, in the middle of a step or of one of each kind of write, and goes on with
+(by the clock: by SIGALRM, whose default ends a process as well) at moments drawn from a
+seed, in the middle of a step or of one of each kind of write, and goes on with
 `--resume` after each, until it ends by itself; and so on until there were so many
 kills. Each run must leave what the first one left, bit for bit: the state of training,
 the preset, the grids, and every row of the history but for its speed.

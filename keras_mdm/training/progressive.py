@@ -63,10 +63,10 @@ class ProgressiveSchedule:
             validation_data: Optional callable from `Stage` to data for `evaluate`.
             checkpoint_dir: Optional path. The whole state of training is written there
                 before the first step of a stage, after each epoch, and after the step
-                at which Ctrl-C or SIGTERM stops it, or what validates after it; the newest three states are kept.
-                Those of another training there are removed, unless `resume` is set.
-                Each of several processes writes the part that it holds; they must
-                share the folder.
+                (and the validation, if that follows) at which Ctrl-C or SIGTERM stops
+                it; the newest three states are kept. Those of another training there
+                are removed, unless `resume` is set. Each of several processes writes
+                the part that it holds; they must share the folder.
             resume: bool. Whether to go on from the state in `checkpoint_dir`, if there
                 is one. The data set is made anew, and goes on with the batch that comes
                 next: one of `keras_mdm.data.make_dataset`, or of grain, is set there;
