@@ -177,7 +177,7 @@ def train(recipe, settings, output, begin):
             plot_losses(output / "history.csv", output / "losses.png")
             write_report(output)
             if tracker is not None:
-                tracker.finish()
+                trackers.finish(tracker)
     last = f"stage{len(plan)}_{plan[-1].resolution}px.*"
     pictures = next((output / "samples").glob(last), output / "samples")
     if source.skipped or source.notes:
