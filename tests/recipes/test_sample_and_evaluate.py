@@ -123,6 +123,12 @@ def test_an_average_of_another_length(run, tmp_path, preset, capsys):
     # Two snapshots know little of so short a time, and enough of one that was kept.
     warned = capsys.readouterr().err
     assert "sigma_rel 0.02: its profile" in warned and "sigma_rel 0.1:" not in warned
+    assert "is missing" not in warned
+    last = run / "averages" / "stage2_step3.npz"
+    last.rename(tmp_path / last.name)
+    sample.main([str(run), *flags, str(tmp_path / "c"), "--ema", "0.1"])
+    assert "stage2_step3.npz' is missing" in capsys.readouterr().err
+    (tmp_path / last.name).rename(last)
     with pytest.raises(SystemExit, match="no snapshots.*run.averages_every=STEPS"):
         sample.main([str(preset), *flags, str(tmp_path / "d"), "--ema", "0.1"])
 
