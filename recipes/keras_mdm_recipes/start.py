@@ -210,6 +210,16 @@ def read_run(folder):
     return config
 
 
+def check_writable(folder):
+    """Raises a `ValueError` unless a folder, or where it will be made, can be written
+    to: before what is to be written there takes its time."""
+    folder = pathlib.Path(folder).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"'{folder}' can't be written to.")
+
+
 def read_json(path):
     """A JSON file as a dict, with or without the byte order mark that editors write."""
     # Not by the package, which would import Keras before its backend is chosen.

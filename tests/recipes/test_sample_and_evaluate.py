@@ -1,6 +1,7 @@
 """`recipes/sample.py` and `recipes/evaluate.py` on the tiny run of the session."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -96,6 +97,16 @@ def test_wrong_flags_are_told(run, flags, message, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=message):
         sample.main([str(run), *flags, *output])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("program", [sample, evaluate])
+def test_a_folder_that_cannot_be_written_to_is_told_first(
+    program, run, monkeypatch, capsys
+):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # Root may write anywhere.
+    with pytest.raises(SystemExit, match="run' can't be written to"):
+        program.main([str(run)])
+    assert not capsys.readouterr().out
 
 
 def test_an_average_of_another_length(run, tmp_path, preset, capsys):
