@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a model trains: they wait for the end of the step.
+"""Ctrl-C and SIGTERM: while a model trains, they wait for the end of the step.
 
 In the middle of a step an exception may cost the weights, and Keras drops one where it
 reads the losses. So both signals are taken here as long as a step may run, and so are
@@ -51,7 +51,7 @@ def held(raised=False, whole_epochs=False):
         if not raised:
             check()
     finally:
-        holder.raised, holder.whole_epochs = outer is not None, False
+        holder.raised, holder.whole_epochs = raised or outer is not None, False
         if outer is None:
             _holder = None
             holder.close()
