@@ -153,8 +153,9 @@ def test_any_length_is_that_of_an_average_kept_directly(run, sigma_rel):
         (lambda path: path.write_bytes(b""), "is damaged"),
         (lambda path: other_network(path), "of another network"),
         (lambda path: path.rename(path.with_suffix(".old")), "no snapshots"),
+        (lambda path: path.rename(path.with_name("stage1_step7.npz")), "wrong name"),
     ],
-    ids=["cut", "empty", "other", "none"],
+    ids=["cut", "empty", "other", "none", "renamed"],
 )
 def test_what_is_refused_changes_no_weight(damage, message, run, tmp_path):
     path = average_snapshots.listed(run[0])[-1][1]
@@ -168,8 +169,8 @@ def test_what_is_refused_changes_no_weight(damage, message, run, tmp_path):
 
 
 def test_a_flipped_bit_loads_no_other_numbers(run, tmp_path):
-    data = average_snapshots.listed(run[0])[-1][1].read_bytes()
-    path, mdm = average_snapshots.path_of(tmp_path, 0, 1), _fresh()
+    last = average_snapshots.listed(run[0])[-1][1]
+    data, path, mdm = last.read_bytes(), tmp_path / last.name, _fresh()
 
     def load(data):
         path.write_bytes(data)

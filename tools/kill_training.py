@@ -3,10 +3,11 @@
     python tools/kill_training.py --kills 50 --backend jax --output killed
 
 A recipe of two stages runs once without a kill. Then it runs again, is ended by SIGKILL
-at moments drawn from a seed, in the middle of a step or of one of each kind of write,
-and goes on with `--resume` after each, until it ends by itself; and so on until there
-were so many kills. Each run must leave what the first one left, bit for bit: the state
-of training, the preset, the grids, and every row of the history but for its speed.
+(by the clock: by SIGALRM, whose default ends a process as well) at moments drawn from a
+seed, in the middle of a step or of one of each kind of write, and goes on with
+`--resume` after each, until it ends by itself; and so on until there were so many
+kills. Each run must leave what the first one left, bit for bit: the state of training,
+the preset, the grids, and every row of the history but for its speed.
 
 Needs a system that can fork. One JSON line with what was found goes to the standard
 output, progress to the standard error.
@@ -59,7 +60,8 @@ class Killer:
         self.counts = collections.Counter()
         self.target = target
         if target is not None and target[0] == "time":
-            signal.signal(signal.SIGALRM, lambda *_: self.kill())
+            # The system ends it, in the middle of whatever runs. A handler of Python's
+            # would wait for the end of the step.
             signal.setitimer(signal.ITIMER_REAL, target[1])
 
     @staticmethod
@@ -260,7 +262,7 @@ def measure(folder, args):
                 choose(rng, counts, seconds) if left and kills < args.kills else None
             )
             code = run(folder, name, args, target, resume)
-            if code == -signal.SIGKILL:
+            if code in (-signal.SIGKILL, -signal.SIGALRM):
                 kills, left = kills + 1, left - 1
                 killed[target[0]] += 1
             elif code:

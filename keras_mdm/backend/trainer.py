@@ -26,7 +26,8 @@ def keeps_weights(cls):
     """Decorates a `keras.Model` whose variables shall survive an exception in any step.
 
     At every moment `_jax_state`, which Keras fills after a step alone, has the newest
-    values. The first step of a batch of a new shape may find too little memory when
+    values; what a callback has set a variable to meanwhile comes into it with the next
+    step. The first step of a batch of a new shape may find too little memory when
     its values are already given away: until it has run, a copy of them is held in the
     memory of the host.
     """
@@ -36,9 +37,17 @@ def keeps_weights(cls):
         found = [kind for kind in _KINDS if kinds.get(kind)]
         self._jax_state = dict(zip(found, state, strict=True))
         self._jax_state_synced = False
+        emptied = {}
         if purge_model_variables:
+            emptied = {kind: _variables(self, kind) for kind in found}
             self._purge_model_variables(**kinds)
+        # Past Keras, for which they would be variables of the model once more.
+        object.__setattr__(self, "_emptied", emptied)
         return state
+
+    def jax_state_sync(self):
+        _take_set(self)
+        super(cls, self).jax_state_sync()
 
     def _make_function(self, step_function, *args, **kwargs):
         if name() == "jax":
@@ -64,6 +73,7 @@ def keeps_weights(cls):
             )
 
     cls._get_jax_state = _get_jax_state
+    cls.jax_state_sync = jax_state_sync
     cls._make_function = _make_function
     cls.make_train_function = make_train_function
     cls.make_test_function = make_test_function
@@ -93,11 +103,39 @@ def newest(model, variables):
     """
     values = {}
     if name() == "jax" and model._jax_state and not model._jax_state_synced:
+        _take_set(model)
         for kind, found in model._jax_state.items():
-            owner = model.optimizer if kind == "optimizer_variables" else model
-            known = getattr(owner, kind.replace("optimizer_", ""))
+            known = _variables(model, kind)
             values |= {id(v): x for v, x in zip(known, found, strict=True)}
     return [keras.ops.convert_to_numpy(values.get(id(v), v)) for v in variables]
+
+
+def _variables(model, kind):
+    """The variables whose values are one kind of `_jax_state`."""
+    owner = model.optimizer if kind == "optimizer_variables" else model
+    return getattr(owner, kind.replace("optimizer_", ""))
+
+
+def _take_set(model):
+    """Takes over values that variables were set to since Keras emptied them.
+
+    Returns:
+        bool. Whether there are any.
+    """
+    found = False
+    if not getattr(model, "_jax_state", None) or model._jax_state_synced:
+        return found
+    for kind, variables in model._emptied.items():
+        if all(variable._value is None for variable in variables):
+            continue
+        values = zip(variables, model._jax_state[kind], strict=True)
+        model._jax_state[kind] = [
+            x if v._value is None else v._value for v, x in values
+        ]
+        for variable in variables:
+            variable._value = None
+        found = True
+    return found
 
 
 def learning_rate(model):
@@ -116,6 +154,8 @@ def _kept(model, step):
     known = set()
 
     def kept_step(state, data):
+        if _take_set(model):
+            state = tuple(map(list, model._jax_state.values()))
         arrays = keras.tree.flatten(data)
         shapes = tuple((tuple(a.shape), str(a.dtype)) for a in arrays if a is not None)
         copy = None if shapes in known else _host_copy(state)

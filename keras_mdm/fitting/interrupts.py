@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a model trains: they wait for the end of the step.
+"""Ctrl-C and SIGTERM: while a model trains, they wait for the end of the step.
 
 In the middle of a step an exception may cost the weights, and Keras drops one where it
 reads the losses. So both signals are taken here as long as a step may run, and so are
@@ -23,46 +23,38 @@ import keras
 from keras_mdm import backend
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_DEFAULTS = (signal.default_int_handler, signal.SIG_DFL)
 _holder = None
 
 
-def _exit(signum, frame):
-    raise SystemExit(128 + signum)
-
-
-_DEFAULTS = (signal.default_int_handler, signal.SIG_DFL, _exit)
-
-
 @contextlib.contextmanager
-def sigterm_exits():
-    """Within it SIGTERM ends the program as `sys.exit(143)` does: what is half written
-    is removed, and who catches it may say how to go on.
+def held(raised=False, whole_epochs=False):
+    """Within it the signals wait for `check`, or for its end.
+
+    Args:
+        raised: bool. Whether both are raised at once instead, wherever nothing inside
+            holds them: for a whole program, whose second signal then ends it too, and
+            which may remove what is half written and say how to go on.
+        whole_epochs: bool. Whether they wait for the end of an epoch whose steps are
+            done, so that all callbacks hear of it.
     """
-    default = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if not default or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGTERM, _exit)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def held():
-    """Within it the signals wait for `check`, or for its end."""
     global _holder
-    if _holder is not None or threading.current_thread() is not threading.main_thread():
+    outer = _holder
+    within = outer is not None and (raised or not outer.raised)
+    if within or threading.current_thread() is not threading.main_thread():
         yield
         return
-    _holder = holder = _Holder()
+    _holder = holder = outer or _Holder(raised)
+    holder.raised, holder.whole_epochs = raised, whole_epochs
     try:
         yield
-        check()
+        if not raised:
+            check()
     finally:
-        _holder = None
-        holder.close()
+        holder.raised, holder.whole_epochs = raised or outer is not None, False
+        if outer is None:
+            _holder = None
+            holder.close()
         # Also beside an error, such as the data's, whose workers were interrupted too.
         holder.deliver()
 
@@ -114,8 +106,12 @@ class StopAtInterrupt(keras.callbacks.Callback):
         check(batch)
 
     # Not after a training step: the last one of an epoch is followed by its end.
-    on_test_batch_begin = on_test_batch_end = on_train_batch_begin
-    on_predict_batch_begin = on_predict_batch_end = on_train_batch_begin
+
+    def on_test_batch_begin(self, batch, logs=None):
+        if not (_holder and _holder.whole_epochs and self.model.turns.trains):
+            check(batch)
+
+    on_test_batch_end = on_test_batch_begin
 
     def on_epoch_end(self, epoch, logs=None):
         check()
@@ -136,11 +132,13 @@ def with_check(callbacks):
 class _Holder:
     """Takes the signals; a thread hears of them even while a program is compiled."""
 
-    def __init__(self):
+    def __init__(self, raised):
         self.pending, self.waits = [], False
+        self.raised, self.whole_epochs = raised, False
         self.previous = {}
-        # Of several processes each may have other handlers.
-        alone = backend.number_of_processes() == 1
+        # Of several processes each may have other handlers; a program may not have
+        # joined the others yet.
+        alone = not raised and backend.number_of_processes() == 1
         for signum in signal.valid_signals() if alone else _SIGNALS:
             previous = signal.getsignal(signum)
             # Ignored ones stay so, and those that another language handles.
@@ -162,6 +160,8 @@ class _Holder:
             self.previous[signum](signum, frame)
         elif signum not in self.pending:
             self.pending.append(signum)
+            if self.raised:
+                self.deliver()
 
     def _listen(self):
         """Says that a signal has come; ends the process at the second."""
@@ -173,8 +173,9 @@ class _Holder:
                 count += 1
                 session = signum == signal.SIGINT and hasattr(sys, "ps1")
                 if count == 1:
+                    what = "what is computed" if self.raised else "the step"
                     more = "" if session else " A second signal ends at once."
-                    told = f"\nInterrupted: the step is finished first.{more}"
+                    told = f"\nInterrupted: {what} is finished first.{more}"
                     print(told, file=sys.stderr, flush=True)
                 elif not session:
                     os._exit(128 + signum)
@@ -222,9 +223,6 @@ def _forget():
     holder, _holder = _holder, None
     if holder is not None:
         holder.restore()
-    if signal.getsignal(signal.SIGTERM) == _exit:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if holder is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, holder.mask)
 
 

@@ -61,9 +61,14 @@ class Turns:
                     self._owner = me if self._depth else None
                 self._ended.notify_all()
 
+    @property
+    def trains(self):
+        """Whether the model is trained now, by whatever thread."""
+        return self._trains
+
     def check_between_steps(self, name):
         """Raises a `RuntimeError` if the model is trained now, by whatever thread."""
-        if self._trains:
+        if self.trains:
             raise RuntimeError(
                 f"`{name}` can't be called while `fit` runs, which would lose its "
                 "step. From a callback set `model.stop_training = True`, and call it "

@@ -1,7 +1,8 @@
 """Snapshots of power-function averages, and averages that are put together from them.
 
-One `.npz` file each: `sigma_rel` of the averages, `updates` of each level, and the
-values of average n in float16 as `n/path of the variable`. Called by
+One `.npz` file each: `sigma_rel` of the averages, `updates` of each level, the numbers
+in its name as `place`, and the values of average n in float16 as
+`n/path of the variable`. Called by
 `keras_mdm.callbacks.AverageSnapshots`; `load_average` is bound to `MDM`.
 """
 
@@ -34,6 +35,7 @@ def write_snapshot(mdm, path):
         updates = backend.to_numpy(averages[0].num_updates)
         _write_array(file, "sigma_rel", lengths)
         _write_array(file, "updates", updates)
+        _write_array(file, "place", _place(path))
         for number, average in enumerate(averages):
             for source, kept in zip(average.sources, average.averages, strict=True):
                 with np.errstate(over="ignore"):
@@ -46,6 +48,12 @@ def _write_array(file, name, value):
     # Without the time of writing, so that equal averages are equal files.
     with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
         np.lib.format.write_array(entry, value, allow_pickle=False)
+
+
+def _place(path):
+    """The numbers in the name of a snapshot: of the stage, from 1, and of the step."""
+    match = _PATTERN.fullmatch(path.name)
+    return np.array([int(number) for number in match.groups()])
 
 
 def listed(folder):
@@ -116,6 +124,9 @@ class _Snapshot:
         lengths, self.updates = map(self._numbers, ("sigma_rel", "updates"))
         with _as_damage(path):
             self.gammas = list(map(gamma_of, lengths))
+            # Older ones do not say it.
+            if "place" in file and self._numbers("place") != _place(path).tolist():
+                raise ValueError("it is another one, under a wrong name")
 
     def check_network(self, paths, levels):
         """Raises a `ValueError` unless it has these variables and as many levels."""

@@ -11,19 +11,25 @@ class Attempts:
     Args:
         what: str. What is written.
         otherwise: str. What becomes of training without.
+        errors: Class of the errors that are told.
     """
 
-    def __init__(self, what, otherwise="Training goes on, and it is tried again."):
-        self.what, self.otherwise = what, otherwise
+    def __init__(
+        self,
+        what,
+        otherwise="Training goes on, and it is tried again.",
+        errors=OSError,
+    ):
+        self.what, self.otherwise, self.errors = what, otherwise, errors
         self.told = False
 
     @contextlib.contextmanager
     def going_on(self):
-        """Within it an `OSError` is told, and ends the block alone."""
+        """Within it an error is told, and ends the block alone."""
         try:
             yield
             self.told = False
-        except OSError as error:
+        except self.errors as error:
             if not self.told:
                 print(
                     f"\n{self.what} could not be written ({error}). {self.otherwise}",

@@ -40,13 +40,14 @@ class History(StageCallback):
             with a folder for each stage.
         tracker: Optional object with a method `log` that takes a dict, which it is
             given for each row, with `step` as `stage_step`: such as the module `wandb`
-            after `wandb.init()`.
+            after `wandb.init()`. An error of it is told once, and training goes on.
     """
 
     def __init__(self, path, every=25, log_dir=None, tracker=None):
         super().__init__()
         check_whole(every=every)
         self.tracker = tracker
+        self.tracking = Attempts("Figures for the tracker", errors=Exception)
         self.rows = Rows(as_path(path), self._columns) if path is not None else None
         self.every = every
         self.log_dir = log_dir
@@ -137,7 +138,8 @@ class History(StageCallback):
         if self.tracker is not None:
             # Trackers have steps of their own, and Trackio takes no other by that name.
             named = {"stage_step" if k == "step" else k: v for k, v in row.items()}
-            self.tracker.log(named)
+            with self.tracking.going_on():
+                self.tracker.log(named)
         if self.rows is not None:
             self.rows.append(row)
 

@@ -42,7 +42,10 @@ class EventLog:
 
     def add_scalar(self, tag, value, step):
         """Adds a number."""
-        self._add(step=step, summary=self._summary.scalar(tag, value))
+        summary = self._summary.scalar(tag, 0.0)
+        # Only now: it would warn of one that is not finite, whatever its name.
+        summary.value[0].simple_value = value
+        self._add(step=step, summary=summary)
 
     def add_image(self, tag, picture, step):
         """Adds a uint8 array of shape `(height, width, channels)`."""

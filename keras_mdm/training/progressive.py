@@ -38,7 +38,7 @@ class ProgressiveSchedule:
         if not self.stages:
             raise ValueError("`stages` must have at least one `Stage`. Received: []")
 
-    @interrupts.held()
+    @interrupts.held(whole_epochs=True)
     def fit(
         self,
         mdm,
@@ -63,10 +63,10 @@ class ProgressiveSchedule:
             validation_data: Optional callable from `Stage` to data for `evaluate`.
             checkpoint_dir: Optional path. The whole state of training is written there
                 before the first step of a stage, after each epoch, and after the step
-                at which Ctrl-C or SIGTERM stops it; the newest three states are kept.
-                Those of another training there are removed, unless `resume` is set.
-                Each of several processes writes the part that it holds; they must
-                share the folder.
+                (and the validation, if that follows) at which Ctrl-C or SIGTERM stops
+                it; the newest three states are kept. Those of another training there
+                are removed, unless `resume` is set. Each of several processes writes
+                the part that it holds; they must share the folder.
             resume: bool. Whether to go on from the state in `checkpoint_dir`, if there
                 is one. The data set is made anew, and goes on with the batch that comes
                 next: one of `keras_mdm.data.make_dataset`, or of grain, is set there;
@@ -103,9 +103,9 @@ class ProgressiveSchedule:
             changed = check_settings(checkpoint_dir, saved, settings, allow_changed)
             if changed:
                 print(f"Changed since the state was written: {changed}.", flush=True)
-            first, *begin = (state.progress[key] for key in ("stage", "epoch", "step"))
+            first, *begin = state.files.key
             if changed:
-                begin = self._place_now(saved["stages"][first], first, begin)
+                begin = self._place_now(saved, first, begin)
         logs = []
         for index in range(first, len(self.stages)):
             stage = self.stages[index]
@@ -142,16 +142,23 @@ class ProgressiveSchedule:
             state, begin = None, (0, 0)
         return logs
 
-    def _place_now(self, before, index, begin):
+    def _place_now(self, saved, index, begin):
         """Epoch, and step in it, of a state that was written with another `Stage`."""
         resolutions = [stage.resolution for stage in self.stages]
-        if resolutions[index : index + 1] != [before["resolution"]]:
+        try:
+            before = Stage(**saved["stages"][index])
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                "`resume`: the state was written by another version of keras_mdm, "
+                f"whose stages this one can't read ({error!r}). Resume with that."
+            ) from error
+        if resolutions[index : index + 1] != [before.resolution]:
             raise ValueError(
                 f"`resume`: the training is in stage {index + 1}, of resolution "
-                f"{before['resolution']}: neither that nor how many stages come before "
+                f"{before.resolution}: neither that nor how many stages come before "
                 f"it may change. Received: stages of {resolutions}"
             )
-        stage, before = self.stages[index], Stage(**before)
+        stage = self.stages[index]
         if before.steps is None or stage.steps is None:
             return begin
         # Its epochs may have another length now, or not be as many.

@@ -63,9 +63,10 @@ class SaveState(StepCallback):
                 self.written.result()  # A folder that can't be written to is told now.
             return
         metrics = state.restore(mdm)
-        self.place, self.anew = state.place or START, True
-        if state.progress["step"] and goes_on:
-            self.metrics = metrics
+        self.place, self.anew = state.place, True
+        _, _, step = state.files.key
+        if step and goes_on:
+            self.metrics, self.begun = metrics, state.path
             saved = {kind: list(s) for kind, s in state.values["callbacks"].items()}
             for callback in self.callbacks:
                 states = saved.get(type(callback).__name__)
@@ -90,8 +91,15 @@ class SaveState(StepCallback):
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.first = epoch, steps_done(self.model)
         if self.metrics is not None:
-            pairs = zip(self.model.metrics_variables, self.metrics, strict=True)
-            for variable, value in pairs:
+            variables, values = self.model.metrics_variables, self.metrics
+            if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
+                raise ValueError(
+                    "the newest state of training is of the middle of an epoch, and "
+                    "another version of keras_mdm wrote it, which kept other figures: "
+                    f"resume with that, or remove '{self.begun}', to go on from the "
+                    "state before it."
+                )
+            for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
             self.metrics = None
 

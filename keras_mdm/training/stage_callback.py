@@ -49,7 +49,8 @@ class StageCallback(StepCallback):
         # Keras counts the batches of an epoch that is resumed from 0 too.
         self.counted_from = self.epoch_start = self.step
         if self.resumed is not None:
-            self.take_up(self.resumed)
+            # An older version may not have known all of it.
+            self.take_up({**self.get_state(), **self.resumed})
             self.resumed = None
 
     def take_up(self, state):

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_mdm import backend
 from keras_mdm.files import clear_leftovers
+from keras_mdm.fitting.places import START
 from keras_mdm.paths import as_path
 from keras_mdm.saving.finite import check_finite
 from keras_mdm.training import state_file
@@ -59,8 +60,8 @@ class State:
         """
         places = self.values["places"]
         if len(places) == backend.number_of_processes():
-            return places[backend.process_number()]
-        return places[0] and {**places[0], "state": None}
+            return {**START, **(places[backend.process_number()] or {})}
+        return {**START, **(places[0] or {}), "state": None}
 
     def restore(self, mdm):
         """Gives everything that `take_state` took to a model compiled alike.
@@ -153,7 +154,7 @@ def _read(files):
     for path in files.paths:
         try:
             with state_file.opened(path) as (values, _):
-                version = values["version"]
+                version = values.get("version")
             if type(version) is not int:
                 raise ValueError(f"no number of a version: {version!r}")
             if version == _VERSION:
@@ -165,7 +166,8 @@ def _read(files):
                 raise ValueError("it was not written with the other files of its state")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return None, f"'{path}' ({error})"
-    return State(files, first), None
+    # What an older version may not have written is as if it had none of it.
+    return State(files, {"settings": {}, "callbacks": {}, **first}), None
 
 
 def _of_this_run(whole, damaged):

@@ -72,7 +72,7 @@ def opened(path):
 
 def check_values(values):
     """Raises a `ValueError` unless these are values of a state; see `State`."""
-    progress, places = values["progress"], values["places"]
+    progress, places = values.get("progress"), values.get("places")
     counts = progress.values() if isinstance(progress, dict) else [None]
     states = values.get("callbacks", {})
     sound = (

@@ -3,6 +3,8 @@
 import pathlib
 import sys
 
+from keras_mdm_recipes import start
+
 KEPT = (0.05, 0.1)  # Lengths of the averages that training keeps.
 SWEEP = (0.03, 0.05, 0.07, 0.1, 0.14, 0.2)
 _FOLDER = "averages"
@@ -50,13 +52,30 @@ def take(mdm, run, length):
     """Gives a model the average of a length, if any; warns if it can't be made well."""
     if length is None:
         return
-    error = mdm.load_average(pathlib.Path(run) / _FOLDER, length)
+    folder = pathlib.Path(run) / _FOLDER
+    error = mdm.load_average(folder, length)
+    last = _last(run)
+    if last is not None and not (folder / last).is_file():
+        print(
+            f"Warning: '{folder / last}' is missing, the snapshot of the end of "
+            "training: the average is of what came before.",
+            file=sys.stderr,
+        )
     if error > 0.1:
         print(
             f"Warning: the snapshots are too few for an average of sigma_rel {length}: "
             f"its profile over training is missed by {error:.0%}.",
             file=sys.stderr,
         )
+
+
+def _last(run):
+    """Name of the last snapshot of a run, or `None` if its `config.json` has none."""
+    try:
+        stages = start.read_run(run)["stages"]
+        return f"stage{len(stages)}_step{int(stages[-1]['steps'])}.npz"
+    except (LookupError, TypeError, ValueError):
+        return None
 
 
 def sweep(mdm, run, measure, right):

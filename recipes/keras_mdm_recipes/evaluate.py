@@ -241,6 +241,7 @@ def evaluate(args):
         raise ValueError(
             f"'{args.run}' is not a finished run: it lacks config.json or preset/."
         )
+    start.check_writable(args.run)
     settings = data_settings(args, config)
     mdm = drawing.load_model(args, args.run)
     length = None if args.ema == "sweep" else args.ema

@@ -174,6 +174,7 @@ def main(arguments=None):
             raise ValueError(f"--output must end in .npz. Received: '{args.output}'")
         if os.path.lexists(args.output):
             raise ValueError(f"--output '{args.output}' exists: give another name.")
+        start.check_writable(os.path.dirname(args.output))
         start.choose_backend(None)
         count = write_statistics(args, Network())
     print(f"Statistics of {count} pictures are written to {args.output}")

@@ -107,6 +107,7 @@ def draw(args):
     if args.num_samples < 1:
         raise ValueError(f"--num-samples must be at least 1. Got {args.num_samples}.")
     folder, file = find_target(args)
+    start.check_writable(folder)
     config = start.read_run(args.model)
     class_names = config.get("class_names")
     mdm = drawing.load_model(args, args.model)

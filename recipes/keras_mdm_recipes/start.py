@@ -19,6 +19,7 @@ from keras_mdm_recipes import values
 FOLDER = pathlib.Path(__file__).parent
 BACKENDS = ("jax", "tensorflow", "torch")
 _MAX_JSON = 2**24
+_programs = []  # An `ExitStack` of each `errors_as_lines`.
 DTYPE_HELP = (
     "such as float32 or mixed_bfloat16 (default: mixed_bfloat16 on an accelerator, "
     "float32 on a CPU)"
@@ -32,22 +33,51 @@ CACHE_HELP = (
 
 @contextlib.contextmanager
 def errors_as_lines(folder=FOLDER):
-    """Within it, an error that was foreseen ends the program with one line.
+    """Within it, an error that was foreseen ends the program with one line, and so do
+    Ctrl-C and SIGTERM.
 
-    Errors that nobody foresaw are bugs and keep their traceback.
+    Errors that nobody foresaw are bugs and keep their traceback. The notes of an
+    interrupt are shown.
 
     Args:
         folder: Path of the folder that the program is in.
     """
+    previous, sys.unraisablehook = sys.unraisablehook, _end_if_interrupted
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            _programs.append(stack)
+            stack.callback(_programs.pop)
+            yield
     except Exception as error:
         if not is_foreseen(error, folder):
             raise
         sys.exit(f"error: {_shown(str(error))}")
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if (code := _code(end)) is None:
+            raise
+        told = ["\nInterrupted.", *getattr(end, "__notes__", ())]
+        print(*told, file=sys.stderr, flush=True)
+        sys.exit(code)
+    finally:
+        sys.unraisablehook = previous
+
+
+def _code(end):
+    """The exit code of an exception that a signal raised, or `None` of others."""
+    if isinstance(end, KeyboardInterrupt):
+        return 130
+    is_sigterm = isinstance(end, SystemExit) and end.code == 143
+    return 143 if is_sigterm else None
+
+
+def _end_if_interrupted(unraisable):
+    """Ends the program where Python would drop an interrupt: in functions that the
+    garbage collector calls, such as JAX's."""
+    if (code := _code(unraisable.exc_value)) is None:
+        sys.__unraisablehook__(unraisable)
+        return
+    print("\nInterrupted.", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 def _shown(text):
@@ -130,6 +160,10 @@ def choose_backend(name, cache_dir=None):
     backend.prepare_cpu()
     backend.keep_programs(None if cache_dir == "none" else cache_dir)
     backend.tell_programs(_print_program)
+    if _programs:
+        from keras_mdm.fitting import interrupts
+
+        _programs[-1].enter_context(interrupts.held(raised=True))
     return name
 
 
@@ -174,6 +208,16 @@ def read_run(folder):
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"'{path}' is damaged: `class_names` must be a list of texts.")
     return config
+
+
+def check_writable(folder):
+    """Raises a `ValueError` unless a folder, or where it will be made, can be written
+    to: before what is to be written there takes its time."""
+    folder = pathlib.Path(folder).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"'{folder}' can't be written to.")
 
 
 def read_json(path):

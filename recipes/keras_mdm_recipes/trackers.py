@@ -23,3 +23,12 @@ def start(tracker, name, config):
         raise ValueError(
             f"run.tracker={tracker.__name__} can't begin: {error}"
         ) from error
+
+
+def finish(tracker):
+    """Ends the run there; tells of an error, which costs nothing of the run folder."""
+    from keras_mdm.training.attempts import Attempts
+
+    told = "The end of the run there", "All else is written."
+    with Attempts(*told, errors=Exception).going_on():
+        tracker.finish()

@@ -54,15 +54,9 @@ def run(recipe, arguments=None):
             settings.run.backend, settings.run.cache_dir
         )
 
-        from keras_mdm.fitting import interrupts
-
         try:
-            with interrupts.sigterm_exits():
-                train(recipe, settings, output, begin)
+            train(recipe, settings, output, begin)
         except (KeyboardInterrupt, SystemExit) as end:
-            code = 130 if isinstance(end, KeyboardInterrupt) else end.code
-            if code not in (130, 143):
-                raise
             again = f"Go on with\n  {program(recipe.NAME)} --output {output} --resume"
             if begin.changes:  # The last state may be from before them.
                 again = " ".join([again, *begin.changes])
@@ -70,8 +64,8 @@ def run(recipe, arguments=None):
                 again = "Nothing was written."
             elif not (output / "config.json").is_file():
                 again = "The run had not begun."
-            print(f"\nInterrupted. {again}", file=sys.stderr)
-            sys.exit(code)
+            end.add_note(again)
+            raise
 
 
 def train(recipe, settings, output, begin):
@@ -183,7 +177,7 @@ def train(recipe, settings, output, begin):
             plot_losses(output / "history.csv", output / "losses.png")
             write_report(output)
             if tracker is not None:
-                tracker.finish()
+                trackers.finish(tracker)
     last = f"stage{len(plan)}_{plan[-1].resolution}px.*"
     pictures = next((output / "samples").glob(last), output / "samples")
     if source.skipped or source.notes:

@@ -141,3 +141,19 @@ def test_steps_per_execution():
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     for one, two in zip(found[0][1], found[1][1], strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end"])
+def test_what_a_callback_sets_variables_to_is_kept(hook):
+    """Past the callback's own `model`, which Keras brings up to date."""
+    mdm = trainer(None, keras.optimizers.SGD(1.0), uncompiled())
+    halves = [np.full(v.shape, 0.5, "float32") for v in mdm.network.weights]
+
+    def set_them(batch, logs=None):
+        if batch == 1:
+            mdm.optimizer.learning_rate = 0.0
+            mdm.network.set_weights(halves)
+
+    setter = keras.callbacks.LambdaCallback(**{hook: set_them})
+    mdm.fit(batch_of(12, 8), batch_size=4, verbose=0, callbacks=[setter])
+    assert equal_values(values_of(mdm.network.weights), halves)

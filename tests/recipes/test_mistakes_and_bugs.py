@@ -1,7 +1,12 @@
 """A mistake of the user ends a recipe in a line; a bug keeps its traceback."""
 
 import errno
+import os
+import signal
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
 from keras_mdm_recipes import start
@@ -43,6 +48,40 @@ def test_ctrl_c_ends_in_a_line(capsys):
 
     assert ends(interrupted) == 130
     assert capsys.readouterr().err == "\nInterrupted.\n"
+
+
+def test_sigterm_ends_in_a_line_that_says_how_to_go_on(capsys):
+    def interrupted():
+        start.choose_backend(keras.backend.backend(), "none")
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        except SystemExit as end:
+            end.add_note("Go on.")
+            raise
+
+    assert ends(interrupted) == 143
+    assert capsys.readouterr().err.endswith("\nInterrupted. Go on.\n")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_interrupt_that_python_would_drop():
+    code = """
+import gc, os, signal
+from keras_mdm_recipes import start
+gc.callbacks.append(lambda *_: signal.raise_signal(signal.SIGINT))
+with start.errors_as_lines():
+    gc.collect()
+    print("went on")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(start.FOLDER.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "\nInterrupted.\n"
 
 
 def out_of_disk():

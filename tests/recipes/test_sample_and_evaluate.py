@@ -1,6 +1,7 @@
 """`recipes/sample.py` and `recipes/evaluate.py` on the tiny run of the session."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -98,6 +99,16 @@ def test_wrong_flags_are_told(run, flags, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("program", [sample, evaluate])
+def test_a_folder_that_cannot_be_written_to_is_told_first(
+    program, run, monkeypatch, capsys
+):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # Root may write anywhere.
+    with pytest.raises(SystemExit, match="run' can't be written to"):
+        program.main([str(run)])
+    assert not capsys.readouterr().out
+
+
 def test_an_average_of_another_length(run, tmp_path, preset, capsys):
     updates = {
         path.name: np.load(path)["updates"].tolist()
@@ -123,6 +134,12 @@ def test_an_average_of_another_length(run, tmp_path, preset, capsys):
     # Two snapshots know little of so short a time, and enough of one that was kept.
     warned = capsys.readouterr().err
     assert "sigma_rel 0.02: its profile" in warned and "sigma_rel 0.1:" not in warned
+    assert "is missing" not in warned
+    last = run / "averages" / "stage2_step3.npz"
+    last.rename(tmp_path / last.name)
+    sample.main([str(run), *flags, str(tmp_path / "c"), "--ema", "0.1"])
+    assert "stage2_step3.npz' is missing" in capsys.readouterr().err
+    (tmp_path / last.name).rename(last)
     with pytest.raises(SystemExit, match="no snapshots.*run.averages_every=STEPS"):
         sample.main([str(preset), *flags, str(tmp_path / "d"), "--ema", "0.1"])
 

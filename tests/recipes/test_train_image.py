@@ -19,6 +19,7 @@ from keras_mdm_recipes import (
     check,
     report,
     run_folder,
+    trackers,
     train_image,
     train_text_to_image,
 )
@@ -274,6 +275,15 @@ def test_a_tracker_that_cannot_begin_is_told_before_anything_is_written(
     with pytest.raises(SystemExit, match="trackio can't begin: no login"):
         main([*map(str, training_flags), *flags])
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_tracker_that_cannot_finish_does_not_end_the_run_in_an_error(capsys):
+    class Broken:
+        def finish(self):
+            raise RuntimeError("no disk")
+
+    trackers.finish(Broken())
+    assert "no disk" in capsys.readouterr().err
 
 
 @pytest.mark.once

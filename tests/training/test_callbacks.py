@@ -322,6 +322,27 @@ def test_a_tracker_is_given_the_rows(tmp_path):
     assert [float(row["loss"]) for row in written] == [row["loss"] for row in rows]
 
 
+def test_a_tracker_that_fails_is_told_of_once(tmp_path, capsys):
+    class Tracker:
+        def log(self, row):
+            raise RuntimeError("no network")
+
+    history = History(tmp_path / "history.csv", every=1, tracker=Tracker())
+    model = FakeModel()
+    begin([history], model, 0, stage_of(4))
+    model.run([history], [[1.0, 2.0, 3.0, 4.0]])
+    assert len(rows_of(tmp_path / "history.csv")) == 4
+    assert capsys.readouterr().err.count("no network") == 1
+
+
+def test_tensorboard_takes_what_is_not_finite_without_a_word(tmp_path, caplog):
+    history = History(None, every=1, log_dir=tmp_path)
+    model = FakeModel()
+    begin([history], model, 0, stage_of(2))
+    model.run([history], [[float("nan"), float("inf")]])
+    assert not caplog.records
+
+
 def test_sample_grid_files(tmp_path):
     grid = SampleGrid(tmp_path, every=2, titles=["a", "b"], labels=[1, 2], num_steps=3)
     model = FakeModel()

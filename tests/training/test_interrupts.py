@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM, really sent: in the middle of `fit`, twice, in other threads."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -71,15 +72,19 @@ def test_fit_ends_after_the_step(mdm, signum, hook, done):
     assert np.isfinite(mdm.train_on_batch(BATCH, return_dict=True)["loss"])
 
 
-def test_sigterm_where_nothing_is_held(mdm):
-    with pytest.raises(SystemExit) as end, interrupts.sigterm_exits():
-        os.kill(os.getpid(), signal.SIGTERM)
+@pytest.mark.parametrize("signum", ENDS)
+def test_a_program_hears_at_once_but_in_steps(mdm, signum):
+    handlers = [signal.getsignal(s) for s in ENDS]
+    with pytest.raises(ENDS[signum]) as end, interrupts.held(raised=True):
+        os.kill(os.getpid(), signum)
         signal.pause()
-    assert end.value.code == 143
-    with pytest.raises(SystemExit) as end, interrupts.sigterm_exits():
-        fit(mdm, [SignalAt("on_train_batch_end", 2, signal.SIGTERM)])
-    assert end.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    before = int(mdm.optimizer.iterations)
+    with pytest.raises(ENDS[signum]) as later, interrupts.held(raised=True):
+        fit(mdm, [SignalAt("on_train_batch_begin", 2, signum)])
+    assert int(mdm.optimizer.iterations) - before in (2, 3)
+    if signum == signal.SIGTERM:
+        assert end.value.code == later.value.code == 143
+    assert [signal.getsignal(s) for s in ENDS] == handlers
 
 
 def test_the_weights_are_those_after_the_step(mdm):
@@ -262,6 +267,29 @@ def test_a_schedule_goes_on_after_the_very_step(place, whole, tmp_path, capsys):
     assert counter.seen == 9 - 4 * place[0] - place[1]
     for a, b in zip(values_of(mdm.variables), whole, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_all_callbacks_hear_of_an_epoch_that_is_saved(tmp_path):
+    """One that a signal stopped while it was validated."""
+
+    class AtTest(keras.callbacks.Callback):
+        def on_test_begin(self, logs=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    class Heard(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            heard.append((epoch, "val_loss" in logs))
+
+    heard, schedule = [], ProgressiveSchedule(STAGES[:1])
+    for callbacks in ([AtTest(), Heard()], [Heard()]):
+        with contextlib.suppress(SystemExit):
+            schedule.fit(
+                *(build(), lambda _: endless(), callbacks, lambda _: BATCH),
+                checkpoint_dir=tmp_path,
+                resume=True,
+                verbose=0,
+            )
+    assert heard == [(0, True), (1, True)]
 
 
 PROGRAM = """

@@ -9,6 +9,7 @@ import pytest
 from helpers import batch_of, randomize, tiny_mdm
 
 from keras_mdm import ProgressiveSchedule, Stage
+from keras_mdm.callbacks import History, LossGuard
 from keras_mdm.training import state, state_file
 
 pytestmark = pytest.mark.once
@@ -106,3 +107,72 @@ def test_which_states_are_kept(tmp_path):
     assert kept == [(4, 0), (5, 0), (5, 3)]
     with pytest.raises(ValueError, match="`keep_every` must be .*keep_every=0"):
         ProgressiveSchedule(STAGES).fit(mdm, [], keep_every=0)
+
+
+class StopBefore(keras.callbacks.Callback):
+    """Stops the run before its third step."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 2:
+            raise KeyboardInterrupt
+
+
+def go_on(folder, *callbacks):
+    schedule = ProgressiveSchedule([Stage(4, steps=3, batch_size=4)])
+    schedule.fit(
+        *(build(), lambda stage: [batch_of(4, 4)] * 3),
+        callbacks=[LossGuard(), History(folder / "history.csv", every=3), *callbacks],
+        checkpoint_dir=folder / "state",
+        resume=True,
+        verbose=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that was stopped in the middle of an epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(KeyboardInterrupt):
+        go_on(folder, StopBefore())
+    return folder
+
+
+def rewritten(stopped, tmp_path, change):
+    """A copy of a run, and the path of its last state, whose contents were changed."""
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    (path,) = state.listed(folder / "state")[-1].paths
+    with state_file.opened(path) as (values, arrays):
+        arrays = dict(arrays)
+    change(values, arrays)
+    state_file.write(path, values, arrays)
+    return folder, path
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        lambda values: [values.pop(key) for key in ("callbacks", "token")],
+        lambda values: values["progress"].pop("stage"),
+        lambda values: [values["places"][0].pop(key) for key in ("epoch", "state")],
+        lambda values: values["callbacks"]["LossGuard"][0].clear(),
+        lambda values: values["callbacks"]["History"][0].clear(),
+    ],
+)
+def test_what_an_older_version_did_not_write(remove, stopped, tmp_path):
+    folder, _ = rewritten(stopped, tmp_path, lambda values, _: remove(values))
+    go_on(folder)
+    assert state.newest(folder / "state").files.key == (0, 1, 0)
+
+
+def test_figures_and_settings_of_another_version_end_in_a_sentence(stopped, tmp_path):
+    folder, path = rewritten(
+        stopped, tmp_path / "a", lambda _, arrays: arrays.pop("metrics/0")
+    )
+    with pytest.raises(ValueError, match="another version") as error:
+        go_on(folder)
+    assert str(path) in str(error.value)
+    folder, _ = rewritten(
+        stopped, tmp_path / "b", lambda values, _: values.pop("settings")
+    )
+    with pytest.raises(ValueError, match="stages was missing"):
+        go_on(folder)
