@@ -234,6 +234,36 @@ def test_each_device_attends_to_its_rows():
     )
 
 
+WHOLE = """
+import jax, keras, keras_mdm
+from keras_mdm import backend
+jax.config.update("jax_num_cpu_devices", 4)
+keras.distribution.set_distribution(keras_mdm.distribution.FullySharded(min_size=1))
+network = keras_mdm.UNet(8, (32,), 1)
+mdm = keras_mdm.MDM(network)
+weights = [v.value for v in mdm.trainable_variables]
+assert not all(w.sharding.is_fully_replicated for w in weights)
+others = [v.value for v in mdm.non_trainable_variables]
+images = keras.ops.ones((4, 8, 8, 3))
+inputs = {"images": [images], "timesteps": keras.ops.zeros(4, "int32")}
+call = lambda weights: mdm.stateless_call(weights, others, inputs)[0]
+traced = jax.make_jaxpr(call)(weights)
+found = [e for e in traced.jaxpr.eqns if e.primitive.name == "sharding_constraint"]
+read = {id(v) for e in found for v in e.invars}
+assert read == {id(v) for v in traced.jaxpr.invars}
+assert all(e.params["sharding"].is_fully_replicated for e in found)
+"""
+
+
+@ON_JAX
+def test_layers_compute_with_whole_weights():
+    """Or a TPU's compiler divides what layers compute by channels."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": PATHS}
+    subprocess.run(
+        [sys.executable, "-c", WHOLE], env=environment, check=True, timeout=120
+    )
+
+
 JOINS = """
 import sys, time
 from keras_mdm import distribution

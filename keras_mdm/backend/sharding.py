@@ -79,3 +79,20 @@ def divide_rows(array):
 
     sharding = distribution.get_data_layout(array.shape).backend_layout
     return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
+
+
+def whole_weights(values):
+    """Tensors of weights as layers compute with them: whole on each device.
+
+    Left to itself a TPU's compiler divides activations as the weights are, by channels,
+    and keeps more of them than division saves. `keras.distribution.ModelParallel` asks
+    for that.
+    """
+    distribution = keras.distribution.distribution()
+    divided = batch_mesh()
+    if divided is None or isinstance(distribution, keras.distribution.ModelParallel):
+        return values
+    import jax
+
+    whole = jax.sharding.NamedSharding(divided[0], jax.sharding.PartitionSpec())
+    return [jax.lax.with_sharding_constraint(value, whole) for value in values]

@@ -13,6 +13,7 @@ import keras
 
 from keras_mdm.backend.devices import name
 from keras_mdm.backend.keras_internals import steps_taken
+from keras_mdm.backend.sharding import whole_weights
 
 _KINDS = (
     "trainable_variables",
@@ -49,6 +50,10 @@ def keeps_weights(cls):
         _take_set(self)
         super(cls, self).jax_state_sync()
 
+    def stateless_call(self, trainable_variables, *args, **kwargs):
+        values = whole_weights(trainable_variables)
+        return super(cls, self).stateless_call(values, *args, **kwargs)
+
     def _make_function(self, step_function, *args, **kwargs):
         if name() == "jax":
             step_function = _kept(self, step_function)
@@ -74,6 +79,7 @@ def keeps_weights(cls):
 
     cls._get_jax_state = _get_jax_state
     cls.jax_state_sync = jax_state_sync
+    cls.stateless_call = stateless_call
     cls._make_function = _make_function
     cls.make_train_function = make_train_function
     cls.make_test_function = make_test_function
