@@ -13,10 +13,9 @@ seconds and neither a device nor a compiler. Beside what an H100's compiler plan
 temporary memory is 0.91 GiB for 0.95 (a nest of 18.6 M parameters at batch 32), 7.1 for
 7.9 (`mdm_flickr_256` at batch 8), 3.5 for 3.7 (`mdm_base_64`, 32) and 5.0 for 5.7
 (`mdm_base_256`, 8). A TPU's compiler keeps less: 4.7 GiB for 7.0 (`mdm_base_64`, 64).
-`--compile` asks a
-compiler about what was chosen: the device's own where it is installed (see
-`compile_for.py`), that of an H100 for other GPUs, or else the CPU's, and says which;
-from a TPU's comes the expected time as well.
+`--compile` asks a compiler about what was chosen: the device's own where it is
+installed (see `compile_for.py`), that of an H100 for other GPUs, or else the CPU's, and
+says which; from a TPU's comes the expected time as well.
 
 Of a GPU's memory JAX takes three quarters unless `XLA_PYTHON_CLIENT_MEM_FRACTION` says
 more; the plan fills `--fill` of it.

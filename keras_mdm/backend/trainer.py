@@ -30,7 +30,7 @@ def keeps_weights(cls):
     values; what a callback has set a variable to meanwhile comes into it with the next
     step. The first step of a batch of a new shape may find too little memory when
     its values are already given away: until it has run, a copy of them is held in the
-    memory of the host.
+    memory of the host. Layers compute with `whole_weights`.
     """
 
     def _get_jax_state(self, purge_model_variables=False, **kinds):

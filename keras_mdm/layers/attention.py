@@ -14,6 +14,7 @@ from keras_mdm.layers.primitives import (
     Layer,
     LayerNorm,
     check_divisible,
+    rows,
 )
 
 # Attention normalizes with 32 groups whatever the residual blocks use: this is how
@@ -92,7 +93,7 @@ class ToHeads(Dense):
         self.head_shape = (num_heads, channels // num_heads)
 
     def call(self, x):
-        record(_places(x) * self.inputs * self.units)
+        record(rows(x) * self.inputs * self.units)
         kernel = ops.reshape(self.kernel, (self.inputs, self.parts, *self.head_shape))
         bias = ops.reshape(self.bias, (self.parts, 1, *self.head_shape))
         pairs = zip(
@@ -123,15 +124,11 @@ class FromHeads(Dense):
         self.input_spec = keras.InputSpec(ndim=4)
 
     def call(self, x):
-        record(_places(x) * self.inputs * self.units)
         kernel = ops.reshape(self.kernel, (*x.shape[2:], self.units))
         bias = ops.reshape(self.bias, (1, 1, self.units))
-        return ops.einsum("blhs,hsu->blu", x, kernel) + bias
-
-
-def _places(x):
-    """Places of all samples, none where their number is not known."""
-    return math.prod(size or 0 for size in x.shape[:2])
+        result = ops.einsum("blhs,hsu->blu", x, kernel) + bias
+        record(rows(result) * self.inputs * self.units)
+        return result
 
 
 class FeedForward(Layer):

@@ -66,7 +66,7 @@ def _initializers(fan_in, zero):
     }
 
 
-def _rows(x):
+def rows(x):
     """Number of vectors in a tensor, none where a size is not known."""
     return math.prod(size or 0 for size in x.shape[:-1])
 
@@ -91,7 +91,7 @@ class Dense(keras.layers.Dense):
         super().build((None, self.inputs))
 
     def call(self, x):
-        record(_rows(x) * self.inputs * self.units)
+        record(rows(x) * self.inputs * self.units)
         return super().call(x)
 
     def get_config(self):
@@ -140,7 +140,7 @@ class Conv3x3(keras.layers.Conv2D):
         if self.stride > 1:
             inputs = ops.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]])
         result = super().convolution_op(inputs, kernel)
-        record(_rows(result) * 9 * self.inputs * self.filters)
+        record(rows(result) * 9 * self.inputs * self.filters)
         return result
 
     def get_config(self):
@@ -168,7 +168,7 @@ class EnlargingConv3x3(Conv3x3):
         kernel = kernel[:-1] + kernel[1:]
         kernel = ops.transpose(kernel[:, :-1] + kernel[:, 1:], (0, 1, 3, 2))
         kernel = ops.cast(ops.flip(kernel, (0, 1)), inputs.dtype)
-        record(_rows(inputs) * 16 * self.inputs * self.filters)
+        record(rows(inputs) * 16 * self.inputs * self.filters)
         return ops.conv_transpose(
             inputs, kernel, 2, "same", data_format="channels_last"
         )
@@ -210,7 +210,7 @@ class FrameConv(keras.layers.Conv2D):
 
     def call(self, x):
         result = super().call(ops.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]]))
-        record(_rows(result) * 3 * self.inputs * self.filters)
+        record(rows(result) * 3 * self.inputs * self.filters)
         return result
 
     def get_config(self):
